@@ -1,0 +1,1 @@
+"""Quartet: four image models on MindSpore with one training engine."""

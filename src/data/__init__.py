@@ -1,0 +1,1 @@
+"""Images in: sources, augmentation, batches, and preparing and checking data sets."""

@@ -1,0 +1,1 @@
+"""Exact classification metrics, reports and pictures."""

@@ -1,0 +1,1 @@
+"""Building blocks: the one owner of every `nn.*` signature that is about to change."""

@@ -1,0 +1,1 @@
+"""Where am I running, and with which settings."""

@@ -1,0 +1,1 @@
+"""ResNet9: the DAWNBench network for CIFAR-10."""

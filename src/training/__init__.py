@@ -1,0 +1,1 @@
+"""The train step, mixed precision, EMA, checkpoints, records and the loop."""
