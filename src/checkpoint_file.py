@@ -1,0 +1,87 @@
+"""One checkpoint file: named arrays and a description, verified when read."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from src.model_utils.errors import UserError
+from src.model_utils.files import atomic_path
+
+# What a training checkpoint holds besides the network's own parameters.
+TRAINING_STATE = ("optim.", "ema.", "loss_scale.", "train.", "accumulated.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: arrays by name, and a JSON-like description with at least `config` and `step`."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+    def network_weights(self, *, ema: bool = True) -> dict[str, np.ndarray]:
+        """The network's arrays by their own names; the averaged ones where kept, unless `ema` is false."""
+        averaged = {name[4:]: value for name, value in self.arrays.items() if name.startswith("ema.")}
+        if ema and averaged:
+            return averaged
+        return {name: value for name, value in self.arrays.items() if not name.startswith(TRAINING_STATE)}
+
+
+@contextmanager
+def _without_framework_log() -> Iterator[None]:
+    """MindSpore logs a file's faults before it raises; our one line says them better."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def write_checkpoint(path: Path, parameters: Iterable[ms.Parameter], meta: dict[str, Any]) -> None:
+    """Writes a file that is whole or absent, with a checksum and the list of names inside.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; an earlier file stays whole.
+    """
+    entries = [{"name": p.name, "data": p} for p in parameters]
+    meta = {**meta, "names": [entry["name"] for entry in entries]}
+    with atomic_path(path) as temporary:
+        try:
+            with _without_framework_log():
+                ms.save_checkpoint(
+                    entries, str(temporary), append_dict={"meta": json.dumps(meta)}, crc_check=True
+                )
+        finally:
+            temporary.with_suffix(".tmp").unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a file of `write_checkpoint`.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it is not a checkpoint of this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; give a .ckpt file of a run's checkpoints folder")
+    try:
+        with _without_framework_log():
+            loaded = ms.load_checkpoint(str(path), crc_check=True)
+    except (ValueError, RuntimeError, TypeError, OSError) as error:
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint; choose another one") from error
+    text = loaded.pop("meta", None)
+    if not isinstance(text, str):
+        raise UserError(f"checkpoint {path} is not one of this project: it has no description inside")
+    meta = json.loads(text)
+    arrays = {name: parameter.asnumpy() for name, parameter in loaded.items()}
+    if set(meta.pop("names")) != set(arrays):
+        raise UserError(f"checkpoint {path} is damaged: arrays are missing; choose another one")
+    return Checkpoint(path, arrays, meta)

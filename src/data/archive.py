@@ -1,0 +1,65 @@
+"""Unpacking an archive of the CIFAR-10 binary layout: only the files it is known by, and nothing else."""
+
+import gzip
+import lzma
+import os
+import shutil
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from src.data.cifar10 import CLASSES_NAME, SIZES_NAME, TEST_NAME, TRAIN_NAME
+from src.model_utils.errors import UserError
+
+BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+
+def unpack_cifar10(archive: str | os.PathLike, folder: Path) -> None:
+    """Copies the data set's files out of a tar archive (plain, gz, bz2, xz) into `folder`.
+
+    The folders inside the archive do not matter, and what is not of the data set is left out. An archive with
+    a link, a device or a path that leaves the archive is refused as a whole.
+
+    Raises:
+        UserError: the archive is damaged, cut short, of something else or has such a member; a full disk.
+    """
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+                    raise UserError(
+                        f"{archive} has the member {member.name!r}, a link, a device or a path that leaves "
+                        "it; take the archive from its official address"
+                    )
+                if member.isfile() and _is_known(path.name):
+                    _copy(tar, member, folder / path.name, archive)
+    except BROKEN as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise UserError(
+            f"{archive} is damaged, cut short or not a tar archive ({reason}); download it again"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack {archive} into {folder.parent}: {error.strerror or error}; "
+            "free space or choose another folder"
+        ) from error
+    if not (folder / CLASSES_NAME).is_file():
+        raise UserError(
+            f"{archive} holds no {CLASSES_NAME}: it is not the binary version of CIFAR-10 "
+            "(cifar-10-binary.tar.gz), which is needed"
+        )
+
+
+def _is_known(name: str) -> bool:
+    return name in (CLASSES_NAME, SIZES_NAME, TEST_NAME) or TRAIN_NAME.fullmatch(name) is not None
+
+
+def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: str | os.PathLike) -> None:
+    with tar.extractfile(member) as source:
+        try:
+            file = target.open("xb")
+        except FileExistsError as error:
+            raise UserError(f"{archive} holds two files named {target.name}; re-pack one data set") from error
+        with file:
+            shutil.copyfileobj(source, file)

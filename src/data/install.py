@@ -1,0 +1,66 @@
+"""Putting a prepared data set in place: one process at a time, and the whole folder or nothing."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from src.data.cifar10 import FOLDER_NAME
+from src.model_utils.errors import UserError
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes `folder` if need be and holds it for this process; a second one waits until the first is done.
+
+    The lock is the kernel's, on the folder itself: it leaves no file behind and ends with the process.
+
+    Raises:
+        UserError: the folder cannot be made or locked.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def install(output_path: Path, fill: Callable[[Path], None]) -> Path:
+    """Fills a temporary folder beside `output_path`/cifar-10-batches-bin and renames it to that name.
+
+    Call it under `locked(output_path)`: temporary folders that a killed process left are removed.
+
+    Raises:
+        UserError: what `fill` raises, the target exists already, or the disk cannot be written.
+    """
+    target = output_path / FOLDER_NAME
+    for stale in output_path.glob(f".{FOLDER_NAME}.*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=output_path, prefix=f".{FOLDER_NAME}."))
+        try:
+            temporary.chmod(0o755)
+            fill(temporary)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    return target
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}; free space or choose another --output_path"
+    )

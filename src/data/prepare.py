@@ -1,0 +1,223 @@
+"""Prepares a data set in the CIFAR-10 binary layout.
+
+    python -m src.data.prepare cifar10 --output_path data [--archive FILE] [--md5 HEX|any]
+    python -m src.data.prepare shapes  --output_path DIR [--seed 0] [--train_images N] [--test_images N]
+    python -m src.data.prepare folder IMAGES --output_path DIR [--test_fraction 0.2] [--seed 0]
+
+The data set is then DIR/cifar-10-batches-bin; give DIR as data_path.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from src.data import shapes
+from src.data.archive import unpack_cifar10
+from src.data.cifar10 import FOLDER_NAME, ImageSet, read_cifar10, write_cifar10
+from src.data.download import download, md5_of
+from src.data.folder import LAYOUT, list_folder, pack_folder
+from src.data.install import install, locked
+from src.model_utils.errors import UserError
+
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+ANY_MD5 = "any"
+
+
+def prepare_cifar10(
+    output_path: Path, *, archive: Path | None = None, md5: str = CIFAR10_MD5, url: str = CIFAR10_URL
+) -> None:
+    """Downloads (unless `archive` is given), checks and unpacks CIFAR-10, unless it is in place already.
+
+    Args:
+        output_path: the folder that will hold cifar-10-batches-bin.
+        archive: a copy of the archive on this machine; it is left as it is.
+        md5: the archive's MD5 in hexadecimal, or "any" to leave it unchecked.
+        url: where to download from.
+
+    Raises:
+        UserError: nothing was put in place, for the reason it gives.
+    """
+    expected = None if md5 == ANY_MD5 else md5.lower()
+
+    def fill(folder: Path) -> None:
+        unpack_cifar10(archive, folder)
+        try:
+            train, _ = _read(folder)
+        except UserError as error:
+            reason = str(error).replace(f"{folder}/", "")
+            raise UserError(f"{archive} does not hold the whole data set: {reason}") from error
+        if train.class_names != CIFAR10_CLASSES:
+            raise UserError(f"{archive} holds the classes {', '.join(train.class_names)}: it is not CIFAR-10")
+
+    with locked(output_path):
+        if _existing(output_path, CIFAR10_CLASSES):
+            _report(output_path, "already in place, checked")
+            return
+        if archive is None:
+            archive = _fetch_archive(output_path, expected, url)
+        elif not archive.is_file():
+            raise UserError(f"{archive} is not a file; give the archive of {url} as --archive")
+        elif expected is not None and (found := md5_of(archive)) != expected:
+            raise UserError(
+                f"{archive} has the MD5 {found}, expected {expected}; download it again, or give --md5 any "
+                "if it was packed anew"
+            )
+        install(output_path, fill)
+        _report(output_path, "unpacked and checked")
+
+
+def _fetch_archive(output_path: Path, md5: str | None, url: str) -> Path:
+    archive = output_path / url.rsplit("/", 1)[-1]
+    if archive.is_file() and md5 in (None, md5_of(archive)):
+        print(f"{archive}: downloaded earlier")
+    else:
+        download(url, archive, md5=md5, mend="download it elsewhere and give it with --archive FILE")
+        print(f"{archive}: downloaded; it is not needed any more once the data set is in place")
+    return archive
+
+
+def prepare_shapes(
+    output_path: Path, *, seed: int = 0, train_images: int = 50_000, test_images: int = 10_000
+) -> None:
+    """Draws the shapes data set, unless the same one is in place already.
+
+    Raises:
+        UserError: nothing was put in place, for the reason it gives.
+    """
+    if seed < 0 or train_images < 1 or test_images < 1:
+        raise UserError("--seed must be 0 or above, --train_images and --test_images 1 or above")
+
+    def fill(folder: Path) -> None:
+        train, test = (
+            ImageSet(*shapes.draw_shapes(seed, split, count), shapes.CLASS_NAMES)
+            for split, count in (("train", train_images), ("test", test_images))
+        )
+        write_cifar10(folder, train, test)
+
+    with locked(output_path):
+        existing = _existing(output_path, shapes.CLASS_NAMES)
+        if existing is None:
+            install(output_path, fill)
+            _report(output_path, f"drawn with seed {seed}")
+            return
+        counts = [len(images) for images in existing]
+        drawn, _ = shapes.draw_shapes(seed, "test", min(test_images, shapes.CHUNK))
+        if counts != [train_images, test_images] or not np.array_equal(
+            existing[1].images[: len(drawn)], drawn
+        ):
+            raise UserError(
+                f"{output_path / FOLDER_NAME} holds shapes of another seed or number; "
+                "remove it or choose another --output_path"
+            )
+        _report(output_path, "already in place, checked")
+
+
+def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.2, seed: int = 0) -> None:
+    """Packs class folders of images; files that are no readable images are named on standard error.
+
+    Raises:
+        UserError: nothing was put in place, for the reason it gives.
+    """
+    if seed < 0 or not 0 < test_fraction < 1:
+        raise UserError("--seed must be 0 or above, and --test_fraction between 0 and 1")
+    listing = list_folder(images, test_fraction=test_fraction, seed=seed)
+    skipped = []
+    with locked(output_path):
+        if _occupied(output_path):
+            raise UserError(
+                f"{output_path / FOLDER_NAME} exists already; remove it or choose another --output_path"
+            )
+        install(output_path, lambda folder: skipped.extend(pack_folder(listing, folder)))
+        for line in skipped:
+            print(f"skipped {line}", file=sys.stderr)
+        _report(output_path, f"packed, {len(skipped)} unreadable files skipped")
+
+
+def _occupied(output_path: Path) -> bool:
+    target = output_path / FOLDER_NAME
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+def _existing(output_path: Path, class_names: tuple[str, ...]) -> tuple[ImageSet, ImageSet] | None:
+    """The splits in place, None where there are none; UserError where they are damaged or of another set."""
+    if not _occupied(output_path):
+        return None
+    target = output_path / FOLDER_NAME
+    try:
+        train, test = _read(target)
+    except UserError as error:
+        raise UserError(f"{target} is damaged, remove it and run this again: {error}") from error
+    if train.class_names != class_names:
+        raise UserError(
+            f"{target} holds another data set ({', '.join(train.class_names[:3])}, ...); "
+            "choose another --output_path"
+        )
+    return train, test
+
+
+def _read(folder: Path) -> tuple[ImageSet, ImageSet]:
+    return read_cifar10(folder, "train"), read_cifar10(folder, "test")
+
+
+def _report(output_path: Path, done: str) -> None:
+    train, test = _read(output_path)
+    print(
+        f"{output_path / FOLDER_NAME}: {done}: {len(train):,} training and {len(test):,} test images of "
+        f"{len(train.class_names)} classes; use it with --data_path {output_path}"
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m src.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    cifar10 = commands.add_parser("cifar10", help="download, check and unpack CIFAR-10")
+    cifar10.add_argument(
+        "--archive", type=Path, help="a copy of cifar-10-binary.tar.gz; nothing is downloaded"
+    )
+    cifar10.add_argument("--md5", default=CIFAR10_MD5, help='the MD5 of the archive, or "any"')
+    drawn = commands.add_parser("shapes", help="draw a data set of ten shapes; needs no download")
+    drawn.add_argument("--train_images", type=int, default=50_000)
+    drawn.add_argument("--test_images", type=int, default=10_000)
+    folder = commands.add_parser("folder", help="pack class folders of your own images")
+    folder.add_argument("images", type=Path, metavar="IMAGES", help=LAYOUT)
+    folder.add_argument(
+        "--test_fraction", type=float, default=0.2, help="of each class, where there is no test folder"
+    )
+    for command in (drawn, folder):
+        command.add_argument("--seed", type=int, default=0)
+    for command in (cifar10, drawn, folder):
+        command.add_argument("--output_path", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, or 2 after one line on standard error."""
+    try:
+        options = vars(_parse(argv))
+        command = {"cifar10": prepare_cifar10, "shapes": prepare_shapes, "folder": prepare_folder}
+        command[options.pop("command")](**options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The model card: what a program must know, besides the weights, to feed an exported model."""
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, Self
+
+from src.model_utils.errors import UserError
+from src.model_utils.files import write_json
+
+KEYS = ("model", "class_names", "image_size", "mean", "std")
+INPUT_RULE = "NCHW float32, RGB, (value - mean) / std per channel on the 0..255 scale"
+RESIZE_RULE = "bicubic with antialias, short side to image_size, then centre crop to a square"
+
+
+def card_path(model_path: str | os.PathLike) -> Path:
+    """The card that belongs to a model file: `model.mindir` -> `model.json`."""
+    return Path(model_path).with_suffix(".json")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """How to prepare images for a model and how to read its answer.
+
+    The model takes NCHW float32 images of shape (N, 3, image_size, image_size), RGB, normalised as
+    `(value - mean) / std` with values in 0..255. An image of another size is first resized with antialias so
+    that its short side is `image_size`, then cropped around its centre (`src.deploy.images.preprocess`).
+    Column k of the logits belongs to `class_names[k]`.
+
+    Attributes:
+        model: name of the network.
+        class_names: one name a class, in the order of the logits.
+        image_size: side of the square input, in pixels.
+        mean: per RGB channel, on the 0..255 scale.
+        std: per RGB channel, on the 0..255 scale, above zero.
+
+    Raises:
+        UserError: a value is of the wrong type or out of range; the message names the key.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.model, str) and self.model):
+            raise UserError("model card: 'model' must be the name of a model")
+        names = self.class_names
+        if not (isinstance(names, list | tuple) and names and all(isinstance(n, str) and n for n in names)):
+            raise UserError("model card: 'class_names' must be a list of names, one a class")
+        if isinstance(self.image_size, bool) or not isinstance(self.image_size, int) or self.image_size < 1:
+            raise UserError("model card: 'image_size' must be a whole number of pixels, 1 or more")
+        object.__setattr__(self, "class_names", tuple(names))
+        object.__setattr__(self, "mean", _three_numbers("mean", self.mean))
+        object.__setattr__(self, "std", _three_numbers("std", self.std))
+        if min(self.std) <= 0:
+            raise UserError("model card: 'std' must be above zero in every channel")
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the card as JSON, with the rules of preparation in words for who reads it without this code.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        values = {key: getattr(self, key) for key in KEYS}
+        write_json(path, {**values, "input": INPUT_RULE, "resize": RESIZE_RULE})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Reads a card that `save` wrote. Keys that the card does not know are passed over.
+
+        Raises:
+            UserError: the card is missing, damaged or lacks a key; the message names the file and the key.
+        """
+        values = read_json_object(path, what="model card")
+        missing = [key for key in KEYS if key not in values]
+        if missing:
+            raise UserError(
+                f"{path}: model card without {', '.join(map(repr, missing))}; export the model again"
+            )
+        try:
+            return cls(**{key: values[key] for key in KEYS})
+        except UserError as error:
+            raise UserError(f"{path}: {error}; export the model again") from error
+
+
+def read_json_object(path: str | os.PathLike, *, what: str) -> dict[str, Any]:
+    """Reads a JSON file that holds one object; `what` says in messages which kind of file it is.
+
+    Raises:
+        UserError: the file is missing, unreadable, not JSON or not an object.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such {what}; it is written beside the model by the export") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this {what}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged {what} (not JSON); export the model again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: damaged {what} (not a JSON object); export the model again")
+    return values
+
+
+def _three_numbers(key: str, values: Any) -> tuple[float, ...]:
+    numbers = list(values) if isinstance(values, list | tuple) else []
+    real = all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers)
+    if len(numbers) != 3 or not real or not all(math.isfinite(number) for number in numbers):
+        raise UserError(
+            f"model card: {key!r} must be three numbers, one per RGB channel, on the 0..255 scale"
+        )
+    return tuple(float(number) for number in numbers)

@@ -1,0 +1,41 @@
+"""Weight initialisers in numpy: the same numbers on every device, and from the parameter's name alone."""
+
+import zlib
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+Initialiser = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+def fan_in(shape: tuple[int, ...]) -> int:
+    """Inputs to one output of a weight (out, in, *kernel)."""
+    return int(np.prod(shape[1:]))
+
+
+def torch_default(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """U(-b, b) with b = 1 / sqrt(fan_in), shape (out, in, *kernel).
+
+    PyTorch's default for convolutions and dense layers, which the DAWNBench ResNet9 is trained from: He's
+    uniform initialisation (arXiv 1502.01852) with the slope a = sqrt(5).
+    """
+    bound = 1 / np.sqrt(fan_in(shape))
+    return rng.uniform(-bound, bound, shape)
+
+
+def initialise(network: nn.Cell, *, seed: int, weight: Initialiser) -> None:
+    """Fills the weight of every convolution and dense layer of `network` in place; biases become 0.
+
+    Each weight has a generator of its own, seeded with (seed, its name), so that adding a layer leaves the
+    others as they were and every rank starts from the same network.
+    """
+    for prefix, cell in network.cells_and_names():
+        if not isinstance(cell, (nn.Conv2d, nn.Dense)):
+            continue
+        rng = np.random.default_rng([seed, zlib.crc32(f"{prefix}.weight".encode())])
+        shape = cell.weight.shape
+        cell.weight.set_data(ms.Tensor(weight(rng, shape).astype(np.float32)))
+        if cell.has_bias:
+            cell.bias.set_data(ms.Tensor(np.zeros(cell.bias.shape, np.float32)))

@@ -1,0 +1,18 @@
+"""What a CPU needs to be told before its first operator runs."""
+
+import logging
+import os
+
+_ISA = "ONEDNN_MAX_CPU_ISA"
+
+
+def use_fast_convolutions() -> None:
+    """Keeps oneDNN from its reference convolutions, unless the user has set the variable to something else.
+
+    On a processor with AVX-512, MindSpore's plain layouts have no AVX-512 kernel in oneDNN and fall to the
+    reference code; limited to AVX2 they find the matrix-product kernel, which was measured 95 times faster
+    (64 to 64 channels, 3x3, batch 64, 32x32). oneDNN reads the variable once, at its first operator.
+    """
+    if _ISA not in os.environ:
+        os.environ[_ISA] = "AVX2"
+        logging.getLogger("quartet").info("%s=AVX2 set: oneDNN's fast convolutions on this CPU", _ISA)

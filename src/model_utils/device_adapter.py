@@ -1,0 +1,83 @@
+"""Where am I running: the device, and this process's place among those that train together.
+
+The names of the model zoos: `get_device_id get_device_num get_rank_id get_job_id`. They come from the local
+adapter; a cloud's own adapter takes its place here, and nothing else of the project asks for the environment.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import communication
+
+from src.model_utils import local_adapter as adapter
+from src.model_utils.cpu import use_fast_convolutions
+from src.model_utils.errors import UserError
+
+get_device_id = adapter.get_device_id
+get_device_num = adapter.get_device_num
+get_rank_id = adapter.get_rank_id
+get_job_id = adapter.get_job_id
+
+DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What was set up: the target, this process's rank, and how many train together."""
+
+    target: str
+    rank: int = 0
+    size: int = 1
+
+
+def worker_count() -> int:
+    """Worker threads for data: min(8, cores this process may use)."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def _is_available(target: str) -> bool:
+    return target == "CPU" or bool(ms.hal.is_available(target))
+
+
+def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
+    """Chooses the device, joins the other processes if there are any, and seeds MindSpore by rank.
+
+    Graph mode on every device. Call it once, before the first network is built.
+
+    Args:
+        device_target: one of DEVICE_TARGETS; auto takes the first of Ascend, GPU and CPU that this MindSpore
+            build and this machine have.
+        seed: the run's seed; rank r gets seed + r.
+
+    Raises:
+        UserError: no such device here, or the processes cannot join.
+    """
+    if device_target == "auto":
+        device_target = next(t for t in ("Ascend", "GPU", "CPU") if _is_available(t))
+    if not _is_available(device_target):
+        raise UserError(
+            f"device_target {device_target} is not available: MindSpore {ms.__version__} here has no "
+            f"{device_target} backend or finds no card; use --device_target CPU"
+        )
+    if device_target == "CPU":
+        use_fast_convolutions()
+        ms.set_device("CPU")
+    else:
+        ms.set_device(device_target, get_device_id())
+    ms.set_context(mode=ms.GRAPH_MODE)
+    rank, size = 0, get_device_num()
+    if size > 1:
+        try:
+            communication.init()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"rank {get_rank_id()} of {size} cannot join the others ({str(error).splitlines()[0]}); "
+                "start all of them with msrun, or unset RANK_SIZE and MS_WORKER_NUM"
+            ) from error
+        rank, size = communication.get_rank(), communication.get_group_size()
+    ms.set_seed(seed + rank)
+    ms.runtime.set_cpu_affinity(False)
+    logging.getLogger("quartet").info("running on %s, rank %d of %d", device_target, rank, size)
+    return Device(device_target, rank, size)

@@ -1,0 +1,36 @@
+"""Who am I on this machine: card, rank and job, from the variables that launchers set."""
+
+import os
+
+from src.model_utils.errors import UserError
+
+
+def _number(name: str, *, default: int, minimum: int) -> int:
+    value = os.environ.get(name, "")
+    if not value:
+        return default
+    if not value.isdigit() or int(value) < minimum:
+        raise UserError(
+            f"environment variable {name} is {value!r}; a whole number of at least {minimum} is needed"
+        )
+    return int(value)
+
+
+def get_device_id() -> int:
+    """The card of this process on its server: DEVICE_ID, by default 0."""
+    return _number("DEVICE_ID", default=0, minimum=0)
+
+
+def get_device_num() -> int:
+    """The number of cards that train together: RANK_SIZE, else msrun's MS_WORKER_NUM, by default 1."""
+    return _number("RANK_SIZE", default=_number("MS_WORKER_NUM", default=1, minimum=1), minimum=1)
+
+
+def get_rank_id() -> int:
+    """The rank of this process among them: RANK_ID, else msrun's MS_NODE_ID, by default 0."""
+    return _number("RANK_ID", default=_number("MS_NODE_ID", default=0, minimum=0), minimum=0)
+
+
+def get_job_id() -> str:
+    """The name of the job: JOB_ID, by default "local"."""
+    return os.environ.get("JOB_ID") or "local"

@@ -1,0 +1,176 @@
+"""The keys that all models share: type, range, default, unit and meaning of each."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Numbers = Annotated[tuple[float, ...], Field(strict=False)]
+Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
+Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+
+
+def key(default: Any, meaning: str, *, unit: str = "", **limits: Any) -> Any:
+    """A config key; `limits` are pydantic's (gt, ge, lt, le, ...)."""
+    return Field(default, description=meaning, json_schema_extra={"unit": unit}, **limits)
+
+
+class Keys(BaseModel):
+    """A group of keys. Values are frozen, unknown keys refused, and a text is never taken for a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class RunKeys(Keys):
+    """The run: what, where, on which device."""
+
+    model: str = key("resnet9", "network to train; src/zoo.py lists them")
+    data_path: str = key(
+        "data", "folder of the data set, or one that holds cifar-10-batches-bin", unit="folder"
+    )
+    output_path: str = key("runs", "folder that receives one folder a run", unit="folder")
+    run_name: str = key("", "name of the run's folder; empty: recipe, date and time")
+    device_target: Literal["auto", "Ascend", "GPU", "CPU"] = key(
+        "auto", "device; auto takes the first of Ascend, GPU, CPU that is there"
+    )
+    seed: int = key(0, "seed of weights, order and augmentation", ge=0)
+
+
+class DataKeys(Keys):
+    """Data and augmentation; positions and sizes in pixels of the training image."""
+
+    batch_size: int = key(512, "images a card in one batch", unit="images", ge=1)
+    eval_batch_size: int = key(500, "images a card in one evaluation batch", unit="images", ge=1)
+    image_mean: Channels = key((125.31, 122.95, 113.87), "mean of red, green, blue", unit="0..255")
+    image_std: Channels = key((62.99, 62.09, 66.70), "deviation of red, green, blue", unit="0..255")
+    crop_pad: int = key(4, "reflected border for the random crop; 0: none", unit="pixels", ge=0, le=31)
+    flip: Literal["none", "random", "alternating"] = key(
+        "random", "mirror at random, or each image in every second epoch"
+    )
+    cutout: int = key(0, "side of the square set to the mean colour; 0: none", unit="pixels", ge=0, le=32)
+    translate: int = key(0, "largest shift over the mean colour; 0: none", unit="pixels", ge=0, le=31)
+    mixup_alpha: float = key(0.0, "mixup weight ~ Beta(alpha, alpha), one a batch; 0: none", ge=0)
+    label_smoothing: float = key(0.0, "share of the target spread over all classes", unit="0..1", ge=0, lt=1)
+    soft_labels: bool = key(True, "targets as distributions over classes; false: integers")
+
+
+class ScheduleKeys(Keys):
+    """Length of training and learning rate. The rate changes with every update."""
+
+    epochs: float = key(24.0, "length of training", unit="epochs", gt=0)
+    train_steps: int = key(0, "length of training in batches; 0: `epochs` decides", unit="batches", ge=0)
+    lr: float = key(0.4, "peak learning rate, for lr_base_batch images an update", unit="rate", gt=0)
+    lr_scale_rule: Literal["none", "linear", "sqrt"] = key(
+        "none",
+        "how the rates follow images an update / lr_base_batch; none: they do not, and the log says so",
+    )
+    lr_base_batch: int = key(512, "images an update for which the rates hold", unit="images", ge=1)
+    lr_schedule: Literal[
+        "constant", "one_cycle", "piecewise", "triangular", "triangular2", "exp_range", "step", "multi_step",
+        "halving", "exponential", "polynomial", "linear", "cosine",
+    ] = key("one_cycle", "course of the learning rate; src/optim/schedules.py has the formulas")  # fmt: skip
+    warmup_epochs: float = key(
+        5.0,
+        "linear rise from lr_start (one_cycle, exponential, polynomial, linear, cosine)",
+        unit="epochs",
+        ge=0,
+    )
+    lr_start: float = key(0.0, "rate before the warm-up; lower bound of the cyclic ones", unit="rate", ge=0)
+    lr_end: float = key(0.0, "last rate (one_cycle, polynomial, linear, cosine)", unit="rate", ge=0)
+    lr_epochs: Numbers = key((), "where lr_values hold (piecewise)", unit="epochs")
+    lr_values: Numbers = key((), "rates at lr_epochs, straight lines between (piecewise)", unit="rate")
+    lr_milestones: Numbers = key((), "when the rate is multiplied by lr_gamma (multi_step)", unit="epochs")
+    lr_every: float = key(
+        30.0,
+        "interval of step, halving and exponential; half a cycle of the cyclic ones",
+        unit="epochs",
+        gt=0,
+    )
+    lr_gamma: float = key(0.1, "factor of step, multi_step, exponential, and exp_range a step", gt=0, le=1)
+    lr_power: float = key(1.0, "power of the polynomial", gt=0)
+
+
+class OptimizerKeys(Keys):
+    """Optimizer and parameter groups."""
+
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = key("sgd", "update rule")
+    momentum: float = key(0.9, "momentum of sgd and rmsprop", ge=0, lt=1)
+    nesterov: bool = key(True, "Nesterov's form of momentum (sgd)")
+    beta1: float = key(0.9, "decay of the gradient's mean (adam, adamw)", ge=0, lt=1)
+    beta2: float = key(0.999, "decay of its square's mean (adam, adamw)", ge=0, lt=1)
+    optimizer_eps: float = key(1e-8, "added to (rmsprop: under) the root of adam, adamw, rmsprop", gt=0)
+    rmsprop_decay: float = key(0.9, "decay of the square's mean (rmsprop)", ge=0, lt=1)
+    weight_decay: float = key(5e-4, "weight decay, a rate-1 step", ge=0)
+    decay_norm_and_bias: bool = key(True, "decay normalisation parameters and biases too")
+    bias_lr_multiplier: float = key(
+        1.0, "factor on the rate of biases; their decay is divided by it", unit="factor", gt=0
+    )
+
+
+class StepKeys(Keys):
+    """The training step."""
+
+    amp_level: Literal["O0", "O2", "auto"] = key(
+        "O0", "O0 float32; O2 float16 but for normalisation and losses; auto by operator"
+    )
+    loss_scale: Literal["none", "fixed", "dynamic"] = key("none", "scaling of the loss against underflow")
+    loss_scale_value: float = key(65536.0, "fixed scale, or the first dynamic one", unit="factor", ge=1)
+    loss_scale_factor: float = key(2.0, "dynamic scale changes by this factor", unit="factor", gt=1)
+    loss_scale_window: int = key(2000, "updates without overflow before it grows", unit="updates", ge=1)
+    accumulate_steps: int = key(
+        1, "batches whose gradients are averaged into one update", unit="batches", ge=1
+    )
+    clip_norm: float = key(0.0, "largest global gradient norm; 0: no clipping", unit="norm", ge=0)
+    ema_decay: float = key(
+        0.0, "decay of the average of weights, which is then evaluated; 0: none", ge=0, lt=1
+    )
+    ema_warmup: bool = key(True, "average over fewer updates at the start")
+
+
+class LoopKeys(Keys):
+    """Evaluation, logging and checkpoints."""
+
+    eval_every: float = key(1.0, "interval of evaluation", unit="epochs", gt=0)
+    flip_tta: bool = key(False, "evaluate the mean of the logits of an image and its mirror image")
+    best_metric: Literal["top1", "top5", "loss"] = key("top1", "which evaluation figure chooses `best`")
+    log_every: int = key(20, "interval of log records", unit="batches", ge=1)
+    save_every: float = key(1.0, "interval of checkpoints", unit="epochs", gt=0)
+    keep_checkpoints: int = key(2, "newest checkpoints kept besides `best`", unit="files", ge=1)
+    max_nonfinite_steps: int = key(
+        1, "batches in a row with a loss that is not finite before the run stops", unit="batches", ge=1
+    )
+
+
+WITH_WARMUP = ("one_cycle", "exponential", "polynomial", "linear", "cosine")
+GROUPS = (RunKeys, DataKeys, ScheduleKeys, OptimizerKeys, StepKeys, LoopKeys)
+
+
+class SharedConfig(LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, RunKeys):
+    """Every shared key, checked one by one and against each other. A model's config adds its own."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "SharedConfig":
+        if not self.soft_labels:
+            for name in ("mixup_alpha", "label_smoothing"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name}: {getattr(self, name)} given, allowed: 0 while soft_labels is false"
+                    )
+        warms_up = self.lr_schedule in WITH_WARMUP and not self.train_steps
+        if warms_up and self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs: {self.warmup_epochs:g} given, allowed: up to epochs ({self.epochs:g})"
+            )
+        if self.lr_schedule == "piecewise" and (
+            len(self.lr_epochs) != len(self.lr_values) or len(self.lr_epochs) < 2
+        ):
+            raise ValueError(
+                f"lr_values: {len(self.lr_values)} rates given, allowed: as many as lr_epochs "
+                f"({len(self.lr_epochs)}), and at least 2"
+            )
+        if self.lr_schedule == "multi_step" and not self.lr_milestones:
+            raise ValueError(
+                "lr_milestones: [] given, allowed: at least one epoch with lr_schedule multi_step"
+            )
+        if min(self.image_std) <= 0:
+            raise ValueError(f"image_std: {list(self.image_std)} given, allowed: numbers > 0")
+        return self

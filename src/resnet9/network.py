@@ -1,0 +1,113 @@
+"""ResNet9, the residual network of the DAWNBench CIFAR-10 entry (D. Page, cifar10-fast, MIT; own code).
+
+Eight convolutions and one dense layer, for 3 x 32 x 32 images:
+
+    prep       conv 3 -> 64                                  32 x 32
+    layer1     conv 64 -> 128, max-pool 2, residual of two   16 x 16
+    layer2     conv 128 -> 256, max-pool 2                    8 x 8
+    layer3     conv 256 -> 512, max-pool 2, residual of two   4 x 4
+    max-pool 4, dense 512 -> classes without bias, logits x 0.125
+
+| widths            | classes | parameters | multiply-adds an image |
+|-------------------|---------|------------|------------------------|
+| 64, 128, 256, 512 | 10      | 6,573,120  | 379 M                  |
+"""
+
+from collections.abc import Sequence
+
+from mindspore import nn
+
+from src.layers.activation import NON_DECREASING, activation
+from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.init import initialise, torch_default
+from src.layers.pooling import MaxPool2d
+from src.model_utils.errors import UserError
+
+
+class ConvBlock(nn.Cell):
+    """3x3 convolution, batch normalisation, activation and, where `pool` > 1, maximum pooling.
+
+    (N, in, H, W) -> (N, out, H / pool, W / pool). The pooling comes last, or right behind the convolution
+    with `pool_before_norm` (a different network, faster: cifar10-fast's "bag of tricks").
+    """
+
+    def __init__(
+        self, in_channels, out_channels, *, pool=1, pool_before_norm=False, act="relu", celu_alpha=1.0
+    ):
+        super().__init__()
+        self.conv = conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=3)
+        self.bn = batch_norm2d(channels=out_channels)
+        self.act = activation(act, celu_alpha=celu_alpha)
+        self.pool = MaxPool2d(pool) if pool > 1 else None
+        self.pool_before_norm = pool_before_norm
+        self.pool_before_act = act in NON_DECREASING
+
+    def construct(self, x):
+        x = self.conv(x)
+        if self.pool is None:
+            return self.act(self.bn(x))
+        if self.pool_before_norm:
+            return self.act(self.bn(self.pool(x)))
+        if self.pool_before_act:
+            return self.act(self.pool(self.bn(x)))
+        return self.pool(self.act(self.bn(x)))
+
+
+class ResNet9(nn.Cell):
+    """(N, 3, 32, 32) float32 -> logits (N, num_classes). See the module's docstring.
+
+    Args:
+        num_classes: number of classes.
+        widths: channels of prep, layer1, layer2 and layer3.
+        activation: "relu", "celu" (with `celu_alpha`) or "gelu".
+        pool_before_norm: pool right behind the convolution, before batch normalisation.
+        head_scale: factor on the logits.
+        seed: seed of the initial weights.
+
+    Raises:
+        UserError: `widths` are not four positive numbers, or the activation is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        activation: str = "relu",
+        celu_alpha: float = 0.075,
+        pool_before_norm: bool = False,
+        head_scale: float = 0.125,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if len(widths) != 4 or min(widths) < 1:
+            raise UserError(
+                f"widths is {list(widths)}; four positive numbers are needed, as [64, 128, 256, 512]"
+            )
+        prep, one, two, three = widths
+        block = {"act": activation, "celu_alpha": celu_alpha}
+        down = {"pool": 2, "pool_before_norm": pool_before_norm, **block}
+        self.prep = ConvBlock(3, prep, **block)
+        self.layer1 = ConvBlock(prep, one, **down)
+        self.layer1_res1 = ConvBlock(one, one, **block)
+        self.layer1_res2 = ConvBlock(one, one, **block)
+        self.layer2 = ConvBlock(one, two, **down)
+        self.layer3 = ConvBlock(two, three, **down)
+        self.layer3_res1 = ConvBlock(three, three, **block)
+        self.layer3_res2 = ConvBlock(three, three, **block)
+        self.pool = MaxPool2d(4)
+        self.linear = dense(in_channels=three, out_channels=num_classes, bias=False)
+        self.head_scale = head_scale
+        initialise(self, seed=seed, weight=torch_default)
+
+    def embed(self, x):
+        """Features before the classifier, (N, 3, 32, 32) -> (N, widths[3])."""
+        x = self.layer1(self.prep(x))
+        x = x + self.layer1_res2(self.layer1_res1(x))
+        x = self.layer3(self.layer2(x))
+        x = x + self.layer3_res2(self.layer3_res1(x))
+        x = self.pool(x)
+        return x.reshape(x.shape[0], -1)
+
+    def construct(self, x):
+        return self.linear(self.embed(x)) * self.head_scale

@@ -1,0 +1,25 @@
+"""ResNet9 as a recipe: a plain classifier, so only its network is its own."""
+
+from mindspore import nn
+
+from src.recipe import Recipe
+from src.resnet9.config import ResNet9Config
+from src.resnet9.network import ResNet9
+
+
+class ResNet9Recipe(Recipe):
+    """See `Recipe` and configs/resnet9/."""
+
+    config_class = ResNet9Config
+
+    def network(self, *, num_classes: int) -> nn.Cell:
+        c = self.config
+        return ResNet9(
+            num_classes=num_classes,
+            widths=c.widths,
+            activation=c.activation,
+            celu_alpha=c.celu_alpha,
+            pool_before_norm=c.pool_before_norm,
+            head_scale=c.head_scale,
+            seed=c.seed,
+        )

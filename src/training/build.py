@@ -1,0 +1,63 @@
+"""From a recipe to a train step."""
+
+from typing import Protocol
+
+import numpy as np
+from mindspore import nn
+
+from src.model_utils.shared_config import SharedConfig
+from src.optim.optimizers import Optimizer
+from src.training.ema import EMA
+from src.training.loss_scale import LossScale
+from src.training.precision import set_precision
+from src.training.train_step import TrainStep
+
+
+class TrainRecipe(Protocol):
+    """What training asks of a recipe; src/recipe.py says what each part means."""
+
+    config: SharedConfig
+
+    def network(self, *, num_classes: int) -> nn.Cell: ...
+    def loss(self) -> nn.Cell: ...
+    def optimizer(self, network: nn.Cell) -> Optimizer: ...
+    def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray: ...
+    def train_batches(self, *, rank: int, size: int): ...
+    def eval_batches(self, *, rank: int, size: int): ...
+
+
+def build_train_step(
+    recipe: TrainRecipe, network: nn.Cell, *, steps: int, steps_per_epoch: int, cards: int
+) -> TrainStep:
+    """The train step that the recipe's config describes, in training mode.
+
+    Args:
+        network: from the recipe, with float32 parameters.
+        steps: batches of the whole run.
+        steps_per_epoch: batches of an epoch.
+        cards: number of cards that train together.
+    """
+    c = recipe.config
+    # The last, incomplete group of accumulated batches makes no update.
+    updates = max(1, steps // c.accumulate_steps)
+    optimizer = recipe.optimizer(network)
+    ema = EMA(network, decay=c.ema_decay, warmup=c.ema_warmup) if c.ema_decay else None
+    step = TrainStep(
+        set_precision(network, c.amp_level),
+        recipe.loss(),
+        optimizer,
+        rates=recipe.rates(
+            updates=updates,
+            updates_per_epoch=steps_per_epoch / c.accumulate_steps,
+            images_per_update=c.batch_size * c.accumulate_steps * cards,
+        ),
+        loss_scale=LossScale(
+            c.loss_scale, value=c.loss_scale_value, factor=c.loss_scale_factor, window=c.loss_scale_window
+        ),
+        accumulate_steps=c.accumulate_steps,
+        clip_norm=c.clip_norm,
+        ema=ema,
+        cards=cards,
+    )
+    step.set_train(True)
+    return step

@@ -1,0 +1,53 @@
+"""Exponential moving average of a network's weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mindspore as ms
+from mindspore import nn, ops
+
+
+class EMA(nn.Cell):
+    """average = d * average + (1 - d) * weight, over all parameters and running statistics of a network.
+
+    d is `decay`, or with `warmup` min(decay, (1 + t) / (10 + t)) after t updates, so that the first weights
+    are forgotten early in a short run (TensorFlow's ExponentialMovingAverage with num_updates).
+
+    State: "ema.<parameter name>", float32, equal to the weights at the start.
+
+    Args:
+        decay: in [0, 1).
+    """
+
+    def __init__(self, network: nn.Cell, *, decay: float, warmup: bool):
+        super().__init__(auto_prefix=False)
+        self.decay = decay
+        self.warmup = warmup
+        self.weights = ms.ParameterTuple(list(network.get_parameters()))
+        self.averages = ms.ParameterTuple(
+            [
+                ms.Parameter(ms.Tensor(p.asnumpy()), name=f"ema.{p.name}", requires_grad=False)
+                for p in self.weights
+            ]
+        )
+
+    def construct(self, updates):
+        """Takes in the weights after update number `updates` (float32 scalar, 1 for the first)."""
+        decay = self.decay
+        if self.warmup:
+            decay = ops.minimum(ops.cast(self.decay, ms.float32), (1 + updates) / (10 + updates))
+        for average, weight in zip(self.averages, self.weights):
+            ops.assign_add(average, (1 - decay) * (weight - average))
+        return updates
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block, the network's parameters hold the averages."""
+        kept = [p.asnumpy().copy() for p in self.weights]
+        for weight, average in zip(self.weights, self.averages):
+            weight.set_data(ms.Tensor(average.asnumpy()))
+        try:
+            yield
+        finally:
+            for weight, value in zip(self.weights, kept):
+                weight.set_data(ms.Tensor(value))

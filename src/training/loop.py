@@ -1,0 +1,250 @@
+"""The loop: batches in, checkpoints, metrics and a summary out."""
+
+import contextlib
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from tqdm import tqdm
+
+from src.checkpoint_file import Checkpoint
+from src.evaluation.classification import Evaluation, evaluate
+from src.model_utils.device_adapter import Device
+from src.model_utils.errors import UserError
+from src.training.build import TrainRecipe, build_train_step
+from src.training.checkpoints import CheckpointFolder
+from src.training.collective import sum_over_ranks
+from src.training.records import MetricsLog
+from src.training.report import write_report
+from src.training.signals import Interrupted, StopRequest
+
+log = logging.getLogger("quartet")
+
+
+class Trainer:
+    """One run: trains from where `checkpoint` stopped, or from the start.
+
+    Args:
+        recipe: what the config means.
+        device: where this process runs; rank 0 alone writes.
+        run_dir: the run's folder; it exists.
+        checkpoint: what to continue from.
+
+    Raises:
+        UserError: the data does not fit the config, or the checkpoint does not fit the network.
+    """
+
+    def __init__(
+        self, recipe: TrainRecipe, *, device: Device, run_dir: Path, checkpoint: Checkpoint | None = None
+    ):
+        self.recipe, self.device, self.run_dir = recipe, device, run_dir
+        self.config = c = recipe.config
+        self.train_batches = recipe.train_batches(rank=device.rank, size=device.size)
+        self.eval_batches = recipe.eval_batches(rank=device.rank, size=device.size)
+        self.class_names = self.train_batches.class_names
+        self.steps_per_epoch = len(self.train_batches)
+        self.steps = c.train_steps or max(1, round(c.epochs * self.steps_per_epoch))
+        self.network = recipe.network(num_classes=len(self.class_names))
+        self.train_step = build_train_step(
+            recipe, self.network, steps=self.steps, steps_per_epoch=self.steps_per_epoch, cards=device.size
+        )
+        self.eval_interval = max(1, round(c.eval_every * self.steps_per_epoch))
+        self.save_interval = max(1, round(c.save_every * self.steps_per_epoch))
+        self.checkpoints = CheckpointFolder(run_dir / "checkpoints", keep=c.keep_checkpoints)
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+        self.seconds_before = 0.0
+        self.saved_step = -1
+        self.nonfinite = 0
+        self.pending: list[tuple] = []
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end and writes the report; the summary is returned.
+
+        Raises:
+            UserError: the loss was not finite for too long, or a file cannot be written.
+            Interrupted: SIGTERM or Ctrl-C came; the state is saved.
+        """
+        writes = self.device.rank == 0
+        resume_step = self.step or None
+        self.started = time.monotonic()
+        evaluation = None
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(StopRequest())
+            metrics = MetricsLog(self.run_dir, resume_step=resume_step) if writes else None
+            self.metrics = stack.enter_context(metrics or contextlib.nullcontext())
+            self.bar = stack.enter_context(self._progress_bar(writes))
+            batches = stack.enter_context(
+                contextlib.closing(self.train_batches.batches(self.step, self.steps))
+            )
+            self.interval_start, self.interval_step = time.monotonic(), self.step
+            for images, targets in batches:
+                self._train_batch(images, targets)
+                last = self.step == self.steps
+                if last or self.step % self.config.log_every == 0 or stop.signal:
+                    self._flush()
+                evaluation = None
+                if not stop.signal and (last or self.step % self.eval_interval == 0):
+                    evaluation = self._evaluate(worst=24 if last else 0)
+                if last or self.step % self.save_interval == 0 or stop.signal:
+                    self._save()
+                if stop.signal and not last:
+                    raise Interrupted(stop.signal, self.step, self.steps, self.run_dir)
+            evaluation = evaluation or self._evaluate(worst=24)
+        return write_report(self, evaluation)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, over all its processes, in seconds."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _progress_bar(self, writes: bool) -> tqdm:
+        hidden = not (writes and sys.stderr.isatty())
+        return tqdm(total=self.steps, initial=self.step, unit="batch", disable=hidden, dynamic_ncols=True)
+
+    def _train_batch(self, images: np.ndarray, targets: np.ndarray) -> None:
+        outputs = self.train_step(ms.Tensor(images), ms.Tensor(targets))
+        self.step += 1
+        self.pending.append((self.step, outputs))
+        self.bar.update()
+
+    def _flush(self) -> None:
+        """Reads the losses since the last time: one wait for the device, one record, one check."""
+        if not self.pending:
+            return
+        rows = [(step, *(float(value.asnumpy()) for value in outputs)) for step, outputs in self.pending]
+        self.pending = []
+        now = time.monotonic()
+        seconds_a_batch = (now - self.interval_start) / (self.step - self.interval_step)
+        speed = self.config.batch_size * self.device.size / seconds_a_batch
+        for step, loss, *_ in rows:
+            self.nonfinite = 0 if math.isfinite(loss) else self.nonfinite + 1
+            if self.nonfinite >= self.config.max_nonfinite_steps:
+                self._stop_at_nonfinite(step, loss)
+        update = (self.step - 1) // self.config.accumulate_steps
+        rates = self.train_step.rates
+        record = {
+            "step": self.step,
+            "epoch": self.step / self.steps_per_epoch,
+            "loss": float(np.mean([row[1] for row in rows])),
+            "lr": float(rates[min(update, len(rates) - 1)]),
+            "images_per_second": speed,
+            "loss_scale": rows[-1][2],
+            "overflow": int(sum(row[3] for row in rows)),
+            "grad_norm": rows[-1][4],
+        }
+        self._write(record)
+        self.interval_start, self.interval_step = time.monotonic(), self.step
+        self.bar.set_postfix_str(f"loss {record['loss']:.3f}, lr {record['lr']:.4g}, {speed:.0f} images/s")
+        if self.bar.disable:
+            log.info(
+                "step %d/%d  epoch %.2f  loss %.4f  lr %.4g  %.0f images/s  %s left",
+                self.step, self.steps, record["epoch"], record["loss"], record["lr"], speed,
+                tqdm.format_interval((self.steps - self.step) * seconds_a_batch),
+            )  # fmt: skip
+
+    def _stop_at_nonfinite(self, step: int, loss: float) -> None:
+        kept = self.run_dir / "checkpoints" / "last.ckpt"
+        raise UserError(
+            f"the loss is {loss} at step {step}, {self.nonfinite} batches in a row (max_nonfinite_steps); "
+            + (f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet")
+            + "; lower lr, or use loss_scale dynamic with float16"
+        )
+
+    def _evaluate(self, *, worst: int = 0) -> Evaluation:
+        self._flush()
+        averaged = self.train_step.ema.applied() if self.train_step.ema else contextlib.nullcontext()
+        with averaged:
+            evaluation = evaluate_network(
+                self.train_step.network,
+                self.eval_batches,
+                num_classes=len(self.class_names),
+                flip_tta=self.config.flip_tta,
+                size=self.device.size,
+                worst=worst,
+            )
+        self.train_step.set_train(True)
+        metrics = evaluation.metrics
+        self._write(
+            {
+                "step": self.step,
+                "epoch": self.step / self.steps_per_epoch,
+                **{f"eval_{name}": value for name, value in metrics.items()},
+            }
+        )
+        log.info(
+            "epoch %.2f  top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%d images)",
+            self.step / self.steps_per_epoch, metrics["top1"], metrics["top5"], metrics["loss"],
+            metrics["count"],
+        )  # fmt: skip
+        if self._is_best(metrics):
+            self.best = {"step": self.step, **metrics}
+            self._save(best=True)
+        self.interval_start, self.interval_step = time.monotonic(), self.step
+        return evaluation
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        name = self.config.best_metric
+        if not math.isfinite(metrics["loss"]):
+            return False
+        if self.best is None:
+            return True
+        return metrics[name] < self.best[name] if name == "loss" else metrics[name] > self.best[name]
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.metrics is not None:
+            self.metrics.write(record)
+
+    def _save(self, *, best: bool = False) -> None:
+        self._flush()
+        if self.device.rank != 0 or self.nonfinite or self.saved_step == self.step:
+            return
+        epoch, batch = divmod(self.step, self.steps_per_epoch)
+        meta = {
+            "config": self.config.model_dump(mode="json"),
+            "class_names": list(self.class_names),
+            "best": self.best,
+            "seconds": self.seconds,
+            # Every batch is a function of these three, so they are the data's whole random state.
+            "random_state": {"seed": self.config.seed, "epoch": epoch, "batch": batch},
+        }
+        self.checkpoints.save(self.train_step.get_parameters(), step=self.step, meta=meta, best=best)
+        self.saved_step = self.step
+        self.interval_start, self.interval_step = time.monotonic(), self.step
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        parameters = {p.name: p for p in self.train_step.get_parameters()}
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        if shapes != {name: value.shape for name, value in checkpoint.arrays.items()}:
+            raise UserError(
+                f"checkpoint {checkpoint.path} does not fit the run's config; resume it unchanged"
+            )
+        for name, parameter in parameters.items():
+            parameter.set_data(ms.Tensor(checkpoint.arrays[name]))
+        self.step = checkpoint.meta["step"]
+        self.saved_step = self.step
+        self.best = checkpoint.meta["best"]
+        self.seconds_before = checkpoint.meta["seconds"]
+        log.info("continuing from %s after step %d of %d", checkpoint.path, self.step, self.steps)
+
+
+def evaluate_network(
+    network, batches, *, num_classes: int, flip_tta: bool = False, size: int = 1, worst: int = 0
+) -> Evaluation:
+    """`evaluate` for a network, which is left in evaluation mode; sums go over `size` ranks."""
+    network.set_train(False)
+    return evaluate(
+        lambda images: network(ms.Tensor(images)).asnumpy(),
+        batches,
+        num_classes=num_classes,
+        flip_tta=flip_tta,
+        reduce=lambda vector: sum_over_ranks(vector, size=size),
+        worst=worst,
+    )

@@ -1,0 +1,299 @@
+"""What a run leaves behind while it runs: metrics.jsonl, TensorBoard events, train.log, and where it ran."""
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import resource
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+from tqdm import tqdm
+
+from src.model_utils.errors import UserError
+from src.model_utils.files import atomic_path
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class MetricsLog:
+    """Appends records to FOLDER/metrics.jsonl and their numbers to TensorBoard files in FOLDER/tensorboard.
+
+    A training record is {"step", "epoch", "loss", "lr", "images_per_second"} with, where they apply,
+    "loss_scale", "overflow" and "grad_norm"; an evaluation record {"step", "epoch", "eval_top1",
+    "eval_top5", "eval_loss", "eval_count"}. In TensorBoard "eval_top1" becomes the tag eval/top1, "lr"
+    train/lr, and so on.
+
+    Each record is in the files when `write` returns, so a killed process loses at most the line it was
+    writing. JSON has no number for NaN and the infinities: they are written as the strings "NaN",
+    "Infinity" and "-Infinity", which `read_metrics` turns back into floats.
+
+    Args:
+        folder: the run directory.
+        resume_step: the step the run continues after. Records of later steps are dropped from
+            metrics.jsonl, as is a broken last line, and hidden in TensorBoard; earlier lines keep their
+            bytes. None starts a new run.
+
+    Raises:
+        UserError: the files cannot be written, a new run finds records of an old one, or metrics.jsonl has a
+            broken line before the last.
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, resume_step: int | None = None) -> None:
+        self._path = Path(folder) / "metrics.jsonl"
+        if resume_step is not None:
+            _drop_after(self._path, resume_step)
+        elif self._path.exists() and self._path.stat().st_size:
+            raise UserError(
+                f"{self._path} holds the records of a run; resume it or choose another output_path"
+            )
+        with _writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lines = self._path.open("ab")
+        self._events = _EventFile(Path(folder) / "tensorboard", resume_step=resume_step)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Writes one record; `step` is its place in TensorBoard.
+
+        Raises:
+            UserError: the disk is full or gone.
+        """
+        record = {key: _plain(value) for key, value in record.items()}
+        line = {key: _as_json(value) for key, value in record.items()}
+        with _writing(self._path):
+            self._lines.write(json.dumps(line, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+            self._lines.flush()
+        self._events.scalars(
+            record["step"],
+            {
+                _tag(key): float(value)
+                for key, value in record.items()
+                if key not in ("step", "epoch") and isinstance(value, int | float)
+            },
+        )
+
+    def close(self) -> None:
+        """Closes the files. Raises UserError where what was written cannot be kept."""
+        with _writing(self._path):
+            try:
+                self._lines.close()
+            finally:
+                self._events.close()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl. A broken last line, left by a killed process, is skipped.
+
+    Raises:
+        UserError: the file cannot be read, or a line before the last is broken.
+    """
+    return [record for _, record in _read_lines(Path(path))]
+
+
+def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Each whole line as its bytes, without the line end, and its record."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; give a run directory") from error
+    if not lines[-1]:
+        lines.pop()
+    whole = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line.decode())
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}: line {number} is not a JSON object; mend or delete it") from error
+        whole.append((line, {key: _from_json(value) for key, value in record.items()}))
+    return whole
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Rewrites the file with the whole lines up to `step`; without a file there is nothing to drop."""
+    if not path.exists():
+        return
+    kept = [line + b"\n" for line, record in _read_lines(path) if record.get("step", step) <= step]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"".join(kept))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _tag(key: str) -> str:
+    return "eval/" + key.removeprefix("eval_") if key.startswith("eval_") else "train/" + key
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another output_path"
+        ) from error
+
+
+class _EventFile:
+    """A TensorBoard event file, written in the caller's thread.
+
+    tensorboardX's own SummaryWriter writes in a thread of its own, which a full disk ends: the training then
+    waits for its queue for ever. It also overwrites the file of a writer that started in the same second.
+    Only its message classes and checksum are used here.
+    """
+
+    def __init__(self, folder: Path, *, resume_step: int | None) -> None:
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            # TensorBoard reads the files in the order of their names.
+            earlier = len(list(folder.glob("events.out.tfevents.*")))
+            name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{earlier:04d}"
+            self._path = folder / name
+            self._file = self._path.open("xb")
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if resume_step is not None:
+            # On reading this, TensorBoard forgets what it read of this step and later ones.
+            start = SessionLog(status=SessionLog.START)
+            self._add(Event(wall_time=time.time(), step=resume_step + 1, session_log=start))
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._add(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        with _writing(self._path):
+            self._file.close()
+
+    def _add(self, event: Event) -> None:
+        """Appends one record in the TFRecord format: length, its checksum, data, its checksum."""
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+        with _writing(self._path):
+            self._file.write(length + next(checks) + data + next(checks))
+            self._file.flush()
+
+
+def environment() -> dict[str, Any]:
+    """Where this process runs: processor, cores it may use, memory in GiB, system and versions.
+
+    A package that is not installed has the version None.
+    """
+    # Linux can take processors away from a process; elsewhere there is only the number of all.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "cpu": _cpu_name(),
+        "cpu_count": len(affinity(0)) if affinity else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "mindspore": _version("mindspore"),
+        "numpy": _version("numpy"),
+    }
+
+
+def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    # ARM kernels write no model name, and systems other than Linux have no such file.
+    with contextlib.suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process has held so far (peak resident set size), MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes a unit of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def setup_logging(log_file: str | os.PathLike | None, *, rank: int = 0) -> logging.Logger:
+    """Sets up and returns the logger "quartet": dated lines in `log_file`, plain ones on standard error.
+
+    Only rank 0 writes to standard error, around a progress bar if there is one. A second call replaces what
+    the first set up.
+
+    Args:
+        log_file: lines are appended to it; None for no file.
+        rank: of this process.
+
+    Raises:
+        UserError: the file cannot be opened; later, from a logging call, it cannot be written.
+    """
+    logger = logging.getLogger("quartet")
+    for handler in logger.handlers[:]:
+        if isinstance(handler, _Screen | _LogFile | logging.NullHandler):
+            logger.removeHandler(handler)
+            with contextlib.suppress(OSError):
+                handler.close()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a handler that a notebook or a library gave the root would double the lines
+    # Without any handler, logging itself would write warnings to standard error.
+    logger.addHandler(_Screen() if rank == 0 else logging.NullHandler())
+    if log_file is not None:
+        with _writing(Path(log_file)):
+            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+            handler = _LogFile(log_file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    return logger
+
+
+class _Screen(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            # The stream is looked up now, since it may be replaced after the set-up.
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)  # logging's own way: a closed terminal does not stop a training
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        with _writing(Path(self.baseFilename)):
+            raise error

@@ -1,0 +1,65 @@
+"""A run from a config, or from its own folder."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from src.model_utils.config import dump
+from src.model_utils.device_adapter import Device, get_rank_id, set_up_device
+from src.model_utils.errors import UserError
+from src.model_utils.files import write_text
+from src.model_utils.shared_config import SharedConfig
+from src.training.build import TrainRecipe
+from src.training.checkpoints import CheckpointFolder
+from src.training.loop import Trainer
+from src.training.records import setup_logging
+
+CreateRecipe = Callable[[SharedConfig], TrainRecipe]
+
+
+def new_run_dir(config: SharedConfig, *, recipe_name: str) -> Path:
+    """The folder of a new run: output_path / run_name, by default recipe, date and time."""
+    return Path(config.output_path) / (config.run_name or f"{recipe_name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def start(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
+    """Trains a new run in `run_dir` and returns its summary.
+
+    Raises:
+        UserError: `run_dir` holds a run already, or as `Trainer`.
+    """
+    if (run_dir / "config.yaml").exists():
+        raise UserError(
+            f"{run_dir} holds a run already; continue it with --resume {run_dir}, or change run_name"
+        )
+    device = _set_up(config, None)
+    trainer = Trainer(create_recipe(config), device=device, run_dir=run_dir)
+    # Only now: a config that does not fit its data leaves no folder behind.
+    if device.rank == 0:
+        write_text(run_dir / "config.yaml", dump(config))
+        setup_logging(run_dir / "train.log")
+    return trainer.run()
+
+
+def resume(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
+    """Continues the run in `run_dir` exactly where its newest whole checkpoint was written.
+
+    A run that has no checkpoint yet starts from the beginning.
+
+    Raises:
+        UserError: no checkpoint is whole, or as `Trainer`.
+    """
+    device = _set_up(config, run_dir / "train.log")
+    folder = CheckpointFolder(run_dir / "checkpoints", keep=config.keep_checkpoints)
+    folder.remove_leftovers()
+    checkpoint = folder.newest() if folder.has_any() else None
+    if checkpoint is None:
+        (run_dir / "metrics.jsonl").unlink(missing_ok=True)
+    return Trainer(create_recipe(config), device=device, run_dir=run_dir, checkpoint=checkpoint).run()
+
+
+def _set_up(config: SharedConfig, log_file: Path | None) -> Device:
+    rank = get_rank_id()
+    setup_logging(log_file if rank == 0 else None, rank=rank)
+    return set_up_device(config.device_target, seed=config.seed)

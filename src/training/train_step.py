@@ -1,0 +1,153 @@
+"""One training step as one cell: the same graph for every model and every device."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from src.optim.optimizers import Optimizer
+from src.training.ema import EMA
+from src.training.loss_scale import LossScale
+
+
+class AllReduceSum(nn.Cell):
+    """The sum of a tensor over all cards; the tensor itself where there is one card."""
+
+    def __init__(self, cards: int):
+        super().__init__(auto_prefix=False)
+        self.reduce = ops.AllReduce(ops.ReduceOp.SUM) if cards > 1 else None
+
+    def construct(self, x):
+        if self.reduce is None:
+            return x
+        return self.reduce(x)
+
+
+class TrainStep(nn.Cell):
+    """Forward, backward, accumulate, all-reduce, overflow check, clip, update, EMA.
+
+    `step(images, targets)` takes one batch of this card and returns float32 scalars
+    (loss, loss scale, overflow, gradient norm):
+
+    - loss: mean over the batches of all cards, not scaled.
+    - overflow: 1 where some card found a gradient that is not finite; all cards agree and skip the update.
+    - gradient norm: global L2 norm of the averaged gradients before clipping; of the gradients so far where
+      the update comes with a later batch.
+
+    The gradients of `accumulate_steps` batches are averaged into one update; clipping comes after the
+    reduction, on what the optimizer would see. A skipped update still counts for the schedule, so that the
+    rate stays tied to the data seen, and not for EMA or for the optimizer's own bias correction.
+
+    State besides the optimizer's, the loss scale's and EMA's: "train.updates" (int32, update attempts),
+    "train.applied" (int32, those not skipped), and with accumulation "train.batches" and "accumulated.*".
+
+    Args:
+        loss: a cell (logits, targets) -> float32 scalar.
+        optimizer: its `parameters` are what is trained.
+        rates: learning rate of each update, shape (updates,).
+        loss_scale: see `LossScale`.
+        accumulate_steps: batches an update.
+        clip_norm: largest global gradient norm; 0 for no clipping.
+        ema: average to keep, or None.
+        cards: number of cards that train together.
+    """
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        optimizer: Optimizer,
+        *,
+        rates: np.ndarray,
+        loss_scale: LossScale,
+        accumulate_steps: int = 1,
+        clip_norm: float = 0.0,
+        ema: EMA | None = None,
+        cards: int = 1,
+    ):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.rates = ms.Tensor(np.asarray(rates, np.float32))
+        self.loss_scale = loss_scale
+        self.accumulate_steps = accumulate_steps
+        self.clip_norm = clip_norm
+        self.ema = ema
+        self.cards = cards
+        self.sum_over_cards = AllReduceSum(cards)
+        self.value_and_grad = ms.value_and_grad(self._forward, None, weights=optimizer.parameters)
+        self.updates = ms.Parameter(ms.Tensor(0, ms.int32), name="train.updates", requires_grad=False)
+        self.applied = ms.Parameter(ms.Tensor(0, ms.int32), name="train.applied", requires_grad=False)
+        if accumulate_steps > 1:
+            self.batches = ms.Parameter(ms.Tensor(0, ms.int32), name="train.batches", requires_grad=False)
+            self.accumulated = ms.ParameterTuple(
+                [
+                    ms.Parameter(
+                        np.zeros(p.shape, np.float32), name=f"accumulated.{p.name}", requires_grad=False
+                    )
+                    for p in optimizer.parameters
+                ]
+            )
+
+    def _forward(self, images, targets):
+        loss = self.loss(self.network(images), targets)
+        return loss * self.loss_scale.value if self.loss_scale.active else loss
+
+    def construct(self, images, targets):
+        scale = self.loss_scale.value * 1.0
+        loss, gradients = self.value_and_grad(images, targets)
+        if self.loss_scale.active:
+            loss = loss / scale
+            gradients = self._scaled(gradients, 1.0 / (scale * self.accumulate_steps))
+        elif self.accumulate_steps > 1:
+            gradients = self._scaled(gradients, 1.0 / self.accumulate_steps)
+        if self.accumulate_steps > 1:
+            overflow, norm = self._accumulate(gradients)
+        else:
+            overflow, norm = self._update(gradients)
+        loss = self.sum_over_cards(loss) / self.cards
+        return loss, scale, overflow.astype(ms.float32), norm
+
+    def _scaled(self, gradients, factor):
+        return tuple([gradient * factor for gradient in gradients])
+
+    def _norm(self, gradients):
+        squares = ops.zeros((), ms.float32)
+        for gradient in gradients:
+            squares = squares + ops.square(gradient).sum()
+        return ops.sqrt(squares)
+
+    def _accumulate(self, gradients):
+        for total, gradient in zip(self.accumulated, gradients):
+            ops.assign_add(total, gradient)
+        ops.assign_add(self.batches, 1)
+        if self.batches % self.accumulate_steps == 0:
+            overflow, norm = self._update(tuple([total * 1.0 for total in self.accumulated]))
+            for total in self.accumulated:
+                ops.assign(total, ops.zeros_like(total))
+        else:
+            overflow, norm = ops.zeros((), ms.bool_), self._norm(self.accumulated)
+        return overflow, norm
+
+    def _update(self, gradients):
+        finite = ms.amp.all_finite(gradients)
+        # The flag is reduced on its own: a device that saturates instead of overflowing to infinity knows of
+        # its overflow only locally.
+        overflow = self.sum_over_cards(1.0 - finite.astype(ms.float32)) > 0
+        if self.cards > 1:
+            gradients = tuple([self.sum_over_cards(gradient) / self.cards for gradient in gradients])
+        norm = self._norm(gradients)
+        if not overflow:
+            self._apply(gradients, norm)
+        if self.loss_scale.dynamic:
+            self.loss_scale(overflow)
+        ops.assign_add(self.updates, 1)
+        return overflow, norm
+
+    def _apply(self, gradients, norm):
+        if self.clip_norm > 0:
+            gradients = self._scaled(gradients, self.clip_norm / ops.maximum(norm, self.clip_norm))
+        self.optimizer(gradients, self.rates[self.updates])
+        ops.assign_add(self.applied, 1)
+        if self.ema is not None:
+            self.ema(self.applied.astype(ms.float32))

@@ -1,0 +1,112 @@
+import io
+import tarfile
+
+import pytest
+
+from src.data.archive import unpack_cifar10
+from src.model_utils.errors import UserError
+
+FILES = {
+    "batches.meta.txt": b"a\nb\n",
+    "data_batch_1.bin": bytes(3073 * 4),
+    "test_batch.bin": bytes(3073),
+    "readme.html": b"<html>",
+}
+
+
+def pack(path, members, mode="w:gz"):
+    """A tar archive of (name, bytes) and ready-made TarInfo members."""
+    with tarfile.open(path, mode) as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def special(name, kind, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "out" / "new"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def fails(archive, folder):
+    with pytest.raises(UserError) as caught:
+        unpack_cifar10(archive, folder)
+    message = str(caught.value)
+    assert "\n" not in message and str(archive) in message
+    return message
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("prefix", ["cifar-10-batches-bin/", "./", "", "some/where/"])
+def test_the_files_of_the_data_set_are_unpacked_and_no_others(tmp_path, folder, mode, prefix):
+    members = [special("cifar-10-batches-bin", tarfile.DIRTYPE)]
+    members += [(prefix + name, data) for name, data in FILES.items()]
+    unpack_cifar10(pack(tmp_path / "a.tar", members, mode), folder)
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found == {name: data for name, data in FILES.items() if name != "readme.html"}
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("../test_batch.bin", b"x"),
+        ("cifar-10-batches-bin/../../test_batch.bin", b"x"),
+        ("/test_batch.bin", b"x"),
+        special("test_batch.bin", tarfile.SYMTYPE, "/etc/passwd"),
+        special("test_batch.bin", tarfile.LNKTYPE, "batches.meta.txt"),
+        special("test_batch.bin", tarfile.FIFOTYPE),
+        special("test_batch.bin", tarfile.CHRTYPE),
+    ],
+    ids=["parent", "inner parent", "absolute", "symlink", "hard link", "fifo", "device"],
+)
+def test_an_archive_with_a_dangerous_member_is_refused(tmp_path, folder, member):
+    archive = pack(tmp_path / "a.tar", [("batches.meta.txt", b"a\n"), member])
+    message = fails(archive, folder)
+    assert "test_batch.bin" in message
+    assert [path.name for path in folder.iterdir()] == ["batches.meta.txt"]
+    assert not (tmp_path / "out" / "test_batch.bin").exists()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_truncated_archive_is_said(tmp_path, folder, mode):
+    whole = pack(tmp_path / "whole.tar", list(FILES.items())[:2] * 1, mode).read_bytes()
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: 6000 if mode == "w" else len(whole) * 2 // 3])
+    assert "cut short" in fails(cut, folder)
+
+
+def test_a_damaged_archive_and_one_of_another_kind_are_said(tmp_path, folder):
+    data = bytearray(pack(tmp_path / "a.tar", list(FILES.items())).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "a.tar").write_bytes(data)
+    assert "damaged" in fails(tmp_path / "a.tar", folder)
+    (tmp_path / "b.tar").write_bytes(b"<html>not found</html>")
+    assert "not a tar archive" in fails(tmp_path / "b.tar", folder)
+
+
+def test_an_archive_of_something_else_is_said(tmp_path, folder):
+    archive = pack(tmp_path / "a.tar", [("cifar-10-batches-py/data_batch_1", b"x")])
+    assert "cifar-10-binary.tar.gz" in fails(archive, folder)
+
+
+def test_an_archive_with_two_data_sets_is_refused(tmp_path, folder):
+    archive = pack(tmp_path / "a.tar", [("one/batches.meta.txt", b"a\n"), ("two/batches.meta.txt", b"b\n")])
+    assert "two files named batches.meta.txt" in fails(archive, folder)
+
+
+def test_a_missing_archive_and_a_missing_folder_are_said(tmp_path, folder):
+    assert "No such file" in fails(tmp_path / "none.tar", folder)
+    archive = pack(tmp_path / "a.tar", list(FILES.items()))
+    assert "cannot unpack" in fails(archive, folder / "missing")

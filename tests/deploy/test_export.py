@@ -1,0 +1,260 @@
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from src.deploy import mindir
+from src.deploy.card import ModelCard, card_path
+from src.deploy.export import export_mindir, export_model
+from src.deploy.predict import Predictor
+from src.model_utils.errors import UserError
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_parity_passes_and_the_report_is_true(make_network, card, images, tmp_path):
+    path = tmp_path / "net.mindir"
+    report = export_mindir(make_network(), path, card=card, batch_size=3, real_images=images)
+    assert sorted(files_in(tmp_path)) == ["net.json", "net.mindir", "net.parity.json"]
+    assert json.loads((tmp_path / "net.parity.json").read_text()) == report
+    assert ModelCard.load(card_path(path)) == card
+    assert report["file"] == str(path) and report["bytes"] == path.stat().st_size
+    assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert report["inputs"] == {"random": 8, "real": 7}
+    assert report["passed"] is True and report["limit"] == 1e-5 and report["top1_agreement"] == 1.0
+    assert report["largest_logit"] > 0.1
+    assert report["max_difference"] <= 1e-5 * report["largest_logit"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_network_left_in_training_mode_is_exported_for_evaluation(make_network, card, images, tmp_path):
+    network = make_network()
+    assert network.training
+    export_mindir(network, tmp_path / "net.mindir", card=card)
+    assert not network.training
+    expected = network(ms.Tensor(images)).asnumpy()
+    assert np.allclose(
+        Predictor.from_mindir(tmp_path / "net.mindir").logits(images), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_an_earlier_export_in_training_mode_does_not_spoil_a_later_one(make_network, card, tmp_path):
+    network = make_network()
+    sample = ms.Tensor(np.zeros((1, 3, 16, 16), np.float32))
+    ms.export(network, sample, file_name=str(tmp_path / "training"), file_format="MINDIR")
+    assert export_mindir(network, tmp_path / "net.mindir", card=card)["passed"]
+
+
+def test_exporting_again_takes_the_new_weights(make_network, card, images, tmp_path):
+    network, path = make_network(), tmp_path / "net.mindir"
+    first = export_mindir(network, path, card=card)
+    network.head.weight.set_data(network.head.weight * 2)
+    second = export_mindir(network, path, card=card)
+    assert second["sha256"] != first["sha256"]
+    assert np.allclose(
+        Predictor.from_mindir(path).logits(images), network(ms.Tensor(images)).asnumpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_parameters_keep_their_names(make_network, card, tmp_path):
+    network = make_network()
+    names = [parameter.name for parameter in network.get_parameters()]
+    export_mindir(network, tmp_path / "net.mindir", card=card)
+    assert [parameter.name for parameter in network.get_parameters()] == names
+
+
+def test_a_file_that_answers_otherwise_is_refused_and_the_old_one_stays(
+    make_network, card, tmp_path, monkeypatch
+):
+    path = tmp_path / "net.mindir"
+    export_mindir(make_network(), path, card=card)
+    before = files_in(tmp_path)
+    other = make_network()
+    other.set_train(False)
+    other.head.weight.set_data(other.head.weight * 1.001)
+    monkeypatch.setattr(mindir, "_load_graph", lambda path: other)
+    with pytest.raises(UserError, match=r"net\.mindir: not written: the exported model differs"):
+        export_mindir(make_network(), path, card=card)
+    assert files_in(tmp_path) == before
+    with pytest.raises(UserError, match="not written"):
+        export_mindir(make_network(), tmp_path / "new" / "net.mindir", card=card)
+    assert files_in(tmp_path / "new") == {}
+
+
+def test_a_difference_on_real_images_alone_is_found(make_network, card, images, tmp_path, monkeypatch):
+    """The changed file answers otherwise only where an input is above 50, which no random one is."""
+
+    class OnBright(nn.Cell):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def construct(self, x):
+            return self.network(x) + (x.max((1, 2, 3)) > 50).astype(ms.float32).reshape(-1, 1)
+
+    changed = OnBright(make_network())
+    changed.set_train(False)
+    monkeypatch.setattr(mindir, "_load_graph", lambda path: changed)
+    assert export_mindir(make_network(), tmp_path / "a.mindir", card=card, real_images=images)["passed"]
+    images[3, 0, 0, 0] = 60
+    with pytest.raises(UserError, match="not written"):
+        export_mindir(make_network(), tmp_path / "b.mindir", card=card, real_images=images)
+
+
+def test_suffix_is_appended_and_odd_paths_work(make_network, card, images, tmp_path):
+    folder = tmp_path / "mit Leerzeichen ü"
+    report = export_mindir(make_network(), folder / "net v1.5", card=card)
+    assert report["file"] == str(folder / "net v1.5.mindir")
+    assert sorted(files_in(folder)) == ["net v1.5.json", "net v1.5.mindir", "net v1.5.parity.json"]
+    assert Predictor.from_mindir(folder / "net v1.5.mindir").logits(images).shape == (7, 4)
+
+
+def test_relative_path(make_network, card, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_mindir(make_network(), "net.mindir", card=card)
+    assert "net.mindir" in files_in(tmp_path)
+
+
+class TestSplit:
+    """MindSpore splits models above 1 GiB; here the threshold is lowered."""
+
+    @pytest.fixture(autouse=True)
+    def small_threshold(self, monkeypatch):
+        monkeypatch.setattr("mindspore.train.serialization.TOTAL_SAVE", 0.1)
+
+    def test_replaced_and_moved(self, make_network, card, images, tmp_path):
+        network, path = make_network(), tmp_path / "a" / "big one.mindir"
+        export_mindir(network, path, card=card)
+        network.head.weight.set_data(network.head.weight * 2)
+        report = export_mindir(network, path, card=card)
+        names = ["big one.json", "big one.mindir", "big one.parity.json", "big_one_variables/data_0"]
+        assert sorted(files_in(path.parent)) == names
+        assert report["bytes"] == path.stat().st_size + (path.parent / names[3]).stat().st_size
+        shutil.move(path.parent, tmp_path / "b")
+        answer = Predictor.from_mindir(tmp_path / "b" / path.name).logits(images)
+        assert np.allclose(answer, network(ms.Tensor(images)).asnumpy(), rtol=1e-5, atol=1e-5)
+
+    def test_missing_or_changed_weights(self, make_network, card, tmp_path):
+        path = tmp_path / "net.mindir"
+        export_mindir(make_network(), path, card=card)
+        data = tmp_path / "net_variables" / "data_0"
+        content = bytearray(data.read_bytes())
+        content[200] ^= 1
+        data.write_bytes(content)
+        with pytest.raises(UserError, match=r"net\.mindir: damaged or replaced"):
+            Predictor.from_mindir(path)
+        data.unlink()
+        with pytest.raises(UserError, match="data_0: part of a model"):
+            Predictor.from_mindir(path)
+
+    def test_a_folder_of_someone_else_is_left_alone(self, make_network, card, tmp_path):
+        (tmp_path / "net_variables").mkdir()
+        (tmp_path / "net_variables" / "thesis.txt").write_text("mine")
+        with pytest.raises(UserError, match="net_variables: holds files that no export wrote"):
+            export_mindir(make_network(), tmp_path / "net.mindir", card=card)
+        assert files_in(tmp_path) == {"net_variables/thesis.txt": b"mine"}
+
+
+class TestRefused:
+    @pytest.fixture(autouse=True)
+    def in_an_empty_folder(self, tmp_path, monkeypatch):
+        """MindSpore leaves a folder rank_0 in the working folder when a network does not compile."""
+        monkeypatch.chdir(tmp_path)
+
+    def test_wrong_number_of_class_names(self, make_network, card):
+        with pytest.raises(UserError, match="one logit a class"):
+            export_mindir(make_network(classes=5), "net.mindir", card=card)
+        assert not os.path.exists("net.mindir")
+
+    def test_two_outputs(self, card):
+        class Two(nn.Cell):
+            def construct(self, x):
+                return x, x
+
+        with pytest.raises(UserError, match="Two: gives tuple, not one tensor"):
+            export_mindir(Two(), "net.mindir", card=card)
+
+    def test_weights_that_are_not_numbers(self, make_network, card):
+        network = make_network()
+        network.head.bias.set_data(ms.Tensor(np.full(4, np.nan, np.float32)))
+        with pytest.raises(UserError, match="NaN or infinity"):
+            export_mindir(network, "net.mindir", card=card)
+
+    def test_real_images_of_another_size(self, make_network, card):
+        with pytest.raises(UserError, match=r"takes \(N, 3, 16, 16\)"):
+            export_mindir(
+                make_network(), "net.mindir", card=card, real_images=np.zeros((2, 3, 8, 8), np.float32)
+            )
+
+    @pytest.mark.parametrize("batch_size", [0, -1])
+    def test_batch_size(self, make_network, card, batch_size):
+        with pytest.raises(UserError, match="batch_size"):
+            export_mindir(make_network(), "net.mindir", card=card, batch_size=batch_size)
+
+    def test_folder_in_place_of_the_file(self, make_network, card):
+        Path("net.mindir").mkdir()
+        with pytest.raises(UserError, match=r"net\.mindir: is a folder"):
+            export_mindir(make_network(), "net.mindir", card=card)
+
+    def test_file_in_place_of_the_folder(self, make_network, card):
+        Path("out").touch()
+        with pytest.raises(UserError, match=r"cannot write out/net\.mindir"):
+            export_mindir(make_network(), "out/net.mindir", card=card)
+
+    def test_failure_inside_mindspore_restores_its_settings(self, make_network, card, monkeypatch):
+        def fail(*args, **kwargs):
+            ms.set_context(jit_syntax_level=ms.STRICT)
+            raise RuntimeError("no such operator\nmore\nlines")
+
+        monkeypatch.setattr(ms, "export", fail)
+        level = ms.get_context("jit_syntax_level")
+        with pytest.raises(
+            UserError, match=r"net\.mindir: MindSpore cannot export SmallNet: no such operator$"
+        ):
+            export_mindir(make_network(), "net.mindir", card=card)
+        assert ms.get_context("jit_syntax_level") == level != ms.STRICT
+
+
+class TestFormats:
+    def test_mindir_in_either_case(self, make_network, card, tmp_path):
+        report = export_model(make_network(), tmp_path / "net", file_format="mindir", card=card, batch_size=2)
+        assert report["passed"] and (tmp_path / "net.mindir").exists()
+
+    @pytest.mark.parametrize(
+        ("file_format", "message"),
+        [
+            ("AIR", "AIR needs an Ascend device and this is CPU"),
+            ("ONNX", "ONNX is not yet available; MINDIR is supported"),
+            ("TFLITE", "TFLITE is unknown; MINDIR is supported"),
+        ],
+    )
+    def test_refused(self, make_network, card, tmp_path, file_format, message):
+        with pytest.raises(UserError, match=message):
+            export_model(make_network(), tmp_path / "net", file_format=file_format, card=card)
+        assert files_in(tmp_path) == {}
+
+    def test_air_on_ascend(self, make_network, card, tmp_path, monkeypatch):
+        """With a stand-in for the device: what is written, in which mode, and under which names."""
+        seen = {}
+
+        def export(network, *inputs, file_name, file_format):
+            seen.update(training=network.training, shape=inputs[0].shape, format=file_format)
+            Path(file_name).write_bytes(b"air")
+
+        real_get = ms.get_context
+        monkeypatch.setattr(
+            ms, "get_context", lambda key: "Ascend" if key == "device_target" else real_get(key)
+        )
+        monkeypatch.setattr(ms, "export", export)
+        report = export_model(make_network(), tmp_path / "net", file_format="AIR", card=card, batch_size=4)
+        assert seen == {"training": False, "shape": (4, 3, 16, 16), "format": "AIR"}
+        assert sorted(files_in(tmp_path)) == ["net.air", "net.json"]
+        assert report["passed"] is None and report["bytes"] == 3

@@ -1,0 +1,315 @@
+"""What a run writes can be read back after any interruption, in the file and in TensorBoard."""
+
+import json
+import math
+import os
+import platform
+import re
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+
+from src.model_utils.errors import UserError
+from src.training import records
+from src.training.records import MetricsLog, environment, peak_memory_mib, read_metrics
+
+needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+
+
+def _train(step, **more):
+    return {"step": step, "epoch": step / 4, "loss": 2.0 / step, "lr": 0.1, "images_per_second": 99.5, **more}
+
+
+def _eval(step):
+    return {
+        "step": step,
+        "epoch": step / 4,
+        "eval_top1": 50.0,
+        "eval_top5": 90.0,
+        "eval_loss": 1.5,
+        "eval_count": 7,
+    }
+
+
+def _frames(path):
+    """The records of a TFRecord file; the checksums are skipped."""
+    data, at, found = path.read_bytes(), 0, []
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        found.append(data[at + 12 : at + 12 + length])
+        at += 12 + length + 4
+    assert at == len(data)
+    return found
+
+
+def _tensorboard(folder):
+    """{tag: {step: value}} as TensorBoard shows it: a session that starts at a step hides later ones."""
+    shown = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        events = [Event.FromString(frame) for frame in _frames(path)]
+        assert events[0].file_version == "brain.Event:2"
+        for event in events:
+            if event.session_log.status == SessionLog.START:
+                for values in shown.values():
+                    for step in [step for step in values if step >= event.step]:
+                        del values[step]
+            for value in event.summary.value:
+                shown.setdefault(value.tag, {})[event.step] = value.simple_value
+    return shown
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    written = [_train(1, loss_scale=1024, overflow=False, grad_norm=0.25), _train(2), _eval(2)]
+    with MetricsLog(tmp_path / "run") as log:
+        for record in written:
+            log.write(record)
+    path = tmp_path / "run" / "metrics.jsonl"
+    assert read_metrics(path) == written
+    assert [json.loads(line) for line in path.read_text().splitlines()] == written
+    assert path.read_bytes().endswith(b"}\n")
+
+
+def test_a_record_is_in_the_files_as_soon_as_it_is_written(tmp_path):
+    log = MetricsLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write(_train(step))
+        assert read_metrics(tmp_path / "metrics.jsonl")[-1] == _train(step)
+        assert max(_tensorboard(tmp_path)["train/loss"]) == step
+    log.close()
+    log.close()
+
+
+def test_numbers_that_json_lacks_are_strings_in_the_file_and_floats_again_when_read(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.write(_train(1, loss=math.nan, grad_norm=math.inf, x=-math.inf, note="图"))
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    (line,) = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    raw = json.loads(line, parse_constant=refuse)
+    assert "图" in line
+    assert (raw["loss"], raw["grad_norm"], raw["x"], raw["note"]) == ("NaN", "Infinity", "-Infinity", "图")
+    (record,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert math.isnan(record["loss"])
+    assert (record["grad_norm"], record["x"], record["note"]) == (math.inf, -math.inf, "图")
+    shown = _tensorboard(tmp_path)
+    assert math.isnan(shown["train/loss"][1])
+    assert shown["train/grad_norm"] == {1: math.inf}
+    assert "train/note" not in shown
+
+
+def test_numpy_numbers_are_plain_numbers_in_the_file(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.write(
+            {
+                "step": np.int64(3),
+                "epoch": np.float64(0.5),
+                "loss": np.float32(0.5),
+                "lr": np.array(0.25),
+                "overflow": np.bool_(True),
+                "grad_norm": np.float32("nan"),
+            }
+        )
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert (
+        line == '{"step": 3, "epoch": 0.5, "loss": 0.5, "lr": 0.25, "overflow": true, "grad_norm": "NaN"}\n'
+    )
+    assert _tensorboard(tmp_path)["train/overflow"] == {3: 1.0}
+
+
+def test_tensorboard_tags(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.write(_train(4, overflow=True, loss_scale=2.0**15))
+        log.write(_eval(4))
+    assert _tensorboard(tmp_path) == {
+        "train/loss": {4: 0.5},
+        "train/lr": {4: pytest.approx(0.1)},
+        "train/images_per_second": {4: 99.5},
+        "train/overflow": {4: 1.0},
+        "train/loss_scale": {4: 32768.0},
+        "eval/top1": {4: 50.0},
+        "eval/top5": {4: 90.0},
+        "eval/loss": {4: 1.5},
+        "eval/count": {4: 7.0},
+    }
+
+
+def test_event_files_are_framed_as_tensorboardx_frames_them(tmp_path):
+    with MetricsLog(tmp_path / "run") as log:
+        log.write(_train(1))
+    (path,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert path.name.startswith("events.out.tfevents.")
+    oracle = RecordWriter(str(tmp_path / "oracle"))
+    for frame in _frames(path):
+        oracle.write(frame)
+    oracle.close()
+    assert path.read_bytes() == (tmp_path / "oracle").read_bytes()
+
+
+def test_resume_drops_later_records_and_keeps_the_bytes_of_earlier_ones(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(tmp_path) as log:
+        for step in range(1, 7):
+            log.write(_train(step))
+        log.write(_eval(4))
+    # A person's own spacing and keys are kept.
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = b'{"step":2 ,  "epoch": 0.50, "note": "\xe5\x9b\xbe"}\n'
+    path.write_bytes(b'{"kind": "header"}\n' + b"".join(lines))
+    with MetricsLog(tmp_path, resume_step=4) as log:
+        assert path.read_bytes() == b'{"kind": "header"}\n' + b"".join([*lines[:4], lines[6]])
+        log.write(_train(5, loss=123.0))
+    assert [record.get("step") for record in read_metrics(path)] == [None, 1, 2, 3, 4, 4, 5]
+    shown = _tensorboard(tmp_path)
+    assert shown["train/loss"] == {1: 2.0, 2: 1.0, 3: pytest.approx(2 / 3), 4: 0.5, 5: 123.0}
+    assert shown["train/lr"].keys() == {1, 2, 3, 4, 5}
+    assert shown["eval/top1"] == {4: 50.0}
+
+
+def test_each_session_has_its_own_event_file(tmp_path):
+    for session in range(12):
+        with MetricsLog(tmp_path, resume_step=session) as log:
+            log.write(_train(session + 1))
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 12
+    assert _tensorboard(tmp_path)["train/loss"].keys() == set(range(1, 13))
+
+
+def test_resume_at_step_zero_keeps_nothing(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.write(_train(1))
+    MetricsLog(tmp_path, resume_step=0).close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+    assert _tensorboard(tmp_path)["train/loss"] == {}
+
+
+def test_resume_without_a_file_starts_one(tmp_path):
+    with MetricsLog(tmp_path / "run", resume_step=9) as log:
+        log.write(_train(10))
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [_train(10)]
+
+
+def test_a_new_run_does_not_append_to_an_old_one(tmp_path):
+    with MetricsLog(tmp_path):
+        pass
+    with MetricsLog(tmp_path) as log:
+        log.write(_train(1))
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"metrics\.jsonl holds the records of a run"):
+        MetricsLog(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_process_killed_at_any_byte_loses_only_the_line_it_was_writing(tmp_path):
+    with MetricsLog(tmp_path / "whole") as log:
+        for step in (1, 2, 3):
+            log.write({"step": step, "epoch": 0.5, "loss": math.nan, "note": "图}"})
+    data = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    ends = [match.start() for match in re.finditer(b"\n", data)]  # complete without the line end too
+    path = tmp_path / "cut" / "metrics.jsonl"
+    path.parent.mkdir()
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        complete = sum(end <= size for end in ends)
+        assert [record["step"] for record in read_metrics(path)] == [1, 2, 3][:complete]
+        records._drop_after(path, 99)
+        assert path.read_bytes() == data[: ends[complete - 1] + 1 if complete else 0]
+
+
+@pytest.mark.parametrize("tail", [b"\0\0\0\0", b'{"step": 2, "lo', b"\xff\xfe\n", b"3\n", b"\n", b'"x"'])
+def test_a_broken_last_line_is_skipped_and_dropped_on_resume(tmp_path, tail):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + tail)
+    assert read_metrics(path) == [{"step": 1}]
+    with MetricsLog(tmp_path, resume_step=1) as log:
+        log.write({"step": 2})
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("line", [b'{"step": 2, "lo', b"", b"[1]", b"\xff"])
+def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    before = b'{"step": 1}\n' + line + b'\n{"step": 3}\n'
+    path.write_bytes(before)
+    for read in (lambda: read_metrics(path), lambda: MetricsLog(tmp_path, resume_step=3)):
+        with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 ") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_reading_what_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl"):
+        read_metrics(tmp_path / "metrics.jsonl")
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+@needs_full_device
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    log = MetricsLog(tmp_path)
+    for write in (lambda: log.write(_train(1)), log.close):
+        with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: No space left") as caught:
+            write()
+        assert "\n" not in str(caught.value)
+
+
+@needs_full_device
+def test_a_disk_that_fills_under_tensorboard_is_an_error_too_and_stops_nothing(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.write(_train(1))
+    log._events._file.close()
+    log._events._file = open("/dev/full", "wb")  # noqa: SIM115
+    for step in range(2, 40):
+        with pytest.raises(UserError, match=r"cannot write .*events\.out\.tfevents.*No space left"):
+            log.write(_train(step))
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 39
+    with pytest.raises(UserError, match="No space left"):
+        log.close()
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot write .*run"):
+        MetricsLog(tmp_path / "run")
+
+
+def test_environment_is_complete_and_json(tmp_path):
+    found = environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found["numpy"] == np.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", found["mindspore"])
+    assert 1 <= found["cpu_count"] <= os.cpu_count()
+    assert found["memory_gib"] > 0.1
+    assert found["cpu"]
+    assert found["os"].startswith(platform.system())
+
+
+def test_cpu_name(tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel\t\t: 143\nmodel name\t: Fast: 3000 @ 2 GHz\nmodel name\t: other\n"
+    )
+    assert records._cpu_name(cpuinfo) == "Fast: 3000 @ 2 GHz"
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 200.00\nCPU implementer\t: 0x48\n")
+    assert records._cpu_name(cpuinfo) == "aarch64"
+    assert records._cpu_name(tmp_path / "missing") == "aarch64"
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    assert records._version("a-package-that-nobody-wrote") is None
+
+
+def test_peak_memory_covers_what_was_held():
+    held = np.ones(2**23)  # 64 MiB
+    found = peak_memory_mib()
+    assert held.nbytes / 2**20 < found < 2**20
