@@ -11,7 +11,8 @@ from src.model_utils.door import parser, run
 
 
 def main(arguments):
-    flags = parser(__doc__)
+    flags = parser(__doc__, add_help=False)
+    flags.add_argument("-h", "--help", action="store_true", help="show this, and every key of the model")
     flags.add_argument("--config_path", help="a recipe of configs/")
     flags.add_argument("--resume", metavar="RUN_DIR", help="continue this run exactly where it stopped")
     own, rest = flags.parse_known_args(arguments)

@@ -47,13 +47,13 @@ def _draw_chunk(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
     x, y = _pixels()
     base = _uniform(rng, 50, 205, 3)
     images = base + _background(rng, x, y)
-    for _ in range(3):
+    for _ in range(4):
         images = _paint(images, _clutter(rng, x, y), _uniform(rng, 0, 255, 3))
     images = _paint(images, _shape(rng, labels, x, y), _contrasting(rng, base) + _gradient(rng, x, y, 25))
     images = _paint(images, _clutter(rng, x, y) * _chosen(rng, 0.3), _uniform(rng, 0, 255, 3))
     # The sum of two bytes has a triangular distribution with a standard deviation of 104.5.
     noise = rng.integers(0, 256, (2, *images.shape), np.uint8).astype(np.float32)
-    images += (noise[0] + noise[1] - np.float32(255)) * (_uniform(rng, 4, 20) / np.float32(104.5))
+    images += (noise[0] + noise[1] - np.float32(255)) * (_uniform(rng, 5, 35) / np.float32(104.5))
     return np.floor(np.clip(images, 0, 255) + np.float32(0.5)).astype(np.uint8)
 
 
@@ -138,12 +138,12 @@ def _clutter(rng: np.random.Generator, x: Field, y: Field) -> Field:
 def _contrasting(rng: np.random.Generator, base: Field) -> Field:
     """A colour that is brighter than the background in most images, and darker in the others."""
     sign = 2 * _chosen(rng, 0.9) - 1
-    return base + sign * _uniform(rng, 45, 120, 3)
+    return base + sign * _uniform(rng, 20, 100, 3)
 
 
 def _shape(rng: np.random.Generator, labels: np.ndarray, x: Field, y: Field) -> Field:
     """The coverage of each image's shape, turned by up to 39 degrees from upright or upside down."""
-    radius = _uniform(rng, 7, 11)
+    radius = _uniform(rng, 5.5, 11)
     c, s = _direction(rng, 0.35)
     x, y = x - _uniform(rng, -4, 4), y - _uniform(rng, -4, 4)
     u, v = (c * x + s * y) / radius, (c * y - s * x) / radius

@@ -13,15 +13,23 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, *, add_help: bool = True) -> argparse.ArgumentParser:
     """An argument parser for a door's own flags; every other --key belongs to the config."""
-    made = _Parser(
+    return _Parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
+        add_help=add_help,
         allow_abbrev=False,
     )
-    made.add_argument("-h", "--help", action="store_true", help="show this, and every key of the model")
+
+
+def checkpoint_parser(description: str) -> argparse.ArgumentParser:
+    """`parser` for the doors that start from a checkpoint."""
+    made = parser(description)
+    made.epilog = "Every other --key value overrides the checkpoint's config; train.py --help lists the keys."
+    made.add_argument("--checkpoint_path", required=True, help="a .ckpt of a run; it carries its config")
+    made.add_argument("--config_path", help="a YAML file whose keys override the checkpoint's config")
+    made.add_argument("--raw_weights", action="store_true", help="the weights, not their average (EMA)")
     return made
 
 

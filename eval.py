@@ -1,0 +1,47 @@
+"""Evaluate a checkpoint: every test image once, on any batch size. The last line is one JSON object.
+
+python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --data_path data
+python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --flip_tta true
+"""
+
+import json
+
+from src.model_utils.door import checkpoint_parser, run
+
+
+def main(arguments):
+    flags = checkpoint_parser(__doc__)
+    own, rest = flags.parse_known_args(arguments)
+
+    from src.model_utils.config import parse_overrides
+    from src.trained import open_trained
+    from src.training.loop import evaluate_network
+
+    trained = open_trained(
+        own.checkpoint_path,
+        parse_overrides(rest),
+        config_path=own.config_path,
+        raw_weights=own.raw_weights,
+    )
+    config, device = trained.recipe.config, trained.device
+    evaluation = evaluate_network(
+        trained.network,
+        trained.recipe.eval_batches(rank=device.rank, size=device.size),
+        num_classes=len(trained.card.class_names),
+        flip_tta=config.flip_tta,
+        size=device.size,
+    )
+    if device.rank == 0:
+        facts = {
+            "checkpoint": own.checkpoint_path,
+            "model": config.model,
+            "step": trained.checkpoint.meta["step"],
+            "averaged_weights": trained.averaged,
+            "flip_tta": config.flip_tta,
+        }
+        print(json.dumps(facts | evaluation.metrics))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

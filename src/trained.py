@@ -1,0 +1,102 @@
+"""A trained network from a checkpoint file, which carries its own config."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mindspore import nn
+
+from src.checkpoint_file import Checkpoint, read_checkpoint
+from src.deploy.card import ModelCard
+from src.deploy.predict import Predictor
+from src.model_utils.config import load_config
+from src.model_utils.device_adapter import Device, set_up_device
+from src.model_utils.errors import UserError
+from src.recipe import Recipe
+from src.training.precision import set_precision
+from src.training.records import setup_logging
+from src.weights import load_weights
+from src.zoo import config_class_of, create_recipe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in evaluation mode, with what it was trained by."""
+
+    network: nn.Cell
+    recipe: Recipe
+    checkpoint: Checkpoint
+    card: ModelCard
+    device: Device
+    averaged: bool
+
+
+def open_trained(
+    path: str | Path,
+    overrides: Mapping[str, Any],
+    *,
+    config_path: str | Path | None = None,
+    raw_weights: bool = False,
+) -> Trained:
+    """Sets up the device and loads the network of a checkpoint: averaged weights where kept.
+
+    Args:
+        overrides: config keys that come after the checkpoint's own.
+        config_path: a file whose keys come between the two.
+        raw_weights: take the weights themselves, not their average.
+
+    Raises:
+        UserError: the checkpoint is damaged, or the config does not fit it.
+    """
+    checkpoint = read_checkpoint(path)
+    config = load_config(
+        overrides,
+        config_class_of=config_class_of,
+        config_path=config_path,
+        base=checkpoint.meta["config"],
+    )
+    setup_logging(None)
+    device = set_up_device(config.device_target, seed=config.seed)
+    recipe = create_recipe(config)
+    class_names = checkpoint.meta["class_names"]
+    network = recipe.network(num_classes=len(class_names))
+    load_weights(network, checkpoint.network_weights(ema=not raw_weights))
+    card = ModelCard(
+        model=config.model,
+        class_names=tuple(class_names),
+        image_size=recipe.image_size,
+        mean=config.image_mean,
+        std=config.image_std,
+    )
+    averaged = not raw_weights and any(name.startswith("ema.") for name in checkpoint.arrays)
+    network = set_precision(network, config.amp_level).set_train(False)
+    return Trained(network, recipe, checkpoint, card, device, averaged)
+
+
+def open_predictor(path: str | Path, *, device_target: str) -> Predictor:
+    """A predictor from an exported .mindir with its card beside it, or from a .ckpt of ours.
+
+    Raises:
+        UserError: the file is of another kind, missing or damaged.
+    """
+    if str(path).endswith(".ckpt"):
+        trained = open_trained(path, {"device_target": device_target})
+        return Predictor.from_network(trained.network, trained.card, batch_size=32)
+    if not str(path).endswith(".mindir"):
+        raise UserError(f"model_path: {path} given, allowed: a .mindir or .ckpt file")
+    setup_logging(None)
+    set_up_device(device_target)
+    return Predictor.from_mindir(path)
+
+
+def some_images(recipe: Recipe, *, count: int = 64) -> np.ndarray | None:
+    """The first test images, (count, 3, S, S) float32; None and a warning without the data set."""
+    try:
+        images, _, valid = next(iter(recipe.eval_batches()))
+    except UserError as error:
+        logging.getLogger("quartet").warning("no real images to compare with: %s", error)
+        return None
+    return images[: min(valid, count)]

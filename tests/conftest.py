@@ -1,0 +1,50 @@
+"""What all tests share: the fast convolutions of the CPU, markers that skip, and a small drawn data set."""
+
+import os
+
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+os.environ.setdefault("GLOG_v", "3")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests that train for minutes too")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="trains for minutes; run it with --slow"))
+        if "data" in item.keywords and not os.environ.get("QUARTET_DATA"):
+            item.add_marker(pytest.mark.skip(reason="QUARTET_DATA names no folder with cifar-10-batches-bin"))
+
+
+@pytest.fixture(scope="session")
+def data_path(tmp_path_factory) -> Path:
+    """A data set of the CIFAR-10 layout: 200 training and 70 test images of 4 classes told by their colour."""
+    from src.model_utils.files import write_json, write_text
+
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    sizes = {"data_batch_1.bin": 200, "test_batch.bin": 70}
+    for name, count in sizes.items():
+        labels = rng.integers(0, 4, count).astype(np.uint8)
+        images = rng.integers(0, 120, (count, 3, 32, 32)).astype(np.uint8)
+        images[labels < 3, labels[labels < 3]] += 120
+        rows = np.concatenate([labels[:, None], images.reshape(count, -1)], axis=1)
+        (folder / name).write_bytes(rows.tobytes())
+    write_text(folder / "batches.meta.txt", "red\ngreen\nblue\ngrey\n")
+    write_json(folder / "sizes.json", sizes)
+    return folder
+
+
+@pytest.fixture
+def graph_mode():
+    """Graph mode, as every device of the project runs."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE)

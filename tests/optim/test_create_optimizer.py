@@ -1,0 +1,116 @@
+"""Optimizers by name: what they are given, what their state is called, what they refuse."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from src.model_utils.errors import UserError
+from src.optim.groups import ParamRule, group_parameters
+from src.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSProp, create_optimizer
+
+ORDER = ["conv.bias", "conv.weight", "head.weight"]
+
+
+def groups():
+    parameters = [
+        ms.Parameter(ms.Tensor(np.ones(3, np.float32)), name=name)
+        for name in ("conv.weight", "conv.bias", "head.weight")
+    ]
+    return group_parameters(
+        parameters, [ParamRule("biases", "bias", 0.0, 8.0), ParamRule("weights", "weight", 0.05)]
+    )
+
+
+SLOTS = {
+    "sgd": ["velocity"],
+    "adam": ["moment1", "moment2"],
+    "adamw": ["moment1", "moment2"],
+    "rmsprop": ["mean_square", "moment"],
+}
+SETTINGS = {
+    "momentum": 0.9,
+    "nesterov": True,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+    "rmsprop_decay": 0.9,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_names_order_and_flags(name):
+    optimizer = create_optimizer(name, groups(), **SETTINGS)
+    assert [p.name for p in optimizer.parameters] == ORDER
+    assert all(p.requires_grad for p in optimizer.parameters)
+    assert optimizer.weight_decay == (0.0, 0.05, 0.05)
+    assert optimizer.lr_multiplier == (8.0, 1.0, 1.0)
+    state = [p for p in optimizer.get_parameters() if p.name not in ORDER]
+    expected = {f"optim.{slot}.{parameter}" for slot in SLOTS[name] for parameter in ORDER}
+    if name.startswith("adam"):
+        expected.add("optim.step")
+    assert {p.name for p in state} == expected
+    assert not any(p.requires_grad for p in state)
+
+
+def test_a_cell_that_holds_an_optimizer_does_not_rename_anything():
+    optimizer = create_optimizer("adam", groups(), **SETTINGS)
+    before = [p.name for p in optimizer.get_parameters()]
+    holder = nn.Cell()
+    holder.optimizer = optimizer
+    assert [p.name for p in holder.get_parameters()] == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("sgd", SGD, {"momentum": 0.75, "nesterov": True}),
+        ("adam", Adam, {"beta1": 0.5, "beta2": 0.875, "eps": 0.125}),
+        ("adamw", AdamW, {"beta1": 0.5, "beta2": 0.875, "eps": 0.125}),
+        ("rmsprop", RMSProp, {"decay": 0.25, "momentum": 0.75, "eps": 0.125}),
+    ],
+)
+def test_create_optimizer_passes_the_settings_on(name, kind, expected):
+    optimizer = create_optimizer(
+        name,
+        groups(),
+        momentum=0.75,
+        nesterov=True,
+        beta1=0.5,
+        beta2=0.875,
+        eps=0.125,
+        rmsprop_decay=0.25,
+    )
+    assert type(optimizer) is kind
+    assert {key: getattr(optimizer, key) for key in expected} == expected
+
+
+def test_an_unknown_optimizer_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"^optimizer 'lion' is not known: .*sgd, adam, adamw, rmsprop$"):
+        create_optimizer("lion", [], **SETTINGS)
+
+
+def test_parameters_must_exist_and_have_different_names():
+    with pytest.raises(ValueError, match=r"got \[\]"):
+        SGD([], momentum=0.9, nesterov=False)
+    with pytest.raises(ValueError, match=r"different names, got \['conv.bias', .*'conv.bias'"):
+        SGD(groups() * 2, momentum=0.9, nesterov=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "bad"),
+    [
+        ("sgd", "momentum", 1.0),
+        ("sgd", "momentum", -0.1),
+        ("adam", "beta1", 1.0),
+        ("adam", "beta2", 0.99999999),  # 1 in float32
+        ("adamw", "beta2", -0.1),
+        ("adamw", "eps", 0.0),
+        ("rmsprop", "eps", float("inf")),
+        ("rmsprop", "rmsprop_decay", float("nan")),
+        ("rmsprop", "momentum", 1.5),
+    ],
+)
+def test_settings_out_of_range_are_refused(name, key, bad):
+    with pytest.raises(ValueError, match=f"^{key.removeprefix('rmsprop_')} must be .*$"):
+        create_optimizer(name, groups(), **(SETTINGS | {key: bad}))
