@@ -4,8 +4,6 @@ python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --data_path data
 python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --flip_tta true
 """
 
-import json
-
 from src.model_utils.door import checkpoint_parser, run
 
 
@@ -14,6 +12,7 @@ def main(arguments):
     own, rest = flags.parse_known_args(arguments)
 
     from src.model_utils.config import parse_overrides
+    from src.model_utils.files import to_json
     from src.trained import open_trained
     from src.training.loop import evaluate_network
 
@@ -39,7 +38,7 @@ def main(arguments):
             "averaged_weights": trained.averaged,
             "flip_tta": config.flip_tta,
         }
-        print(json.dumps(facts | evaluation.metrics))
+        print(to_json(facts | evaluation.metrics))
     return 0
 
 

@@ -4,7 +4,6 @@ python export.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --file_format 
 python export.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --file_format MINDIR --file_name OUT
 """
 
-import json
 from pathlib import Path
 
 from src.model_utils.door import checkpoint_parser, run
@@ -21,6 +20,7 @@ def main(arguments):
 
     from src.deploy.export import export_model
     from src.model_utils.config import parse_overrides
+    from src.model_utils.files import to_json
     from src.trained import open_trained, some_images
 
     trained = open_trained(
@@ -38,7 +38,7 @@ def main(arguments):
         batch_size=own.export_batch_size,
         real_images=some_images(trained.recipe),
     )
-    print(json.dumps(report))
+    print(to_json(report))
     return 0
 
 

@@ -1,10 +1,9 @@
 """How many images a second one core prepares for training: the project's batches against mindspore.dataset.
 
-Both read 50,000 images of CIFAR-10's layout (random ones unless --data_path is given), crop out of a reflected
-border of 4 pixels, flip, normalise and cut a hole of 8x8, in batches of 512: `TrainBatches` in numpy, a whole
-batch at a time, from memory; `mindspore.dataset` with its own reader and C++ operators, image by image. The
-process is pinned to one core, and the two take turns. No thread prepares batches ahead in either measurement
-beyond what mindspore.dataset does by itself.
+Both take 50,000 images in CIFAR-10's layout (random ones unless --data_path is given), crop them with a
+reflected border of 4 pixels, flip, normalise and cut a hole of 8x8, in batches of 512: `TrainBatches` in numpy,
+a whole batch at a time, from memory; `mindspore.dataset` with its own reader and C++ operators, image by image.
+The process is pinned to one core, and the two take turns.
 
     python -m benchmarks.input_pipeline [--data_path DIR] [--repeats 7] [--core 0] [--record FILE]
 """
@@ -78,7 +77,7 @@ def images_per_second(run: Callable[..., int], *arguments: object) -> float:
 
 def spread(values: Sequence[float], digits: int = 0) -> dict[str, float]:
     figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {"n": len(values), **{name: round(value, digits) for name, value in figures.items()}}
+    return {"n": len(values), **{name: round(value, digits or None) for name, value in figures.items()}}
 
 
 def peak_memory_mb() -> int:
@@ -133,7 +132,7 @@ def main() -> int:
     record = {
         "question": "images a second that one core crops, flips, normalises and cuts holes into",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": "python -m benchmarks.input_pipeline " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m benchmarks.input_pipeline", *sys.argv[1:]]),
         "hardware": {"processor": processor(), "cores_used": 1},
         "versions": {
             "python": platform.python_version(), "numpy": np.__version__, "mindspore": version("mindspore"),

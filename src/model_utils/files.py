@@ -1,6 +1,7 @@
 """Files that are whole or absent: written to a temporary name beside the target and renamed."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,19 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """`value` as JSON text. NaN and the infinities, which JSON does not have, become null."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(inner) for key, inner in item.items()}
+        if isinstance(item, list | tuple):
+            return [plain(inner) for inner in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON to `path`, as `write_text` does."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Writes `to_json(value)`, indented, to `path`, as `write_text` does."""
+    write_text(path, to_json(value, indent=2) + "\n")

@@ -92,12 +92,12 @@ class Trainer:
                     self._flush()
                 evaluation = None
                 if not stop.signal and (last or self.step % self.eval_interval == 0):
-                    evaluation = self._evaluate(worst=24 if last else 0)
+                    evaluation = self._evaluate(worst=25 if last else 0)
                 if last or self.step % self.save_interval == 0 or stop.signal:
                     self._save()
                 if stop.signal and not last:
                     raise Interrupted(stop.signal, self.step, self.steps, self.run_dir)
-            evaluation = evaluation or self._evaluate(worst=24)
+            evaluation = evaluation or self._evaluate(worst=25)
         return write_report(self, evaluation)
 
     @property

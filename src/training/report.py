@@ -30,7 +30,7 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
         "parameters": sum(p.size for p in trainer.network.trainable_params()),
         "final": evaluation.metrics,
         "best": trainer.best,
-        "recall_by_class": dict(zip(trainer.class_names, [round(float(r), 2) for r in recall])),
+        "recall_by_class": {name: round(float(r), 2) for name, r in zip(trainer.class_names, recall)},
         "steps": trainer.steps,
         "epochs": trainer.steps / trainer.steps_per_epoch,
         "wall_seconds": round(trainer.seconds, 1),

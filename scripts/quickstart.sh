@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained, evaluated, exported CIFAR-10 classifier in minutes, on a CPU:
+#   bash scripts/quickstart.sh [--data_path DIR]
+# DIR holds the CIFAR-10 binary files. Without it: data/cifar-10-batches-bin if it is there, else the official
+# archive is downloaded, else (no network) a data set of drawn shapes takes its place.
+set -euo pipefail
+
+usage="usage: bash scripts/quickstart.sh [--data_path DIR]"
+data=
+given=$PWD
+case $# in
+  0) ;;
+  2)
+    [ "$1" = --data_path ] || { echo "error: $1 given; $usage" >&2; exit 2; }
+    data=$(cd "$given" && realpath -m "$2")
+    ;;
+  *)
+    echo "error: $usage" >&2
+    exit 2
+    ;;
+esac
+
+source "$(dirname "$0")/environment.sh"
+began=$SECONDS
+
+if [ -z "$data" ]; then
+  if [ -d data/cifar-10-batches-bin ]; then
+    data=data/cifar-10-batches-bin
+  elif [ -d data/shapes ]; then
+    data=data/shapes
+    echo "Using the drawn shapes of an earlier call; delete data/shapes to try the CIFAR-10 download again."
+  elif "$PYTHON" -m src.data.prepare cifar10 --output_path data; then
+    data=data/cifar-10-batches-bin
+  else
+    echo "CIFAR-10 cannot be downloaded here, so a data set of drawn shapes takes its place."
+    "$PYTHON" -m src.data.prepare shapes --output_path data/shapes
+    data=data/shapes
+  fi
+fi
+
+name=quickstart-$(date +%Y%m%d-%H%M%S)
+run=runs/$name
+"$PYTHON" train.py --config_path configs/resnet9/quickstart.yaml --data_path "$data" --run_name "$name"
+best=$run/checkpoints/best.ckpt
+result=$("$PYTHON" eval.py --checkpoint_path "$best" | tail -n 1)
+report=$("$PYTHON" export.py --checkpoint_path "$best" --file_format MINDIR | tail -n 1)
+"$PYTHON" -m src.data.prepare samples --data_path "$data" --output_path "$run/samples" > /dev/null
+echo
+"$PYTHON" infer.py --model_path "$run/resnet9.mindir" "$run/samples" --top 2
+echo
+"$PYTHON" - "$result" "$report" << 'PYTHON'
+import json
+import sys
+
+result, report = map(json.loads, sys.argv[1:])
+print(f"accuracy   {result['top1']:.2f} % top-1 on {result['count']} test images")
+print(f"export     differs from the network by {report['relative_difference']:.1e} of its largest logit")
+PYTHON
+cat << SUMMARY
+time       $((SECONDS - began)) s
+run        $run
+pictures   $run/learning_curves.png  $run/confusion_matrix.png  $run/worst_mistakes.png
+model      $run/resnet9.mindir
+SUMMARY

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Lint and test: bash scripts/test.sh [pytest arguments]
+#   bash scripts/test.sh                     the default suite
+#   bash scripts/test.sh --slow              the tests that train for minutes too
+#   QUARTET_DATA=DIR bash scripts/test.sh    the tests on real images too; DIR holds cifar-10-batches-bin
+set -euo pipefail
+source "$(dirname "$0")/environment.sh" requirements-dev.txt
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+exec "$PYTHON" -m pytest "$@"
