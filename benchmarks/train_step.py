@@ -1,0 +1,168 @@
+"""How long is a training step of ResNet9 against the same network in PyTorch?
+
+Batch 512, float32, Nesterov SGD with weight decay, on the CPU. Two processes stay up, ours and PyTorch's, and
+take turns step by step, so that a drift of the machine's speed meets both.
+
+    python3.11 -m venv torch_venv && torch_venv/bin/pip install torch==2.13.0 numpy==1.26.4
+    python benchmarks/train_step.py --torch_python torch_venv/bin/python
+
+Writes benchmarks/records/train_step.json. The bar: our median is at most 1.25 times PyTorch's (NCHW).
+"""
+
+import argparse
+import datetime
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = 512
+
+
+def ours():
+    """A callable that makes one step and returns the loss."""
+    sys.path.insert(0, str(ROOT))
+    import mindspore as ms
+    import numpy as np
+
+    from src.model_utils.config import load_config
+    from src.model_utils.device_adapter import set_up_device
+    from src.training.build import build_train_step
+    from src.zoo import config_class_of, create_recipe
+
+    set_up_device("CPU")
+    config = load_config(
+        {"batch_size": BATCH},
+        config_class_of=config_class_of,
+        config_path=ROOT / "configs/resnet9/cifar10.yaml",
+    )
+    recipe = create_recipe(config)
+    network = recipe.network(num_classes=10)
+    step = build_train_step(recipe, network, steps=24 * 97, steps_per_epoch=97, cards=1)
+    rng = np.random.default_rng(0)
+    images = ms.Tensor(rng.standard_normal((BATCH, 3, 32, 32)).astype(np.float32))
+    targets = ms.Tensor(np.eye(10, dtype=np.float32)[rng.integers(0, 10, BATCH)])
+    return lambda: float(step(images, targets)[0].asnumpy())
+
+
+def torchs():
+    """The same in PyTorch."""
+    import numpy as np
+    import torch
+    from torch import nn
+
+    def block(inputs, outputs, *more):
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), *more
+        )
+
+    class Residual(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.body = nn.Sequential(block(width, width), block(width, width))
+
+        def forward(self, x):
+            return x + self.body(x)
+
+    network = nn.Sequential(
+        block(3, 64),
+        block(64, 128, nn.MaxPool2d(2)),
+        Residual(128),
+        block(128, 256, nn.MaxPool2d(2)),
+        block(256, 512, nn.MaxPool2d(2)),
+        Residual(512),
+        nn.MaxPool2d(4),
+        nn.Flatten(),
+        nn.Linear(512, 10, bias=False),
+    )
+    assert sum(p.numel() for p in network.parameters()) == 6_573_120
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    loss_of = nn.CrossEntropyLoss()
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.standard_normal((BATCH, 3, 32, 32)).astype(np.float32))
+    targets = torch.from_numpy(np.eye(10, dtype=np.float32)[rng.integers(0, 10, BATCH)])
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(network(images) * 0.125, targets)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def serve(step):
+    """Makes one step for each line on standard input and answers with its seconds."""
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        step()
+        print(time.perf_counter() - began, flush=True)
+
+
+class Peer:
+    """A process that makes steps on demand."""
+
+    def __init__(self, python, role):
+        self.process = subprocess.Popen(
+            [python, __file__, "--serve", role], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def step(self):
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def spread(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--torch_python", help="the Python of an environment with torch 2.13.0")
+    flags.add_argument("--pairs", type=int, default=9, help="counted steps of each (default 9)")
+    flags.add_argument("--serve", choices=["ours", "torch"], help=argparse.SUPPRESS)
+    own = flags.parse_args()
+    if own.serve:
+        serve({"ours": ours, "torch": torchs}[own.serve]())
+        return
+    if not own.torch_python:
+        flags.error("--torch_python is needed")
+
+    sys.path.insert(0, str(ROOT))
+    from src.model_utils.files import write_json
+    from src.training.records import environment
+
+    peers = {"quartet": Peer(sys.executable, "ours"), "pytorch": Peer(own.torch_python, "torch")}
+    for peer in peers.values():
+        for _ in range(2):
+            peer.step()
+    seconds = {name: [] for name in peers}
+    for _ in range(own.pairs):
+        for name, peer in peers.items():
+            seconds[name].append(peer.step())
+    ratios = [a / b for a, b in zip(seconds["quartet"], seconds["pytorch"], strict=True)]
+    version = [own.torch_python, "-c", "import torch; print(torch.__version__)"]
+    record = {
+        "question": "seconds of one ResNet9 training step, batch 512, float32, CPU",
+        "date": datetime.date.today().isoformat(),
+        "command": "python benchmarks/train_step.py --torch_python torch_venv/bin/python",
+        "environment": environment()
+        | {"torch": subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()},
+        "load_average_before": os.getloadavg()[0],
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "ratio": spread(ratios),
+        "bar": "median ratio <= 1.25",
+    }
+    write_json(ROOT / "benchmarks/records/train_step.json", record)
+    for name, values in record["seconds"].items():
+        print(f"{name:8} median {values['median']:.2f} s  ({values['min']:.2f} to {values['max']:.2f})")
+    print(f"ratio    median {record['ratio']['median']:.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
