@@ -1,9 +1,9 @@
 """How many images a second one core prepares for training: the project's batches against mindspore.dataset.
 
 Both take 50,000 images in CIFAR-10's layout (random ones unless --data_path is given), crop them with a
-reflected border of 4 pixels, flip, normalise and cut a hole of 8x8, in batches of 512: `TrainBatches` in numpy,
-a whole batch at a time, from memory; `mindspore.dataset` with its own reader and C++ operators, image by image.
-The process is pinned to one core, and the two take turns.
+reflected border of 4 pixels, flip, normalise and cut a hole of 8x8, in batches of 512: `TrainBatches` in
+numpy, a whole batch at a time, from memory; `mindspore.dataset` with its own reader and C++ operators, image
+by image. The process is pinned to one core, and the two take turns.
 
     python -m benchmarks.input_pipeline [--data_path DIR] [--repeats 7] [--core 0] [--record FILE]
 """

@@ -77,11 +77,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             loaded = ms.load_checkpoint(str(path), crc_check=True)
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         raise UserError(f"checkpoint {path} is damaged or no checkpoint; choose another one") from error
-    text = loaded.pop("meta", None)
-    if not isinstance(text, str):
-        raise UserError(f"checkpoint {path} is not one of this project: it has no description inside")
-    meta = json.loads(text)
+    try:
+        meta = json.loads(loaded.pop("meta"))
+        names = set(meta.pop("names"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"checkpoint {path} is not one of this project: it has no description inside"
+        ) from error
     arrays = {name: parameter.asnumpy() for name, parameter in loaded.items()}
-    if set(meta.pop("names")) != set(arrays):
+    if names != set(arrays):
         raise UserError(f"checkpoint {path} is damaged: arrays are missing; choose another one")
     return Checkpoint(path, arrays, meta)

@@ -58,7 +58,7 @@ def open_trained(
         config_path=config_path,
         base=checkpoint.meta["config"],
     )
-    setup_logging(None)
+    setup_logging(None).setLevel(logging.WARNING)
     device = set_up_device(config.device_target, seed=config.seed)
     recipe = create_recipe(config)
     class_names = checkpoint.meta["class_names"]
@@ -87,7 +87,7 @@ def open_predictor(path: str | Path, *, device_target: str) -> Predictor:
         return Predictor.from_network(trained.network, trained.card, batch_size=32)
     if not str(path).endswith(".mindir"):
         raise UserError(f"model_path: {path} given, allowed: a .mindir or .ckpt file")
-    setup_logging(None)
+    setup_logging(None).setLevel(logging.WARNING)
     set_up_device(device_target)
     return Predictor.from_mindir(path)
 

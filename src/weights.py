@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from src.checkpoint_file import read_checkpoint
 from src.model_utils.errors import UserError
 
 
@@ -39,19 +40,34 @@ def from_torch_names(network: nn.Cell, weights: Mapping[str, np.ndarray]) -> dic
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
+    read = _READERS.get(path.suffix)
+    if read is None:
+        raise WeightsError(f"{path}: known kinds of weights are {', '.join(_READERS)}")
+    if not path.is_file():
+        raise WeightsError(f"{path}: there is no such file of weights")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
+        return read(path)
+    except UserError as error:
+        raise WeightsError(str(error)) from error
+    except Exception as error:  # a damaged file makes the libraries raise anything
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({' '.join(str(error).split())}); choose another file"
+        ) from error
 
-            return load_file(path)
-        if path.suffix in (".pth", ".pt"):
-            return _read_torch(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: cannot be read as weights ({error})") from error
-    raise WeightsError(f"{path}: known kinds of weights are .ckpt, .npz, .safetensors and .pth")
+
+def _read_ckpt(path: Path) -> dict[str, np.ndarray]:
+    return read_checkpoint(path).network_weights()
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -61,29 +77,47 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise WeightsError(
             f"{path}: reading .pth needs PyTorch; install it or convert to .safetensors"
         ) from error
-    return {name: tensor.numpy() for name, tensor in torch.load(path, map_location="cpu").items()}
+    # Without weights_only a file can run any code.
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.detach().numpy() for name, tensor in state.items()}
+
+
+_READERS = {
+    ".ckpt": _read_ckpt,
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+}
 
 
 def load_weights(network: nn.Cell, source: str | Path | Mapping[str, np.ndarray]) -> None:
     """Fills all parameters of `network`, its running statistics included.
 
     Args:
-        source: a file (.npz, .safetensors, .pth) or a mapping of name to array, in PyTorch's or our naming.
+        source: a file (.ckpt of ours, which gives averaged weights where kept, .npz, .safetensors, .pth) or
+            a mapping of name to array, in PyTorch's or our naming.
 
     Raises:
         WeightsError: the file cannot be read, or names or shapes differ; the network is then unchanged.
     """
     label = "weights" if isinstance(source, Mapping) else str(source)
-    weights = from_torch_names(network, source if isinstance(source, Mapping) else _read(Path(source)))
+    weights = source if isinstance(source, Mapping) else _read(Path(source))
+    weights = {name: np.asarray(value) for name, value in from_torch_names(network, weights).items()}
     wanted = {parameter.name: parameter for parameter in network.get_parameters()}
     problems = [f"missing {name}" for name in wanted if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in wanted]
     problems += [
-        f"{name} has shape {tuple(np.shape(weights[name]))}, not {tuple(parameter.shape)}"
+        f"{name} has shape {weights[name].shape}, not {tuple(parameter.shape)}"
         for name, parameter in wanted.items()
-        if name in weights and tuple(np.shape(weights[name])) != tuple(parameter.shape)
+        if name in weights and weights[name].shape != tuple(parameter.shape)
+    ]
+    problems += [
+        f"{name} holds {weights[name].dtype}, not real numbers"
+        for name in wanted
+        if name in weights and weights[name].dtype.kind not in "fiub"
     ]
     if problems:
         raise WeightsError(f"{label} does not fit the network: {'; '.join(problems)}")
     for name, parameter in wanted.items():
-        parameter.set_data(ms.Tensor(np.asarray(weights[name], np.float32)))
+        parameter.set_data(ms.Tensor(weights[name].astype(np.float32)))

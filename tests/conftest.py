@@ -17,15 +17,15 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="trains for minutes; run it with --slow"))
-        if "data" in item.keywords and not os.environ.get("QUARTET_DATA"):
+        if item.get_closest_marker("data") and not os.environ.get("QUARTET_DATA"):
             item.add_marker(pytest.mark.skip(reason="QUARTET_DATA names no folder with cifar-10-batches-bin"))
 
 
 @pytest.fixture(scope="session")
 def data_path(tmp_path_factory) -> Path:
-    """A data set of the CIFAR-10 layout: 200 training and 70 test images of 4 classes told by their colour."""
+    """A data set of the CIFAR-10 layout: 200 training and 70 test images, 4 classes told by colour."""
     from src.model_utils.files import write_json, write_text
 
     folder = tmp_path_factory.mktemp("data")

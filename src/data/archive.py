@@ -35,7 +35,7 @@ def unpack_cifar10(archive: str | os.PathLike, folder: Path) -> None:
                 if member.isfile() and _is_known(path.name):
                     _copy(tar, member, folder / path.name, archive)
     except BROKEN as error:
-        reason = str(error).splitlines()[0].rstrip(":")
+        reason = str(error).partition("\n")[0].rstrip(":")
         raise UserError(
             f"{archive} is damaged, cut short or not a tar archive ({reason}); download it again"
         ) from error

@@ -110,7 +110,7 @@ def _save(answer: http.client.HTTPResponse, part: Path, start: int) -> None:
 
 
 def _blocks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The body in blocks. Failures of the network are HTTPException, so that other OSErrors are the disk's."""
+    """The body in blocks; failures of the network become HTTPException: an OSError is then the disk's."""
     try:
         while block := answer.read(BLOCK_BYTES):
             yield block

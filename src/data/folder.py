@@ -136,9 +136,8 @@ def _pack(items: Sequence[Item], path: Path, skipped: list[str]) -> list[int]:
                 with Image.open(source) as image:
                     pixels = to_pixels(image)
             except Exception as error:  # decoders raise nearly anything on a damaged file
-                skipped.append(
-                    f"{source}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-                )
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                skipped.append(f"{source}: {reason}")
                 continue
             file.write(encode_records(pixels[None], np.array([label])).tobytes())
             labels.append(label)

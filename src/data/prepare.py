@@ -4,16 +4,18 @@
     python -m src.data.prepare shapes  --output_path DIR [--seed 0] [--train_images N] [--test_images N]
     python -m src.data.prepare folder IMAGES --output_path DIR [--test_fraction 0.2] [--seed 0]
 
-The data set is then DIR/cifar-10-batches-bin; give DIR as data_path.
+    python -m src.data.prepare samples --data_path DIR --output_path FOLDER [--count 8]
+
+The data set is then DIR/cifar-10-batches-bin; give DIR as data_path. `samples` writes test images as PNG files.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
+from PIL import Image
 
 from src.data import shapes
 from src.data.archive import unpack_cifar10
@@ -21,7 +23,9 @@ from src.data.cifar10 import FOLDER_NAME, ImageSet, read_cifar10, write_cifar10
 from src.data.download import download, md5_of
 from src.data.folder import LAYOUT, list_folder, pack_folder
 from src.data.install import install, locked
+from src.model_utils.door import parser, run
 from src.model_utils.errors import UserError
+from src.model_utils.files import atomic_path
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -141,6 +145,20 @@ def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.
         _report(output_path, f"packed, {len(skipped)} unreadable files skipped")
 
 
+def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> None:
+    """Writes the first `count` test images as OUTPUT_PATH/<number>_<class>.png, to try a model on.
+
+    Raises:
+        UserError: the data set is damaged, or the folder cannot be written.
+    """
+    test = read_cifar10(data_path, "test")
+    for number in range(min(count, len(test))):
+        name = test.class_names[test.labels[number]].replace("/", "_")
+        with atomic_path(output_path / f"{number:02d}_{name}.png") as temporary:
+            Image.fromarray(test.images[number].transpose(1, 2, 0)).save(temporary)
+    print(f"{output_path}: {min(count, len(test))} test images")
+
+
 def _occupied(output_path: Path) -> bool:
     target = output_path / FOLDER_NAME
     return target.exists() and not (target.is_dir() and not any(target.iterdir()))
@@ -175,18 +193,10 @@ def _report(output_path: Path, done: str) -> None:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="python -m src.data.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    made = parser(__doc__)
+    made.prog = "python -m src.data.prepare"
+    commands = made.add_subparsers(dest="command", required=True)
     cifar10 = commands.add_parser("cifar10", help="download, check and unpack CIFAR-10")
     cifar10.add_argument(
         "--archive", type=Path, help="a copy of cifar-10-binary.tar.gz; nothing is downloaded"
@@ -200,24 +210,32 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     folder.add_argument(
         "--test_fraction", type=float, default=0.2, help="of each class, where there is no test folder"
     )
+    samples = commands.add_parser("samples", help="write some test images as PNG files")
+    samples.add_argument("--data_path", type=Path, required=True)
+    samples.add_argument("--count", type=int, default=8)
     for command in (drawn, folder):
         command.add_argument("--seed", type=int, default=0)
-    for command in (cifar10, drawn, folder):
+    for command in (cifar10, drawn, folder, samples):
         command.add_argument("--output_path", type=Path, required=True)
-    return parser.parse_args(argv)
+    return made.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, or 2 after one line on standard error."""
-    try:
-        options = vars(_parse(argv))
-        command = {"cifar10": prepare_cifar10, "shapes": prepare_shapes, "folder": prepare_folder}
-        command[options.pop("command")](**options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+def main(argv: Sequence[str]) -> int:
+    """Runs one command.
+
+    Raises:
+        UserError: the command was not carried out, for the reason it gives.
+    """
+    options = vars(_parse(argv))
+    command = {
+        "cifar10": prepare_cifar10,
+        "shapes": prepare_shapes,
+        "folder": prepare_folder,
+        "samples": prepare_samples,
+    }
+    command[options.pop("command")](**options)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

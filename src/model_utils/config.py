@@ -1,6 +1,7 @@
 """YAML and command line -> one frozen, typed config; every mistake is one line that names the key.
 
-    config = load_config(["--config_path", "configs/resnet9/cifar10.yaml", "--lr", "0.2"], config_class=...)
+    overrides = parse_overrides(["--data_path", "data", "--lr", "0.2"])
+    config = load_config(overrides, config_class_of=..., config_path="configs/resnet9/cifar10.yaml")
 
 Later ones win: the defaults of the config class, default_config.yaml, the recipe's file, the command line.
 `python -m src.model_utils.config` prints the text of default_config.yaml.
@@ -8,6 +9,7 @@ Later ones win: the defaults of the config class, default_config.yaml, the recip
 
 import difflib
 import itertools
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -28,16 +30,23 @@ class _Loader(yaml.SafeLoader):
     """`yaml.safe_load`, but 1e-3 is a number: YAML 1.1 takes it for text without a point."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """`yaml.safe_dump`, but quotes the text 1e-3, which `_Loader` would take for a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def parse_value(text: str) -> Any:
     """A command-line value as YAML: 0.1, true, null, [1, 2], text."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date or number but is none
         return text
 
 
@@ -53,7 +62,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"config_path: {path} cannot be read ({error.strerror}); give an existing YAML file"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2026-13-01
         raise UserError(f"config_path: {path} is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict | None):
         raise UserError(f"config_path: {path} holds no keys; lines like 'lr: 0.4' are expected")
@@ -173,10 +182,11 @@ def _type_in_words(kind: Any) -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """One value as it stands in a YAML file."""
+    """One value as it stands in a YAML file, on one line."""
     if isinstance(value, tuple | list):
         return "[" + ", ".join(as_yaml(v) for v in value) + "]"
-    return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    return yaml.dump(value, Dumper=_Dumper, default_style=style, width=math.inf).split("\n")[0]
 
 
 def describe(config: SharedConfig) -> str:

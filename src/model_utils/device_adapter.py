@@ -54,6 +54,10 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
     Raises:
         UserError: no such device here, or the processes cannot join.
     """
+    if device_target not in DEVICE_TARGETS:
+        raise UserError(
+            f"device_target: {device_target!r} given, allowed: one of {', '.join(DEVICE_TARGETS)}"
+        )
     if device_target == "auto":
         device_target = next(t for t in ("Ascend", "GPU", "CPU") if _is_available(t))
     if not _is_available(device_target):
@@ -63,7 +67,9 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
         )
     if device_target == "CPU":
         use_fast_convolutions()
-        ms.set_device("CPU")
+        # Setting it again is an error once an operator has run, as in a notebook.
+        if ms.get_context("device_target") != "CPU":
+            ms.set_device("CPU")
     else:
         ms.set_device(device_target, get_device_id())
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -78,6 +84,6 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
             ) from error
         rank, size = communication.get_rank(), communication.get_group_size()
     ms.set_seed(seed + rank)
-    ms.runtime.set_cpu_affinity(False)
+    ms.dataset.config.set_num_parallel_workers(worker_count())
     logging.getLogger("quartet").info("running on %s, rank %d of %d", device_target, rank, size)
     return Device(device_target, rank, size)

@@ -36,7 +36,7 @@ def checkpoint_parser(description: str) -> argparse.ArgumentParser:
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Calls `main` with the command line and ends the process.
 
-    0: done. 2: an expected failure, said in one line. 128 + n: ended by signal n, state saved.
+    0: done. 2: an expected failure, said in one line. 143: stopped by a signal, state saved.
     """
     # MindSpore's warnings (of libraries for other devices, of checkpoints) would bury the run's own lines.
     os.environ.setdefault("GLOG_v", "3")

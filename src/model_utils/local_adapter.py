@@ -9,7 +9,7 @@ def _number(name: str, *, default: int, minimum: int) -> int:
     value = os.environ.get(name, "")
     if not value:
         return default
-    if not value.isdigit() or int(value) < minimum:
+    if not value.isdecimal() or int(value) < minimum:
         raise UserError(
             f"environment variable {name} is {value!r}; a whole number of at least {minimum} is needed"
         )

@@ -15,9 +15,11 @@ def key(default: Any, meaning: str, *, unit: str = "", **limits: Any) -> Any:
 
 
 class Keys(BaseModel):
-    """A group of keys. Values are frozen, unknown keys refused, and a text is never taken for a number."""
+    """A group of keys. Values are frozen, unknown keys refused, numbers finite and never made from a text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class RunKeys(Keys):
@@ -32,7 +34,7 @@ class RunKeys(Keys):
     device_target: Literal["auto", "Ascend", "GPU", "CPU"] = key(
         "auto", "device; auto takes the first of Ascend, GPU, CPU that is there"
     )
-    seed: int = key(0, "seed of weights, order and augmentation", ge=0)
+    seed: int = key(0, "seed of weights, order and augmentation", ge=0, le=4_000_000_000)
 
 
 class DataKeys(Keys):

@@ -30,6 +30,8 @@ class CheckpointFolder:
     ) -> Path:
         """Writes the checkpoint of `step`, names it `last` (and `best`), and removes those too old.
 
+        Later ones are removed too: a run that fell back to an earlier checkpoint found them damaged.
+
         Raises:
             UserError: as `write_checkpoint`.
         """
@@ -37,8 +39,10 @@ class CheckpointFolder:
         write_checkpoint(path, parameters, {**meta, "step": step})
         for name in ["last.ckpt", "best.ckpt"] if best else ["last.ckpt"]:
             _name_also(path, self.folder / name)
-        for old in self._steps()[self.keep :]:
-            old.unlink()
+        steps = self._steps()
+        newest = [other for other in steps if other.name <= path.name][: self.keep]
+        for other in set(steps) - set(newest):
+            other.unlink()
         return path
 
     def _steps(self) -> list[Path]:

@@ -58,6 +58,7 @@ class Trainer:
         self.checkpoints = CheckpointFolder(run_dir / "checkpoints", keep=c.keep_checkpoints)
         self.step = 0
         self.best: dict[str, Any] | None = None
+        self.evaluated_step = 0
         self.seconds_before = 0.0
         self.saved_step = -1
         self.nonfinite = 0
@@ -85,18 +86,20 @@ class Trainer:
                 contextlib.closing(self.train_batches.batches(self.step, self.steps))
             )
             self.interval_start, self.interval_step = time.monotonic(), self.step
+            if self._evaluation_due() and self.step < self.steps:
+                self._evaluate()  # the stop that ended the run's last process put it off
             for images, targets in batches:
                 self._train_batch(images, targets)
                 last = self.step == self.steps
-                if last or self.step % self.config.log_every == 0 or stop.signal:
+                if last or self.step % self.config.log_every == 0 or stop.came:
                     self._flush()
                 evaluation = None
-                if not stop.signal and (last or self.step % self.eval_interval == 0):
+                if last or (self._evaluation_due() and not stop.came):
                     evaluation = self._evaluate(worst=25 if last else 0)
-                if last or self.step % self.save_interval == 0 or stop.signal:
+                if last or self.step % self.save_interval == 0 or stop.came:
                     self._save()
-                if stop.signal and not last:
-                    raise Interrupted(stop.signal, self.step, self.steps, self.run_dir)
+                if stop.came and not last:
+                    raise Interrupted(self.step, self.steps, self.run_dir)
             evaluation = evaluation or self._evaluate(worst=25)
         return write_report(self, evaluation)
 
@@ -172,13 +175,15 @@ class Trainer:
             )
         self.train_step.set_train(True)
         metrics = evaluation.metrics
-        self._write(
-            {
-                "step": self.step,
-                "epoch": self.step / self.steps_per_epoch,
-                **{f"eval_{name}": value for name, value in metrics.items()},
-            }
-        )
+        if self.evaluated_step != self.step:  # a finished run that is resumed has the record already
+            self.evaluated_step = self.step
+            self._write(
+                {
+                    "step": self.step,
+                    "epoch": self.step / self.steps_per_epoch,
+                    **{f"eval_{name}": value for name, value in metrics.items()},
+                }
+            )
         log.info(
             "epoch %.2f  top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%d images)",
             self.step / self.steps_per_epoch, metrics["top1"], metrics["top5"], metrics["loss"],
@@ -190,9 +195,12 @@ class Trainer:
         self.interval_start, self.interval_step = time.monotonic(), self.step
         return evaluation
 
+    def _evaluation_due(self) -> bool:
+        return self.step % self.eval_interval == 0 and self.evaluated_step != self.step
+
     def _is_best(self, metrics: dict[str, float]) -> bool:
         name = self.config.best_metric
-        if not math.isfinite(metrics["loss"]):
+        if self.nonfinite or not math.isfinite(metrics["loss"]):
             return False
         if self.best is None:
             return True
@@ -204,13 +212,14 @@ class Trainer:
 
     def _save(self, *, best: bool = False) -> None:
         self._flush()
-        if self.device.rank != 0 or self.nonfinite or self.saved_step == self.step:
+        if self.device.rank != 0 or self.nonfinite or (self.saved_step == self.step and not best):
             return
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         meta = {
             "config": self.config.model_dump(mode="json"),
             "class_names": list(self.class_names),
             "best": self.best,
+            "evaluated_step": self.evaluated_step,
             "seconds": self.seconds,
             # Every batch is a function of these three, so they are the data's whole random state.
             "random_state": {"seed": self.config.seed, "epoch": epoch, "batch": batch},
@@ -231,6 +240,7 @@ class Trainer:
         self.step = checkpoint.meta["step"]
         self.saved_step = self.step
         self.best = checkpoint.meta["best"]
+        self.evaluated_step = checkpoint.meta["evaluated_step"]
         self.seconds_before = checkpoint.meta["seconds"]
         log.info("continuing from %s after step %d of %d", checkpoint.path, self.step, self.steps)
 

@@ -4,6 +4,8 @@ import mindspore as ms
 from mindspore import nn, ops
 
 LOSS_SCALES = ("none", "fixed", "dynamic")
+# Growth ends here: far above what float16 bears, and far from float32's infinity, which halving never leaves.
+_LARGEST = 2.0**64
 
 
 class LossScale(nn.Cell):
@@ -12,7 +14,7 @@ class LossScale(nn.Cell):
     none     1, and nothing is multiplied.
     fixed    `value` for ever.
     dynamic  starts at `value`; divided by `factor` (but never below 1) at an overflow, multiplied by it after
-             `window` updates in a row without one.
+             `window` updates in a row without one (up to 2^64).
 
     State: "loss_scale.value" (float32 scalar) and "loss_scale.good_updates" (int32 scalar).
     """
@@ -35,7 +37,7 @@ class LossScale(nn.Cell):
     def construct(self, overflow):
         """Moves a dynamic scale after an update attempt; `overflow` is a bool scalar tensor."""
         good = ops.select(overflow, ops.zeros_like(self.good_updates), self.good_updates + 1)
-        grow = good >= self.window
+        grow = ops.logical_and(good >= self.window, self.value < _LARGEST)
         value = ops.select(overflow, ops.maximum(self.value / self.factor, 1.0), self.value)
         ops.assign(self.value, ops.select(grow, value * self.factor, value))
         ops.assign(self.good_updates, ops.select(grow, ops.zeros_like(good), good))

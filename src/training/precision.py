@@ -7,7 +7,7 @@ AMP_LEVELS = ("O0", "O2", "auto")
 
 
 def keeps_float32(cell: nn.Cell) -> bool:
-    """Whether O2 leaves this cell, and all that is in it, in float32.
+    """Whether mixed precision leaves this cell, and all that is in it, in float32.
 
     Normalisations do (their variance loses its digits in float16), and every cell of ours that says so with
     a class attribute `keep_float32 = True`: powers, weight standardisation, binary scales, losses.
@@ -22,17 +22,18 @@ def set_precision(network: nn.Cell, level: str) -> nn.Cell:
     O0    float32 throughout.
     O2    float16, but for the cells that `keeps_float32` names. (MindSpore's own O2 forgets GroupNorm.)
     auto  MindSpore's list by operator: matrix products and convolutions in float16, the operators of its
-          black list (`mindspore.amp.get_black_list()`) in float32.
+          black list (`mindspore.amp.get_black_list()`) and the cells that `keeps_float32` names in float32.
 
-    Returns the network to call, which for "auto" is a wrapper.
+    Returns `network`.
     """
     if level not in AMP_LEVELS:
         raise ValueError(f"amp level is {level!r}; known are {', '.join(AMP_LEVELS)}")
     if level == "O2":
         network.to_float(ms.float16)
+    if level == "auto":
+        ms.amp.auto_mixed_precision(network, "auto", ms.float16)
+    if level != "O0":
         for _, cell in network.cells_and_names():
             if keeps_float32(cell):
                 cell.to_float(ms.float32)
-    if level == "auto":
-        return ms.amp.auto_mixed_precision(network, "auto", ms.float16)
     return network

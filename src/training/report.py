@@ -1,6 +1,7 @@
 """What is left when training ends: summary.json and the pictures."""
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 from src.evaluation.classification import Evaluation, per_class_recall
@@ -20,17 +21,18 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
     Args:
         evaluation: of the final weights (averaged, where an average is kept).
 
-    Returns the summary.
+    Returns the summary. Metrics that are not finite are None in it, as JSON has no number for them.
     """
     c = trainer.config
     run_dir = trainer.run_dir
     recall = per_class_recall(evaluation.confusion)
+    recall_by_class = {name: round(float(r), 2) for name, r in zip(trainer.class_names, recall)}
     summary = {
         "model": c.model,
         "parameters": sum(p.size for p in trainer.network.trainable_params()),
-        "final": evaluation.metrics,
+        "final": _finite_or_none(evaluation.metrics),
         "best": trainer.best,
-        "recall_by_class": {name: round(float(r), 2) for name, r in zip(trainer.class_names, recall)},
+        "recall_by_class": _finite_or_none(recall_by_class),
         "steps": trainer.steps,
         "epochs": trainer.steps / trainer.steps_per_epoch,
         "wall_seconds": round(trainer.seconds, 1),
@@ -53,3 +55,7 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
     )
     log.info("summary and pictures are in %s", run_dir)
     return summary
+
+
+def _finite_or_none(metrics: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

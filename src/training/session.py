@@ -52,9 +52,10 @@ def resume(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) 
     """
     device = _set_up(config, run_dir / "train.log")
     folder = CheckpointFolder(run_dir / "checkpoints", keep=config.keep_checkpoints)
-    folder.remove_leftovers()
+    if device.rank == 0:
+        folder.remove_leftovers()
     checkpoint = folder.newest() if folder.has_any() else None
-    if checkpoint is None:
+    if checkpoint is None and device.rank == 0:
         (run_dir / "metrics.jsonl").unlink(missing_ok=True)
     return Trainer(create_recipe(config), device=device, run_dir=run_dir, checkpoint=checkpoint).run()
 

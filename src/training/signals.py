@@ -6,18 +6,21 @@ from types import FrameType
 
 
 class StopRequest:
-    """Within the block, the first SIGTERM or SIGINT only sets `signal`; a second one ends it all.
+    """Within the block, the first SIGTERM or SIGINT only sets `came`; a second one ends it all.
+
+    While a graph runs, MindSpore answers a SIGINT by sending the process a SIGTERM, so the two cannot be told
+    apart, and are treated alike.
 
     Attributes:
-        signal: the signal that came, or None.
+        came: whether a signal came.
     """
 
     def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+        self.came = False
         self._before: dict[signal.Signals, object] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
+        self.came = True
         signal.signal(number, signal.SIG_DFL)
 
     def __enter__(self) -> "StopRequest":
@@ -31,15 +34,12 @@ class StopRequest:
 
 
 class Interrupted(Exception):
-    """Training ended by a signal after it had saved its state.
+    """Training ended by SIGTERM or Ctrl-C after it had saved its state."""
 
-    Attributes:
-        exit_code: 128 + the signal's number, as shells have it.
-    """
+    exit_code = 128 + signal.SIGTERM
 
-    def __init__(self, number: signal.Signals, step: int, steps: int, run_dir: Path):
+    def __init__(self, step: int, steps: int, run_dir: Path):
         super().__init__(
-            f"stopped by {number.name} after step {step} of {steps}, state saved; "
+            f"stopped after step {step} of {steps}, state saved; "
             f"continue with: python train.py --resume {run_dir}"
         )
-        self.exit_code = 128 + number

@@ -43,7 +43,7 @@ class TrainStep(nn.Cell):
     Args:
         loss: a cell (logits, targets) -> float32 scalar.
         optimizer: its `parameters` are what is trained.
-        rates: learning rate of each update, shape (updates,).
+        rates: learning rate of each update, shape (updates,); the last one stays for updates beyond.
         loss_scale: see `LossScale`.
         accumulate_steps: batches an update.
         clip_norm: largest global gradient norm; 0 for no clipping.
@@ -147,7 +147,7 @@ class TrainStep(nn.Cell):
     def _apply(self, gradients, norm):
         if self.clip_norm > 0:
             gradients = self._scaled(gradients, self.clip_norm / ops.maximum(norm, self.clip_norm))
-        self.optimizer(gradients, self.rates[self.updates])
+        self.optimizer(gradients, self.rates[ops.minimum(self.updates, len(self.rates) - 1)])
         ops.assign_add(self.applied, 1)
         if self.ema is not None:
             self.ema(self.applied.astype(ms.float32))

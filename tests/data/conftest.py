@@ -30,6 +30,7 @@ class FileServer:
         data: the bytes of the file.
         ranges: whether requests for a part are answered with the part (206) or with the whole (200).
         stop_after: bytes of a body after which the connection ends, or None.
+        stall: keep the connection open after the body, and silent, until the test is over.
         status: answer with this error instead, or None.
         shift: how many bytes later than asked for a part begins.
         requests: the Range header (or None) of each request.
@@ -37,8 +38,9 @@ class FileServer:
 
     def __init__(self):
         self.data = b""
-        self.ranges, self.stop_after, self.status, self.shift = True, None, None, 0
+        self.ranges, self.stop_after, self.stall, self.status, self.shift = True, None, False, None, 0
         self.requests = []
+        self.over = threading.Event()
         files = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -72,6 +74,8 @@ class FileServer:
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body[: self.stop_after])
+        if self.stall:
+            self.over.wait()
 
 
 @pytest.fixture
@@ -81,6 +85,7 @@ def server(monkeypatch) -> Iterator[FileServer]:
     thread = threading.Thread(target=files.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield files
+    files.over.set()
     files.server.shutdown()
     files.server.server_close()
     thread.join()

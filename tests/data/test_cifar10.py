@@ -165,7 +165,8 @@ def test_class_names_must_be_there(folder):
 )
 def test_a_wrong_sizes_file_is_named(folder, text):
     (folder / "sizes.json").write_text(text)
-    assert "sizes.json" in fails(folder)
+    message = fails(folder)
+    assert "sizes.json" in message and "it must be like" in message
 
 
 def test_an_unknown_split_is_a_mistake_of_the_caller(folder):

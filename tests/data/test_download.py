@@ -21,8 +21,8 @@ def target(tmp_path):
     return tmp_path / "file.tar.gz"
 
 
-def fetch(server, target, md5=MD5):
-    download(server.url, target, md5=md5, mend="use --archive FILE", timeout=10)
+def fetch(server, target, md5=MD5, timeout=10):
+    download(server.url, target, md5=md5, mend="use --archive FILE", timeout=timeout)
 
 
 def fails(server, target, **arguments):
@@ -61,6 +61,12 @@ def test_a_broken_connection_keeps_the_part_and_the_next_call_goes_on(server, ta
     fetch(server, target)
     assert target.read_bytes() == DATA and not part_of(target).exists()
     assert server.requests == [None, "bytes=4321-"]
+
+
+def test_a_server_that_falls_silent_is_given_up(server, target):
+    server.data, server.stop_after, server.stall = DATA, 4321, True
+    message = fails(server, target, timeout=0.2)
+    assert server.url in message and "check the network" in message
 
 
 def test_a_server_without_ranges_sends_the_whole_again(server, target):

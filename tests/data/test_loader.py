@@ -145,6 +145,24 @@ def flipped_images(images, data):
     return flipped
 
 
+def test_batches_and_ranks_are_augmented_differently(make_set):
+    image = make_set(1)
+    data = ImageSet(np.repeat(image.images, 16, 0), np.zeros(16, np.int32), ("a",))
+    batches = train(data, translate=2)
+    parts = [batches.batch(0, 0)[0], batches.batch(0, 1)[0], batches.batch(1, 0)[0]]
+    parts.append(train(data, translate=2, rank=1, size=2).batch(0, 0)[0])
+    images = np.concatenate(parts).reshape(16, -1)
+    assert len(np.unique(images, axis=0)) == 16
+
+
+def test_cutout_reaches_every_border():
+    data = ImageSet(np.full((600, 3, 32, 32), 255, np.uint8), np.zeros(600, np.int32), ("a",))
+    images, _ = train(data, batch_size=600, **{**PLAIN, "cutout": 8}).batch(0, 0)
+    holes = images[:, 0] == 0
+    tops, lefts = holes.any(2).argmax(1), holes.any(1).argmax(1)
+    assert set(tops) == set(lefts) == set(range(25))
+
+
 def test_cutout_makes_one_hole_of_the_mean_colour():
     data = numbered(20)
     images, _ = train(data, batch_size=20, **{**PLAIN, "cutout": 8}).batch(0, 0)

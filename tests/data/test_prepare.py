@@ -44,7 +44,11 @@ def md5(path):
 
 def run(capsys, *arguments):
     """Runs a command; returns the exit code, standard output and standard error."""
-    code = main([str(argument) for argument in arguments])
+    try:
+        code = main([str(argument) for argument in arguments])
+    except UserError as error:
+        code = 2
+        print(error, file=sys.stderr)
     captured = capsys.readouterr()
     if code == 2:
         assert len(captured.err.splitlines()) == 1, captured.err
@@ -236,25 +240,26 @@ def test_a_folder_of_images_is_packed_and_unreadable_ones_are_named(tmp_path, ca
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "named"),
     [
-        (),
-        ("imagenet",),
-        ("cifar10",),
-        ("cifar10", "--output_path", "x", "--sed", "1"),
-        ("shapes", "--output_path", "x", "--seed", "one"),
-        ("shapes", "--output_path", "x", "--seed", "-1"),
-        ("shapes", "--output_path", "x", "--test_images", "0"),
-        ("folder", "--output_path", "x"),
-        ("folder", "y", "--output_path", "x", "--test_fraction", "0"),
-        ("folder", "y", "--output_path", "x", "--test_fraction", "nan"),
-        ("folder", "y", "--output_path", "x", "--seed", "-1"),
+        ((), "command"),
+        (("imagenet",), "imagenet"),
+        (("cifar10",), "--output_path"),
+        (("cifar10", "--output_path", "x", "--sed", "1"), "--sed"),
+        (("shapes", "--output_path", "x", "--seed", "one"), "--seed"),
+        (("shapes", "--output_path", "x", "--seed", "-1"), "--seed"),
+        (("shapes", "--output_path", "x", "--test_images", "0"), "--test_images"),
+        (("folder", "--output_path", "x"), "IMAGES"),
+        (("folder", "y", "--output_path", "x"), "y is not a folder"),
+        (("folder", "y", "--output_path", "x", "--test_fraction", "0"), "--test_fraction"),
+        (("folder", "y", "--output_path", "x", "--test_fraction", "nan"), "--test_fraction"),
+        (("folder", "y", "--output_path", "x", "--seed", "-1"), "--seed"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments):
+def test_wrong_arguments_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, named):
     monkeypatch.chdir(tmp_path)
-    code, printed, _ = run(capsys, *arguments)
-    assert code == 2 and printed == "" and list(tmp_path.iterdir()) == []
+    code, printed, error = run(capsys, *arguments)
+    assert code == 2 and named in error and printed == "" and list(tmp_path.iterdir()) == []
 
 
 def test_the_module_is_a_command(tmp_path):
@@ -265,3 +270,17 @@ def test_the_module_is_a_command(tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and "2 training and 1 test images" in done.stdout
     failed = subprocess.run([*command, "--seed", "1"], cwd=root, capture_output=True, text=True, check=False)
     assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1
+
+
+def test_samples_are_the_first_test_images(tmp_path, make_set, capsys):
+    (tmp_path / "set").mkdir()
+    write_cifar10(tmp_path / "set", make_set(5), make_set(3, seed=1))
+    code, out, _ = run(capsys, "samples", "--data_path", tmp_path / "set", "--output_path", tmp_path / "png")
+    assert code == 0 and "3 test images" in out
+    test = read_cifar10(tmp_path / "set", "test")
+    files = sorted((tmp_path / "png").iterdir())
+    assert [path.stem for path in files] == [
+        f"{number:02d}_{test.class_names[label]}" for number, label in enumerate(test.labels)
+    ]
+    for path, image in zip(files, test.images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)).transpose(2, 0, 1), image)

@@ -1,0 +1,82 @@
+"""Initial weights: bounds, statistics, and dependence on seed and name alone."""
+
+import zlib
+
+import numpy as np
+import pytest
+from mindspore import nn
+
+from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.init import fan_in, initialise, torch_default
+
+
+class _Net(nn.Cell):
+    def __init__(self, *, extra=False, seed=0):
+        super().__init__()
+        self.first = conv2d(in_channels=3, out_channels=4, kernel_size=3)
+        if extra:
+            self.extra = conv2d(in_channels=4, out_channels=4, kernel_size=3, bias=True)
+        self.second = conv2d(in_channels=3, out_channels=4, kernel_size=3, bias=True)
+        self.norm = batch_norm2d(channels=4)
+        self.head = nn.SequentialCell(dense(in_channels=4, out_channels=2))
+        self.second.bias.set_data(self.second.bias + 1)
+        initialise(self, seed=seed, weight=torch_default)
+
+
+def _arrays(network) -> dict[str, np.ndarray]:
+    return {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+
+
+@pytest.mark.parametrize(("shape", "inputs"), [((8, 3, 3, 3), 27), ((10, 512), 512), ((4, 1, 1, 1), 1)])
+def test_fan_in(shape, inputs):
+    assert fan_in(shape) == inputs
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 3, 3), (100, 400)])
+def test_torch_default_is_uniform_within_its_bound(shape):
+    values = torch_default(np.random.default_rng(0), shape)
+    bound = 1 / np.sqrt(np.prod(shape[1:]))
+    assert values.shape == shape
+    assert np.abs(values).max() < bound
+    # The standard error of the mean is bound / sqrt(3 n), of the share in a tenth sqrt(0.09 / n).
+    n = values.size
+    assert abs(values.mean()) < 4 * bound / np.sqrt(3 * n)
+    share = np.histogram(values, bins=10, range=(-bound, bound))[0] / n
+    assert np.abs(share - 0.1).max() < 4 * np.sqrt(0.09 / n)
+
+
+def test_the_same_seed_gives_the_same_network():
+    first, second = _arrays(_Net(seed=3)), _arrays(_Net(seed=3))
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)
+
+
+def test_another_seed_gives_other_weights():
+    first, second = _arrays(_Net(seed=3)), _arrays(_Net(seed=4))
+    for name in ("first.weight", "second.weight", "head.0.weight"):
+        assert not (first[name] == second[name]).any()
+
+
+def test_layers_of_one_shape_differ():
+    arrays = _arrays(_Net())
+    assert arrays["first.weight"].shape == arrays["second.weight"].shape
+    assert not (arrays["first.weight"] == arrays["second.weight"]).any()
+
+
+def test_another_layer_leaves_the_weights_of_the_rest():
+    without, with_extra = _arrays(_Net()), _arrays(_Net(extra=True))
+    assert "extra.weight" in with_extra
+    assert all((without[name] == with_extra[name]).all() for name in without)
+
+
+def test_a_weight_follows_from_seed_and_name():
+    rng = np.random.default_rng([7, zlib.crc32(b"second.weight")])
+    expected = rng.uniform(-1 / np.sqrt(27), 1 / np.sqrt(27), (4, 3, 3, 3)).astype(np.float32)
+    assert (_arrays(_Net(seed=7))["second.weight"] == expected).all()
+
+
+def test_biases_become_0_and_normalisations_stay():
+    arrays = _arrays(_Net())
+    assert not arrays["second.bias"].any() and not arrays["head.0.bias"].any()
+    assert (arrays["norm.gamma"] == 1).all() and not arrays["norm.beta"].any()
+    assert all(values.dtype == np.float32 for values in arrays.values())

@@ -1,0 +1,35 @@
+"""Running the doors as a user does: in processes of their own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# A network and a run small enough that starting the process is most of the work: 10 batches an epoch.
+TINY = {"widths": "[4,4,8,8]", "batch_size": 20, "epochs": 2, "warmup_epochs": 0.5, "lr": 0.1}
+
+
+@pytest.fixture(scope="session")
+def door():
+    """door("train.py", "--flag", value, ..., key=value, ...) -> the finished process, its output as text."""
+
+    def call(script, *arguments, **keys):
+        words = [str(word) for word in arguments]
+        words += [text for key, value in keys.items() for text in (f"--{key}", str(value))]
+        return subprocess.run(
+            [sys.executable, script, *words], cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(door, data_path, tmp_path_factory) -> Path:
+    """The folder of a finished run on the small data set."""
+    output = tmp_path_factory.mktemp("runs")
+    done = door("train.py", data_path=data_path, output_path=output, run_name="tiny", ema_decay=0.9, **TINY)
+    assert done.returncode == 0, done.stderr
+    return output / "tiny"

@@ -1,0 +1,146 @@
+"""A gradient that is not finite changes nothing but the schedule's place and the loss scale."""
+
+import numpy as np
+import pytest
+
+from src.optim.optimizers import Adam
+from src.training.ema import EMA
+from src.training.loss_scale import LossScale
+
+RATES = np.array([0.5, 0.1, 0.3, 0.2, 0.4, 0.25])
+
+
+def spoil(batch, value):
+    x, targets = batch
+    x = x.copy()
+    x[2, 1] = value
+    return x, targets
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_an_overflow_changes_no_bit_but_the_counter(linear_step, linear_batch, call, state, value):
+    step = linear_step(rates=RATES, clip_norm=0.5, ema=lambda network: EMA(network, decay=0.9, warmup=True))
+    call(step, linear_batch(0))
+    before = state(step)
+    overflow = call(step, spoil(linear_batch(1), value))[2]
+    after = state(step)
+    assert overflow == 1
+    assert after.pop("train.updates") == before.pop("train.updates") + 1
+    for name in before:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+def test_training_goes_on_as_if_the_batch_had_not_been_but_for_the_rate(
+    linear_step, linear_oracle, linear_batch, call
+):
+    step, oracle = linear_step(rates=RATES), linear_oracle(rates=RATES)
+    overflows = []
+    for number in range(5):
+        batch = linear_batch(number)
+        if number in (1, 2):
+            overflows.append(call(step, spoil(batch, np.nan))[2])
+            oracle.updates += 1
+        else:
+            overflows.append(call(step, batch)[2])
+            oracle(*batch)
+    assert overflows == [0, 1, 1, 0, 0]
+    np.testing.assert_allclose(step.network.weight.asnumpy(), oracle.weights[0], rtol=2e-5, atol=5e-6)
+    assert (int(step.updates.asnumpy()), int(step.applied.asnumpy())) == (5, 3)
+
+
+def test_a_skipped_update_does_not_count_for_adam_and_ema(linear_step, linear_oracle, linear_batch, call):
+    step = linear_step(
+        rates=RATES,
+        optimizer=lambda groups: Adam(groups, beta1=0.9, beta2=0.99, eps=1e-8),
+        ema=lambda network: EMA(network, decay=0.95, warmup=True),
+    )
+    oracle = linear_oracle(rates=RATES)
+    weight, average = oracle.weights[0].copy(), oracle.weights[0].copy()
+    first, second = np.zeros_like(weight), np.zeros_like(weight)
+    applied = 0
+    for number in range(5):
+        batch = linear_batch(number)
+        if number in (0, 2):
+            assert call(step, spoil(batch, np.inf))[2] == 1
+            continue
+        bias = step.network.bias.asnumpy().astype(np.float64)
+        oracle.weights = [weight, bias]
+        gradient = oracle.gradients(*batch)[1][0] + 0.01 * weight
+        assert call(step, batch)[2] == 0
+        applied += 1
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.99 * second + 0.01 * gradient**2
+        mean, square = first / (1 - 0.9**applied), second / (1 - 0.99**applied)
+        weight = weight - RATES[number] * mean / (np.sqrt(square) + 1e-8)
+        decay = min(0.95, (1 + applied) / (10 + applied))
+        average = decay * average + (1 - decay) * weight
+    np.testing.assert_allclose(step.network.weight.asnumpy(), weight, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(step.ema.averages[0].asnumpy(), average, rtol=1e-4, atol=1e-5)
+    assert int(step.optimizer.step.asnumpy()) == applied == 3
+
+
+def test_one_bad_batch_spoils_its_accumulation_and_not_the_next(
+    linear_step, linear_oracle, linear_batch, call
+):
+    step = linear_step(rates=RATES, accumulate_steps=2)
+    oracle = linear_oracle(rates=RATES, accumulate_steps=2)
+    overflows = []
+    for number in range(6):
+        batch = linear_batch(number)
+        overflows.append(call(step, spoil(batch, np.inf) if number == 2 else batch)[2])
+        if number in (2, 3):
+            oracle.updates = 2
+        else:
+            oracle(*batch)
+    assert overflows == [0, 0, 0, 1, 0, 0]
+    np.testing.assert_allclose(step.network.weight.asnumpy(), oracle.weights[0], rtol=2e-5, atol=5e-6)
+    assert (int(step.updates.asnumpy()), int(step.applied.asnumpy())) == (3, 2)
+
+
+def test_too_large_a_dynamic_scale_is_halved_until_the_gradients_are_finite(
+    linear_step, linear_oracle, linear_batch, call
+):
+    """The scaled gradients overflow float32 while the loss itself is finite."""
+    x, targets = linear_batch(0)
+    batch = (x * 8, targets)
+    step = linear_step(rates=RATES, loss_scale=LossScale("dynamic", value=2.0**127, window=3))
+    oracle = linear_oracle(rates=RATES)
+    rows = [call(step, batch) for _ in range(6)]
+    scales, overflows = [row[1] for row in rows], [row[2] for row in rows]
+    skipped = int(sum(overflows))
+    assert 1 <= skipped <= 3, "the case must overflow, and then not"
+    assert overflows == [1] * skipped + [0] * (6 - skipped)
+    assert scales == [2.0 ** (127 - min(number, skipped)) for number in range(6)]
+    oracle.updates = skipped
+    for _ in range(6 - skipped):
+        oracle(*batch)
+    np.testing.assert_allclose(step.network.weight.asnumpy(), oracle.weights[0], rtol=2e-5, atol=2e-5)
+
+
+def test_the_scale_grows_after_a_window_and_the_one_in_use_is_returned(linear_step, linear_batch, call):
+    step = linear_step(rates=RATES, loss_scale=LossScale("dynamic", value=4.0, window=2))
+    bad = (3,)
+    rows = [
+        call(step, spoil(linear_batch(number), np.nan) if number in bad else linear_batch(number))
+        for number in range(7)
+    ]
+    assert [row[1] for row in rows] == [4, 4, 8, 8, 4, 4, 8]
+    assert [row[2] for row in rows] == [0, 0, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("mode", ["fixed", "dynamic"])
+def test_a_power_of_two_as_scale_changes_no_bit(linear_step, linear_batch, call, mode):
+    plain = linear_step(rates=RATES)
+    scaled = linear_step(rates=RATES, loss_scale=LossScale(mode, value=2.0**20, window=2))
+    for number in range(4):
+        expected, found = call(plain, linear_batch(number)), call(scaled, linear_batch(number))
+        assert (found[0], found[2], found[3]) == (expected[0], 0, expected[3])
+        assert found[1] == (2.0**20 if mode == "fixed" else 2.0 ** (20 + number // 2))
+    np.testing.assert_array_equal(scaled.network.weight.asnumpy(), plain.network.weight.asnumpy())
+    np.testing.assert_array_equal(scaled.network.bias.asnumpy(), plain.network.bias.asnumpy())
+
+
+def test_a_fixed_scale_stays_after_an_overflow(linear_step, linear_batch, call):
+    step = linear_step(rates=RATES, loss_scale=LossScale("fixed", value=1024.0, window=1))
+    rows = [call(step, batch) for batch in (spoil(linear_batch(0), np.inf), linear_batch(1), linear_batch(2))]
+    assert [row[1:3] for row in rows] == [(1024, 1), (1024, 0), (1024, 0)]
