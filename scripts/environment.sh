@@ -1,9 +1,9 @@
 # Sourced by the other scripts: goes to the repository's root and activates .venv with the pinned requirements.
-#   source scripts/environment.sh [requirements.txt]
+#   source scripts/environment.sh requirements.txt
 # Sets PYTHON. A .venv whose requirements have not changed is taken as it is.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-requirements=${1:-requirements.txt}
+requirements=$1
 
 fail() {
   echo "error: $*" >&2

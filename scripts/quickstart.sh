@@ -20,7 +20,7 @@ case $# in
     ;;
 esac
 
-source "$(dirname "$0")/environment.sh"
+source "$(dirname "$0")/environment.sh" requirements.txt
 began=$SECONDS
 
 if [ -z "$data" ]; then

@@ -101,7 +101,7 @@ def load_weights(network: nn.Cell, source: str | Path | Mapping[str, np.ndarray]
     Raises:
         WeightsError: the file cannot be read, or names or shapes differ; the network is then unchanged.
     """
-    label = "weights" if isinstance(source, Mapping) else str(source)
+    label = "the mapping" if isinstance(source, Mapping) else str(source)
     weights = source if isinstance(source, Mapping) else _read(Path(source))
     weights = {name: np.asarray(value) for name, value in from_torch_names(network, weights).items()}
     wanted = {parameter.name: parameter for parameter in network.get_parameters()}

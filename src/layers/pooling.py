@@ -17,7 +17,7 @@ class MaxPool2d(nn.Cell):
         super().__init__()
         self.kernel_size = kernel_size
         self.pool = nn.MaxPool2d(
-            kernel_size=kernel_size, stride=kernel_size, pad_mode="pad", padding=0, ceil_mode=False
+            kernel_size=kernel_size, stride=kernel_size, pad_mode="valid", padding=0, ceil_mode=False
         )
         self.on_cpu = ms.get_context("device_target") == "CPU"
 

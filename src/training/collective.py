@@ -1,5 +1,7 @@
 """Exact sums over all ranks."""
 
+import functools
+
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
@@ -14,6 +16,12 @@ class _Gather(nn.Cell):
         return self.gather(x)
 
 
+@functools.cache
+def _gather() -> _Gather:
+    """One cell for the whole process, as each new one is compiled."""
+    return _Gather()
+
+
 def sum_over_ranks(vector: np.ndarray, *, size: int) -> np.ndarray:
     """The sum of a float64 vector (n,) over `size` ranks, on each of them; exact for integers below 2^48.
 
@@ -24,5 +32,5 @@ def sum_over_ranks(vector: np.ndarray, *, size: int) -> np.ndarray:
         return vector
     high = vector.astype(np.float32)
     low = (vector - high).astype(np.float32)
-    gathered = _Gather()(ms.Tensor(np.stack([high, low])[None])).asnumpy()
+    gathered = _gather()(ms.Tensor(np.stack([high, low])[None])).asnumpy()
     return gathered.astype(np.float64).sum(axis=(0, 1))

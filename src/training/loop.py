@@ -91,17 +91,29 @@ class Trainer:
             for images, targets in batches:
                 self._train_batch(images, targets)
                 last = self.step == self.steps
-                if last or self.step % self.config.log_every == 0 or stop.came:
+                stopping = self._agree_to_stop(stop) and not last
+                if last or self.step % self.config.log_every == 0 or stopping:
                     self._flush()
                 evaluation = None
-                if last or (self._evaluation_due() and not stop.came):
+                if last or (self._evaluation_due() and not stopping):
                     evaluation = self._evaluate(worst=25 if last else 0)
-                if last or self.step % self.save_interval == 0 or stop.came:
+                if last or self.step % self.save_interval == 0 or stopping:
                     self._save()
-                if stop.came and not last:
+                if stopping:
+                    # Launchers end all processes when the first one leaves: not before rank 0 has saved.
+                    sum_over_ranks(np.zeros(1), size=self.device.size)
                     raise Interrupted(self.step, self.steps, self.run_dir)
             evaluation = evaluation or self._evaluate(worst=25)
         return write_report(self, evaluation)
+
+    def _agree_to_stop(self, stop: StopRequest) -> bool:
+        """Whether all ranks stop after this step: one alone would leave the others waiting in the next one.
+
+        Several ranks ask each other only where they log, as the answer waits for the device.
+        """
+        if self.device.size > 1 and self.step % self.config.log_every:
+            return False
+        return sum_over_ranks(np.array([float(stop.came)]), size=self.device.size)[0] > 0
 
     @property
     def seconds(self) -> float:

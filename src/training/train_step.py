@@ -37,6 +37,10 @@ class TrainStep(nn.Cell):
     reduction, on what the optimizer would see. A skipped update still counts for the schedule, so that the
     rate stays tied to the data seen, and not for EMA or for the optimizer's own bias correction.
 
+    Running statistics are averaged over the cards after every batch, so that all cards evaluate the network
+    that one of them saves. A card's batch with an overflow leaves them as they were: its forward pass may have
+    made them NaN, and all later evaluations with them, while the loss is finite, as ReLU turns a NaN into 0.
+
     State besides the optimizer's, the loss scale's and EMA's: "train.updates" (int32, update attempts),
     "train.applied" (int32, those not skipped), and with accumulation "train.batches" and "accumulated.*".
 
@@ -74,6 +78,9 @@ class TrainStep(nn.Cell):
         self.clip_norm = clip_norm
         self.ema = ema
         self.cards = cards
+        self.statistics = ms.ParameterTuple(
+            [p for p in network.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
+        )
         self.sum_over_cards = AllReduceSum(cards)
         self.value_and_grad = ms.value_and_grad(self._forward, None, weights=optimizer.parameters)
         self.updates = ms.Parameter(ms.Tensor(0, ms.int32), name="train.updates", requires_grad=False)
@@ -95,7 +102,9 @@ class TrainStep(nn.Cell):
 
     def construct(self, images, targets):
         scale = self.loss_scale.value * 1.0
+        statistics = tuple([statistic * 1.0 for statistic in self.statistics])
         loss, gradients = self.value_and_grad(images, targets)
+        self._settle_statistics(statistics, gradients)
         if self.loss_scale.active:
             loss = loss / scale
             gradients = self._scaled(gradients, 1.0 / (scale * self.accumulate_steps))
@@ -107,6 +116,12 @@ class TrainStep(nn.Cell):
             overflow, norm = self._update(gradients)
         loss = self.sum_over_cards(loss) / self.cards
         return loss, scale, overflow.astype(ms.float32), norm
+
+    def _settle_statistics(self, before, gradients):
+        finite = ms.amp.all_finite(gradients)
+        for statistic, old in zip(self.statistics, before):
+            own = ops.select(finite, statistic, old)
+            ops.assign(statistic, self.sum_over_cards(own) / self.cards)
 
     def _scaled(self, gradients, factor):
         return tuple([gradient * factor for gradient in gradients])

@@ -21,7 +21,7 @@ def alone(monkeypatch):
 def machine(monkeypatch):
     """machine(available, rank=, size=) pretends; returns the calls that set_up_device makes."""
 
-    def make(*available, rank=0, size=1, join_error=None):
+    def make(*available, default="Ascend", rank=0, size=1, join_error=None):
         calls = {}
 
         def init():
@@ -30,6 +30,7 @@ def machine(monkeypatch):
                 raise join_error
 
         monkeypatch.setattr(ms.hal, "is_available", lambda target: target in available)
+        monkeypatch.setattr(ms, "get_context", lambda key: default)
         monkeypatch.setattr(ms, "set_device", lambda *target: calls.update(device=target))
         monkeypatch.setattr(ms, "set_seed", lambda seed: calls.update(seed=seed))
         monkeypatch.setattr(device_adapter, "use_fast_convolutions", lambda: calls.update(fast=True))
@@ -62,6 +63,12 @@ def test_auto_takes_the_first_that_is_there(machine, available, chosen):
     assert set_up_device("auto").target == chosen[0]
     assert calls["device"] == chosen
     assert calls.get("fast", False) == (chosen[0] == "CPU")
+
+
+def test_a_cpu_that_is_already_the_device_is_not_set_again(machine):
+    calls = machine(default="CPU")
+    assert set_up_device("CPU").target == "CPU"
+    assert "device" not in calls
 
 
 def test_a_launcher_says_which_card(machine, monkeypatch):

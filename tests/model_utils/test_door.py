@@ -11,6 +11,7 @@ from src.model_utils.door import checkpoint_parser, parser, run
 from src.model_utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+VERBOSITY = "GLOG_v"
 
 
 def _run(monkeypatch, main, *words) -> int:
@@ -54,12 +55,12 @@ def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
 
 @pytest.mark.parametrize(("before", "during"), [(None, "3"), ("1", "1")])
 def test_framework_warnings_are_quiet_unless_asked_for(monkeypatch, before, during):
-    # Set first, so that the variable is put back whatever `run` leaves.
-    monkeypatch.setenv("GLOG_v", before or "")
+    # Set before it is deleted, so that it is put back whatever `run` leaves.
+    monkeypatch.setenv(VERBOSITY, before or "")
     if before is None:
-        del os.environ["GLOG_v"]
+        del os.environ[VERBOSITY]
     seen = []
-    _run(monkeypatch, lambda words: seen.append(os.environ["GLOG_v"]))
+    _run(monkeypatch, lambda words: seen.append(os.environ[VERBOSITY]))
     assert seen == [during]
 
 

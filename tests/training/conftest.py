@@ -1,17 +1,22 @@
 """What the tests of training share: clean compilation, a linear network with its oracle, a narrow config."""
 
+import contextlib
 import gc
+import logging
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.data.cifar10 import read_cifar10
+from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.init import initialise, torch_default
 from src.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
+from src.resnet9.recipe import ResNet9Recipe
+from src.training import session
 from src.training.loss_scale import LossScale
 from src.training.train_step import TrainStep
 from src.zoo import config_class_of
@@ -139,11 +144,22 @@ def state():
 
 
 @pytest.fixture
-def train_images(data_path):
-    return read_cifar10(data_path, "train")
+def quartet_log():
+    """The records of the project's log during a test, whatever is done to its handlers meanwhile."""
+    logger = logging.getLogger("quartet")
+    before = logger.handlers[:], logger.level, logger.propagate
+    records = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = records.append
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield records
+    for other in [other for other in logger.handlers if other not in before[0]]:
+        other.close()
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def narrow_config(data_path):
     """A config of ResNet9 with few channels: 5 batches of 40 an epoch of the drawn data set."""
 
@@ -159,9 +175,81 @@ def narrow_config(data_path):
             "lr_scale_rule": "linear",
             "lr": 0.1,
             "epochs": 2.0,
-            "warmup_epochs": 1.0,
+            "warmup_epochs": 0.4,
             "log_every": 2,
         }
         return load_config({**settings, **keys}, config_class_of=config_class_of)
 
     return build
+
+
+class TinyNet(nn.Cell):
+    """One convolution, as little to compile as trains: (N, 3, 32, 32) -> (N, num_classes)."""
+
+    def __init__(self, *, num_classes, seed):
+        super().__init__()
+        self.conv = conv2d(in_channels=3, out_channels=4, kernel_size=3, stride=2)
+        self.bn = batch_norm2d(channels=4)
+        self.linear = dense(in_channels=4, out_channels=num_classes, bias=False)
+        initialise(self, seed=seed, weight=torch_default)
+
+    def construct(self, x):
+        return self.linear(ops.relu(self.bn(self.conv(x))).mean((2, 3)))
+
+
+class WatchedBatches:
+    """Training batches that call `watch(step, images, targets)` first; steps are counted from 1."""
+
+    def __init__(self, batches, watch):
+        self._batches, self._watch = batches, watch
+        self.class_names = batches.class_names
+
+    def __len__(self):
+        return len(self._batches)
+
+    def batches(self, start, stop):
+        with contextlib.closing(self._batches.batches(start, stop)) as batches:
+            for step, (images, targets) in enumerate(batches, start + 1):
+                if self._watch is not None:
+                    self._watch(step, images, targets)
+                yield images, targets
+
+
+class TinyRecipe(ResNet9Recipe):
+    def __init__(self, config, watch):
+        super().__init__(config)
+        self.watch = watch
+
+    def network(self, *, num_classes):
+        return TinyNet(num_classes=num_classes, seed=self.config.seed)
+
+    def train_batches(self, *, rank=0, size=1):
+        return WatchedBatches(super().train_batches(rank=rank, size=size), self.watch)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """A recipe class of a network that compiles fast; `watch` is called before every batch."""
+    return lambda config, watch=None: TinyRecipe(config, watch)
+
+
+@pytest.fixture
+def start(narrow_config, tiny_recipe, quartet_log):
+    """start(run_dir, watch=None, **keys): a run of the tiny network to its end; the summary."""
+
+    def train(run_dir, *, watch=None, **keys):
+        return session.start(narrow_config(**keys), lambda c: tiny_recipe(c, watch), run_dir=run_dir)
+
+    return train
+
+
+@pytest.fixture
+def resume(tiny_recipe, quartet_log):
+    """resume(run_dir, watch=None): continues a run of the tiny network, as train.py --resume does."""
+
+    def train(run_dir, *, watch=None):
+        gc.collect()
+        config = load_config({}, config_class_of=config_class_of, config_path=run_dir / "config.yaml")
+        return session.resume(config, lambda c: tiny_recipe(c, watch), run_dir=run_dir)
+
+    return train

@@ -31,7 +31,7 @@ class Probe(nn.Cell):
 
 
 def probe(network, *paths):
-    """Puts a probe around each cell that a path names. Only after `set_precision`: probes have no precision."""
+    """Puts a probe around each cell that a path names; after `set_precision`, which would cast its input."""
     probes = {}
     for path in paths:
         *parents, last = path.split(".")

@@ -1,4 +1,4 @@
-"""The train step is its formula: against float64, in accumulation, through a restart, with a float16 network."""
+"""The train step is its formula: against float64, in accumulation, through a restart, in float16."""
 
 import mindspore as ms
 import numpy as np

@@ -2,12 +2,28 @@
 
 import numpy as np
 import pytest
+from mindspore import nn, ops
 
-from src.optim.optimizers import Adam
+from src.layers.basic import batch_norm2d
+from src.losses import CrossEntropy
+from src.optim.groups import ParamGroup
+from src.optim.optimizers import SGD, Adam
 from src.training.ema import EMA
 from src.training.loss_scale import LossScale
+from src.training.train_step import TrainStep
 
 RATES = np.array([0.5, 0.1, 0.3, 0.2, 0.4, 0.25])
+
+
+class Normalised(nn.Cell):
+    """(N, 3, H, W) -> (N, 3); its input is what is normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn = batch_norm2d(channels=3)
+
+    def construct(self, x):
+        return ops.relu(self.bn(x)).mean((2, 3))
 
 
 def spoil(batch, value):
@@ -28,6 +44,37 @@ def test_an_overflow_changes_no_bit_but_the_counter(linear_step, linear_batch, c
     assert after.pop("train.updates") == before.pop("train.updates") + 1
     for name in before:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_running_statistics_forget_a_batch_with_an_overflow(graph_mode, call, value, accumulate_steps):
+    """ReLU turns the NaN that such a batch makes of the normalised values into 0: the loss is finite."""
+    network = Normalised()
+    step = TrainStep(
+        network,
+        CrossEntropy(),
+        SGD([ParamGroup("all", tuple(network.trainable_params()), 0.0)], momentum=0.0, nesterov=False),
+        rates=np.full(4, 1e-6),
+        loss_scale=LossScale("none"),
+        accumulate_steps=accumulate_steps,
+    ).set_train(True)
+    rng = np.random.default_rng(1)
+    mean, variance = np.zeros(3), np.ones(3)
+    for number in range(4):
+        x = rng.normal(size=(6, 3, 2, 2)).astype(np.float32)
+        bad = number == 1
+        if bad:
+            x[0, 0, 0, 0] = value
+        else:
+            mean = 0.9 * mean + 0.1 * x.mean((0, 2, 3))
+            variance = 0.9 * variance + 0.1 * x.var((0, 2, 3)) * 24 / 23
+        loss, _, _, norm = call(step, (x, np.eye(3, dtype=np.float32)[rng.integers(0, 3, 6)]))
+        assert np.isfinite(loss)
+        if accumulate_steps == 1 or number == 1:
+            assert np.isfinite(norm) == (not bad)
+        np.testing.assert_allclose(network.bn.moving_mean.asnumpy(), mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(network.bn.moving_variance.asnumpy(), variance, rtol=1e-5, atol=1e-6)
 
 
 def test_training_goes_on_as_if_the_batch_had_not_been_but_for_the_rate(

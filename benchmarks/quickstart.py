@@ -1,0 +1,89 @@
+"""What does the quickstart give on this machine: accuracy, minutes, memory, and the wait before it trains?
+
+    python benchmarks/quickstart.py --data_path DIR [--runs 1]      real CIFAR-10
+    python benchmarks/quickstart.py --data_path data/shapes --name quickstart_shapes
+
+Runs `scripts/quickstart.sh --data_path DIR` in an environment that is installed already, and writes
+benchmarks/records/NAME.json. The bars: real images at least 75 % in at most 360 s; shapes at least 95 %; peak
+memory of any one process under 3 GiB; training starts within 15 s.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from src.model_utils.files import write_json  # noqa: E402
+from src.training.records import environment  # noqa: E402
+
+
+def measure(data_path: str) -> dict[str, float]:
+    """One call of the quickstart. Its output is shown as it comes."""
+    began = time.monotonic()
+    start = None
+    process = subprocess.Popen(
+        ["bash", "scripts/quickstart.sh", "--data_path", data_path],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+        if start is None and line.startswith("training "):
+            start = time.monotonic() - began
+    if process.wait():
+        sys.exit(f"the quickstart ended with {process.returncode}")
+    seconds = time.monotonic() - began
+    text = "".join(lines)
+    run = Path(ROOT, re.search(r"^run +(\S+)$", text, re.MULTILINE)[1])
+    summary = json.loads((run / "summary.json").read_text())
+    return {
+        "top1_percent": float(re.search(r"([\d.]+) % top-1", text)[1]),
+        "seconds": round(seconds, 1),
+        "seconds_before_training": round(start, 1),
+        "training_seconds": summary["wall_seconds"],
+        "images_per_second": summary["images_per_second"],
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+    }
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--data_path", required=True)
+    flags.add_argument("--runs", type=int, default=1)
+    flags.add_argument("--name", default="quickstart", help="of the record (default quickstart)")
+    own = flags.parse_args()
+    load = os.getloadavg()[0]
+    runs = [measure(str(Path(own.data_path).resolve())) for _ in range(own.runs)]
+    record = {
+        "question": "scripts/quickstart.sh in an installed environment: accuracy, time, memory",
+        "date": datetime.date.today().isoformat(),
+        "command": f"python benchmarks/quickstart.py --data_path DIR --runs {own.runs} --name {own.name}",
+        "environment": environment(),
+        "load_average_before": load,
+        "n": own.runs,
+        **{
+            key: {
+                "median": statistics.median(run[key] for run in runs),
+                "min": min(run[key] for run in runs),
+                "max": max(run[key] for run in runs),
+            }
+            for key in runs[0]
+        },
+    }
+    write_json(ROOT / "benchmarks/records" / f"{own.name}.json", record)
+    print(json.dumps({key: record[key] for key in runs[0]}))
+
+
+if __name__ == "__main__":
+    main()

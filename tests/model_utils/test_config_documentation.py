@@ -1,0 +1,107 @@
+"""What is documented is what is implemented: recipes, default file, choices and help."""
+
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from src.layers.activation import ACTIVATIONS
+from src.model_utils.config import DEFAULTS, allowed, as_yaml, default_yaml, describe, load_config, read_yaml
+from src.model_utils.device_adapter import DEVICE_TARGETS
+from src.model_utils.shared_config import GROUPS, SharedConfig
+from src.optim.optimizers import OPTIMIZERS
+from src.resnet9.config import ResNet9Config
+from src.training.loss_scale import LOSS_SCALES
+from src.training.precision import AMP_LEVELS
+from src.zoo import config_class_of, create_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def _load(config_path=None, **overrides):
+    return load_config(overrides, config_class_of=config_class_of, config_path=config_path)
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_loads_and_builds(path):
+    config = _load(path)
+    recipe = create_recipe(config)
+    network = recipe.network(num_classes=10)
+    assert network.trainable_params()
+    assert recipe.optimizer(network).parameters
+    steps_per_epoch = 50_000 // config.batch_size
+    updates = config.train_steps or round(config.epochs * steps_per_epoch)
+    rates = recipe.rates(
+        updates=updates, updates_per_epoch=steps_per_epoch, images_per_update=config.batch_size
+    )
+    assert rates.shape == (updates,)
+
+
+def test_default_config_is_what_the_module_prints():
+    printed = subprocess.run(
+        [sys.executable, "-m", "src.model_utils.config"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == default_yaml() == DEFAULTS.read_text()
+
+
+def test_default_config_holds_every_shared_key_with_its_default():
+    assert list(read_yaml(DEFAULTS)) == [name for group in GROUPS for name in group.__annotations__]
+    assert _load() == ResNet9Config()
+
+
+def _choices(name: str, config_class=SharedConfig) -> tuple:
+    return typing.get_args(config_class.model_fields[name].annotation)
+
+
+def test_choices_are_those_of_the_modules():
+    assert _choices("optimizer") == OPTIMIZERS
+    assert _choices("loss_scale") == LOSS_SCALES
+    assert _choices("amp_level") == AMP_LEVELS
+    assert _choices("device_target") == DEVICE_TARGETS
+    assert _choices("activation", ResNet9Config) == ACTIVATIONS
+
+
+def test_every_key_has_a_meaning_a_default_and_words_for_its_range():
+    for name, field in ResNet9Config.model_fields.items():
+        assert field.description, name
+        assert not field.is_required(), name
+        assert isinstance(field.json_schema_extra["unit"], str), name
+        assert allowed(field), name
+
+
+def _lines_of_help(text: str) -> dict[str, tuple[str, str]]:
+    """key -> (the line that shows it, the line that explains it)"""
+    lines = text.splitlines()
+    return {
+        line.split()[0].removeprefix("--"): (line, lines[i + 1])
+        for i, line in enumerate(lines)
+        if line.startswith("  --")
+    }
+
+
+def test_help_lists_every_key_with_type_value_unit_and_meaning():
+    config = _load(lr=0.25)
+    shown = _lines_of_help(describe(config))
+    assert set(shown) == set(ResNet9Config.model_fields)
+    for name, field in ResNet9Config.model_fields.items():
+        unit = field.json_schema_extra["unit"]
+        line, meaning = shown[name]
+        assert line == f"  --{name} {as_yaml(getattr(config, name))}" + (f" [{unit}]" if unit else "")
+        assert meaning == f"        {field.description} ({allowed(field)})"
+    assert shown["lr"][0] == "  --lr 0.25 [rate]" and shown["lr"][1].endswith("(a number > 0)")
+
+
+def test_the_door_prints_that_help(capsys):
+    import train
+
+    assert train.main(["--help", "--lr", "0.25"]) == 0
+    printed = capsys.readouterr().out
+    assert set(_lines_of_help(printed)) >= set(ResNet9Config.model_fields)
+    assert "--resume RUN_DIR" in printed and "--config_path" in printed

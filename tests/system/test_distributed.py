@@ -1,0 +1,163 @@
+"""Two real processes train as one does: the step, the overflow, the exact sums, and a whole run."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.checkpoint_file import read_checkpoint
+from src.training.records import read_metrics
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+TIMEOUT = 240  # seconds; idle machines need 15
+
+pytestmark = pytest.mark.distributed
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def msrun(log_dir, *words):
+    """Runs a Python script in two processes; fails with their logs if they do not end well in time."""
+    binaries = Path(sys.executable).parent
+    paths = os.pathsep.join([str(binaries), os.environ["PATH"]])
+    process = subprocess.Popen(
+        [
+            binaries / "msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}",
+            f"--log_dir={log_dir}", "--join=True", *map(str, words),
+        ],
+        cwd=ROOT, env={**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        code, output = f"none after {TIMEOUT} s", ""
+    if code != 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    logs = "\n".join(
+        f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in log_dir.glob("*.log")
+    )
+    assert code == 0, f"exit code {code}\n{output[-3000:]}\n{logs}"
+
+
+@pytest.fixture(scope="module")
+def script():
+    """two_ranks.py as a module, where MindSpore's compiler finds it."""
+    spec = importlib.util.spec_from_file_location("quartet_two_ranks", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What the two processes saved."""
+    folder = tmp_path_factory.mktemp("ranks")
+    msrun(folder / "log", SCRIPT, "step", folder)
+    loaded = []
+    for rank in range(2):
+        with np.load(folder / f"rank_{rank}.npz") as arrays:
+            loaded.append(dict(arrays))
+    return loaded
+
+
+def test_both_ranks_hold_the_same_bits(ranks):
+    for name in ranks[0].keys() - {"graphs"}:
+        np.testing.assert_array_equal(ranks[0][name], ranks[1][name], err_msg=name)
+
+
+def test_two_halves_of_a_batch_train_like_the_whole_on_one_card(ranks, script, graph_mode):
+    step = script.build(cards=1)
+    rows = script.train(step, rank=0, size=1)
+    np.testing.assert_allclose(ranks[0]["rows"], rows, rtol=1e-5, atol=1e-6)
+    for parameter in step.get_parameters():
+        np.testing.assert_allclose(
+            ranks[0][parameter.name], parameter.asnumpy(), rtol=1e-6, atol=1e-6, err_msg=parameter.name
+        )
+    assert (rows[:, 3] > 0.05).sum() >= 3, "the case must clip"
+
+
+def test_an_overflow_on_one_rank_is_skipped_by_both(ranks, script):
+    for arrays in ranks:
+        overflows = arrays["rows"][:, 2]
+        np.testing.assert_array_equal(overflows, np.arange(script.STEPS) == script.BAD_STEP)
+        assert arrays["train.updates"] == script.STEPS
+        assert arrays["train.applied"] == script.STEPS - 1
+        np.testing.assert_array_equal(arrays["rows"][:, 1], [256, 256, 512, 256, 256])
+        assert np.isfinite(arrays["conv.weight"]).all()
+
+
+def test_sums_over_ranks_are_exact(ranks, script):
+    for arrays in ranks:
+        expected = script.vector_of(0) + script.vector_of(1)
+        for total in arrays["totals"]:
+            assert total.dtype == np.float64
+            np.testing.assert_array_equal(total[:3], expected[:3])
+            assert total[3] == pytest.approx(expected[3], rel=1e-14)
+
+
+def test_sums_between_steps_compile_nothing_again(ranks):
+    assert [int(arrays["graphs"]) for arrays in ranks] == [1, 1]
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_resuming_changes_no_bit(data_path, tmp_path):
+    msrun(tmp_path / "log", SCRIPT, "stop", tmp_path, data_path)
+    # Asked at step 4, agreed at 6, where the ranks log; the evaluation due at 4 was made, that at 8 after it.
+    stops = [(tmp_path / f"stop_of_rank_{rank}.txt").read_text() for rank in range(2)]
+    assert stops[0] == stops[1]
+    assert stops[0].startswith("stopped after step 6 of 10, state saved")
+    straight, stopped = (
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("straight", "stopped")
+    )
+    assert stopped.meta["step"] == straight.meta["step"] == 10
+    assert stopped.meta["best"] == straight.meta["best"]
+    assert stopped.arrays.keys() == straight.arrays.keys()
+    for name, value in straight.arrays.items():
+        np.testing.assert_array_equal(stopped.arrays[name], value, err_msg=name)
+    records = read_metrics(tmp_path / "stopped" / "metrics.jsonl")
+    assert [(r["step"], r["eval_count"]) for r in records if "eval_top1" in r] == [(4, 70), (8, 70), (10, 70)]
+
+
+def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path):
+    msrun(
+        tmp_path / "log", "train.py", "--data_path", data_path, "--output_path", tmp_path / "runs",
+        "--run_name", "two", "--device_target", "CPU", "--widths", "[4,4,8,8]", "--batch_size", "20",
+        "--eval_batch_size", "20", "--epochs", "2", "--warmup_epochs", "0.4", "--lr", "0.1",
+        "--lr_base_batch", "40", "--ema_decay", "0.5", "--log_every", "1",
+    )  # fmt: skip
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["two"]
+    run_dir = tmp_path / "runs" / "two"
+    assert {path.name for path in run_dir.iterdir()} == {
+        "config.yaml", "metrics.jsonl", "train.log", "summary.json", "tensorboard", "checkpoints",
+        "learning_curves.png", "confusion_matrix.png", "worst_mistakes.png",
+    }  # fmt: skip
+    assert len(list((run_dir / "tensorboard").iterdir())) == 1
+    records = read_metrics(run_dir / "metrics.jsonl")
+    assert [r["step"] for r in records if "loss" in r] == list(range(1, 11))
+    assert [(r["step"], r["eval_count"]) for r in records if "eval_top1" in r] == [(5, 70), (10, 70)]
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["device"] == {"target": "CPU", "cards": 2}
+    assert summary["final"]["count"] == 70
+    assert sum(value is not None for value in summary["recall_by_class"].values()) == 4
+    last = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+    assert last.meta["step"] == 10
+    assert last.arrays["train.applied"] == 10
+    assert not [name for name in (tmp_path / "log").iterdir() if "Traceback" in name.read_text()]

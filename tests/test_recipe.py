@@ -1,0 +1,261 @@
+"""A config's keys become data, schedule and parameter groups as their meanings say."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from src import recipe as module
+from src.losses import CrossEntropy
+from src.model_utils.config import check
+from src.model_utils.errors import UserError
+from src.model_utils.shared_config import SharedConfig
+from src.optim import schedules
+from src.optim.optimizers import SGD
+from src.recipe import Recipe
+from src.resnet9.config import ResNet9Config
+from src.resnet9.recipe import ResNet9Recipe
+
+UPDATES = 45
+PER_EPOCH = 2.5
+BASE = {"lr": 0.3, "lr_start": 0.02, "lr_end": 0.01, "epochs": 18, "warmup_epochs": 4, "lr_every": 6}
+RISE = {"lr": 0.3, "warmup_steps": 10, "lr_start": 0.02}
+
+# schedule -> (further keys, the array of src/optim/schedules.py)
+EXPECTED = {
+    "constant": ({}, schedules.constant(UPDATES, lr=0.3)),
+    "one_cycle": ({}, schedules.one_cycle(UPDATES, lr_end=0.01, **RISE)),
+    "piecewise": (
+        {"lr_epochs": [0, 4.2, 18], "lr_values": [0.1, 0.6, 0]},
+        schedules.piecewise_linear(UPDATES, knots=[0, 10.5, 45], values=[0.1, 0.6, 0]),
+    ),
+    "triangular": ({}, schedules.cyclic(UPDATES, lr_min=0.02, lr_max=0.3, half_cycle=15)),
+    "triangular2": (
+        {},
+        schedules.cyclic(UPDATES, lr_min=0.02, lr_max=0.3, half_cycle=15, mode="triangular2"),
+    ),
+    "exp_range": (
+        {"lr_gamma": 0.99},
+        schedules.cyclic(UPDATES, lr_min=0.02, lr_max=0.3, half_cycle=15, mode="exp_range", gamma=0.99),
+    ),
+    "step": ({"lr_gamma": 0.2}, schedules.step(UPDATES, lr=0.3, every=15, gamma=0.2)),
+    "multi_step": (
+        {"lr_milestones": [4, 9.1], "lr_gamma": 0.2},
+        schedules.multi_step(UPDATES, lr=0.3, milestones=[10, 23], gamma=0.2),
+    ),
+    "halving": ({}, schedules.halving(UPDATES, lr=0.3, every=15)),
+    "exponential": ({"lr_gamma": 0.7}, schedules.exponential(UPDATES, every=15, gamma=0.7, **RISE)),
+    "polynomial": ({"lr_power": 2}, schedules.polynomial(UPDATES, lr_end=0.01, power=2, **RISE)),
+    "linear": ({}, schedules.linear(UPDATES, lr_end=0.01, **RISE)),
+    "cosine": ({}, schedules.cosine(UPDATES, lr_end=0.01, **RISE)),
+}
+
+
+def _recipe(**keys) -> ResNet9Recipe:
+    return ResNet9Recipe(check(keys, ResNet9Config))
+
+
+def _rates(*, updates=UPDATES, images=512, **keys) -> np.ndarray:
+    return _recipe(**{**BASE, **keys}).rates(
+        updates=updates, updates_per_epoch=PER_EPOCH, images_per_update=images
+    )
+
+
+def test_every_schedule_of_the_config_is_tried():
+    choices = SharedConfig.model_fields["lr_schedule"].annotation.__args__
+    assert sorted(EXPECTED) == sorted(choices)
+    arrays = [array.tobytes() for _, array in EXPECTED.values()]
+    assert len(set(arrays)) == len(arrays)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_rates_are_those_of_the_schedule(name):
+    keys, expected = EXPECTED[name]
+    rates = _rates(lr_schedule=name, **keys)
+    assert rates.shape == (UPDATES,)
+    np.testing.assert_array_equal(rates, expected)
+
+
+def test_a_run_in_batches_has_the_rates_of_its_epochs():
+    keys = {"lr_schedule": "cosine", "epochs": 1, "warmup_epochs": 2, "train_steps": 20}
+    np.testing.assert_array_equal(
+        _rates(updates=20, **keys),
+        schedules.cosine(20, lr=0.3, lr_end=0.01, lr_start=0.02, warmup_steps=5),
+    )
+
+
+def test_an_interval_is_at_least_one_update():
+    np.testing.assert_array_equal(
+        _rates(lr_schedule="halving", lr_every=0.01), schedules.halving(UPDATES, lr=0.3, every=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "images", "factor"),
+    [("none", 2048, 1), ("linear", 2048, 4), ("sqrt", 2048, 2), ("linear", 128, 0.25), ("sqrt", 128, 0.5)],
+)
+def test_the_rates_follow_the_images_of_an_update(rule, images, factor):
+    rates = _rates(lr_schedule="cosine", lr_scale_rule=rule, images=images)
+    np.testing.assert_allclose(rates, factor * EXPECTED["cosine"][1], rtol=1e-15)
+
+
+def test_rates_that_do_not_follow_are_warned_of(caplog):
+    with caplog.at_level(logging.WARNING, "quartet"):
+        _rates(images=2048)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "2048 images, not lr_base_batch 512" in message and "by 4 or 2" in message
+
+
+@pytest.mark.parametrize(("rule", "images"), [("none", 512), ("linear", 2048), ("sqrt", 128)])
+def test_nothing_is_warned_of_where_they_follow_or_need_not(caplog, rule, images):
+    with caplog.at_level(logging.WARNING, "quartet"):
+        _rates(images=images, lr_scale_rule=rule)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"lr_schedule": "cosine", "train_steps": 5, "updates": 5},
+        {"lr_schedule": "one_cycle", "train_steps": 9, "updates": 9},
+        {"lr_schedule": "piecewise", "lr_epochs": [0, 5, 5], "lr_values": [0, 1, 0]},
+        {"lr_schedule": "piecewise", "lr_epochs": [0, 5], "lr_values": [0, -1]},
+        {"lr_schedule": "multi_step", "lr_milestones": [9, 4]},
+        {"lr_schedule": "multi_step", "lr_milestones": [-1, 4]},
+        {"lr_schedule": "multi_step", "lr_milestones": [4, 4.1]},
+        {"lr_schedule": "triangular", "lr_start": 0.5},
+    ],
+)
+def test_a_schedule_that_does_not_work_is_a_user_error(keys):
+    with pytest.raises(UserError) as caught:
+        _rates(**keys)
+    message = str(caught.value)
+    assert message.startswith(
+        f"lr_schedule {keys['lr_schedule']} over {keys.get('updates', UPDATES)} updates: "
+    )
+    assert len(message.splitlines()) == 1
+
+
+# --- parameter groups
+
+
+@pytest.fixture(scope="module")
+def network():
+    return _recipe(widths=[2, 2, 2, 2]).network(num_classes=3)
+
+
+def _groups(network, **keys) -> dict:
+    recipe = _recipe(**keys)
+    groups = module.group_parameters(network.trainable_params(), recipe.param_rules())
+    return {group.name: group for group in groups}
+
+
+def test_the_groups_of_resnet9(network):
+    groups = _groups(network)
+    assert list(groups) == ["biases", "scales", "weights"]
+    names = {name: [parameter.name for parameter in group.parameters] for name, group in groups.items()}
+    assert [len(names[name]) for name in names] == [8, 8, 9]
+    assert all(name.endswith(".bn.beta") for name in names["biases"])
+    assert all(name.endswith(".bn.gamma") for name in names["scales"])
+    assert names["weights"][-1] == "linear.weight"
+    assert all(name.endswith(".conv.weight") for name in names["weights"][:-1])
+
+
+@pytest.mark.parametrize(
+    ("keys", "decays", "multipliers"),
+    [
+        ({}, (5e-4, 5e-4, 5e-4), (1, 1, 1)),
+        ({"decay_norm_and_bias": False}, (0, 0, 5e-4), (1, 1, 1)),
+        ({"bias_lr_multiplier": 64}, (5e-4 / 64, 5e-4, 5e-4), (64, 1, 1)),
+        ({"bias_lr_multiplier": 64, "decay_norm_and_bias": False}, (0, 0, 5e-4), (64, 1, 1)),
+        ({"weight_decay": 0}, (0, 0, 0), (1, 1, 1)),
+    ],
+)
+def test_decay_and_rate_of_the_groups(network, keys, decays, multipliers):
+    groups = _groups(network, **keys).values()
+    assert tuple(group.weight_decay for group in groups) == decays
+    assert tuple(group.lr_multiplier for group in groups) == multipliers
+
+
+def test_the_optimizer_updates_all_trainable_parameters(network):
+    optimizer = _recipe(momentum=0.8, nesterov=False).optimizer(network)
+    assert isinstance(optimizer, SGD)
+    assert abs(optimizer.momentum - 0.8) < 1e-7 and optimizer.nesterov is False
+    assert {p.name for p in optimizer.parameters} == {p.name for p in network.trainable_params()}
+
+
+def test_every_setting_reaches_the_optimizer(network, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        module, "create_optimizer", lambda *where, **settings: seen.update(settings, at=where)
+    )
+    keys = {"momentum": 0.1, "nesterov": False, "beta1": 0.2, "beta2": 0.3, "rmsprop_decay": 0.4}
+    _recipe(optimizer="adamw", optimizer_eps=0.5, **keys).optimizer(network)
+    name, groups = seen.pop("at")
+    assert name == "adamw" and len(groups) == 3
+    assert seen == {**keys, "eps": 0.5}
+
+
+# --- data, loss and network
+
+
+DATA_KEYS = {
+    "batch_size": 7,
+    "seed": 3,
+    "crop_pad": 2,
+    "flip": "alternating",
+    "cutout": 6,
+    "translate": 1,
+    "mixup_alpha": 0.2,
+    "label_smoothing": 0.1,
+    "soft_labels": True,
+}
+
+
+def test_every_data_key_reaches_the_training_data(data_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(module, "TrainBatches", lambda data, **settings: seen.update(settings, data=data))
+    recipe = _recipe(data_path=str(data_path), image_mean=[1, 2, 3], image_std=[4, 5, 6], **DATA_KEYS)
+    recipe.train_batches(rank=1, size=4)
+    assert len(seen.pop("data")) == 200
+    assert seen == {**DATA_KEYS, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
+
+
+def test_every_data_key_reaches_the_test_data(data_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(module, "EvalBatches", lambda data, **settings: seen.update(settings, data=data))
+    recipe = _recipe(data_path=str(data_path), image_mean=[1, 2, 3], image_std=[4, 5, 6], eval_batch_size=9)
+    recipe.eval_batches(rank=1, size=4)
+    assert len(seen.pop("data")) == 70
+    assert seen == {"batch_size": 9, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
+
+
+def test_real_batches_have_the_shapes_that_the_network_takes(data_path):
+    recipe = _recipe(data_path=str(data_path), batch_size=16, eval_batch_size=50)
+    images, *_ = next(iter(recipe.eval_batches()))
+    assert images.shape == (50, 3, recipe.image_size, recipe.image_size) and images.dtype == np.float32
+
+
+def test_a_data_set_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path / "none")):
+        _recipe(data_path=str(tmp_path / "none")).train_batches()
+
+
+def test_the_defaults_of_a_plain_classifier():
+    recipe = Recipe(SharedConfig())
+    assert isinstance(recipe.loss(), CrossEntropy)
+    with pytest.raises(NotImplementedError):
+        recipe.network(num_classes=10)
+
+
+def test_every_key_of_resnet9_reaches_its_network(monkeypatch):
+    from src.resnet9 import recipe as resnet9_recipe
+
+    seen = {}
+    monkeypatch.setattr(resnet9_recipe, "ResNet9", lambda **arguments: seen.update(arguments))
+    keys = {"activation": "celu", "celu_alpha": 0.3, "pool_before_norm": True, "head_scale": 0.5, "seed": 4}
+    _recipe(widths=[1, 2, 3, 4], **keys).network(num_classes=6)
+    assert seen == {**keys, "widths": (1, 2, 3, 4), "num_classes": 6}
+    own = set(ResNet9Config.model_fields) - set(SharedConfig.model_fields)
+    assert own <= set(seen)

@@ -1,0 +1,157 @@
+"""A checkpoint opens as the network that was trained, by the config it carries."""
+
+import logging
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from src import trained
+from src.checkpoint_file import write_checkpoint
+from src.deploy.predict import Predictor
+from src.model_utils.config import check
+from src.model_utils.errors import UserError
+from src.resnet9.config import ResNet9Config
+from src.weights import WeightsError, load_weights
+from src.zoo import create_network
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
+CLASSES = ["red", "green", "blue", "grey"]
+KEYS = {"widths": [2, 3, 4, 5], "device_target": "CPU", "activation": "celu", "celu_alpha": 0.3}
+
+
+@pytest.fixture(autouse=True)
+def plain_logger():
+    """Opening a checkpoint sets up the project's logger; the tests that follow find it as it was."""
+    logger = logging.getLogger("quartet")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def _weights(seed) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    network = create_network("resnet9", num_classes=4, widths=(2, 3, 4, 5))
+    return {p.name: rng.uniform(0.2, 1, p.shape).astype(np.float32) for p in network.get_parameters()}
+
+
+RAW, AVERAGED = _weights(1), _weights(2)
+
+
+def _write(path, arrays, **keys):
+    config = check({**KEYS, **keys}, ResNet9Config).model_dump()
+    meta = {"config": config, "class_names": CLASSES, "step": 7}
+    parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in arrays.items()]
+    write_checkpoint(path, parameters, meta)
+    return path
+
+
+@pytest.fixture(scope="module")
+def raw_checkpoint(tmp_path_factory):
+    return _write(
+        tmp_path_factory.mktemp("raw") / "last.ckpt", {**RAW, "train.updates": np.array(7, np.int32)}
+    )
+
+
+@pytest.fixture(scope="module")
+def averaged_checkpoint(tmp_path_factory):
+    arrays = {**RAW, **{f"ema.{name}": value for name, value in AVERAGED.items()}}
+    return _write(tmp_path_factory.mktemp("averaged") / "last.ckpt", arrays)
+
+
+def _holds(network, weights) -> bool:
+    arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
+    return arrays.keys() == weights.keys() and all((arrays[name] == weights[name]).all() for name in arrays)
+
+
+def test_what_a_checkpoint_says(raw_checkpoint):
+    opened = trained.open_trained(raw_checkpoint, {})
+    assert _holds(opened.network, RAW)
+    assert opened.network.training is False
+    assert not opened.averaged
+    assert opened.checkpoint.meta["step"] == 7
+    assert opened.recipe.config == check(KEYS, ResNet9Config)
+    assert (opened.device.target, opened.device.rank, opened.device.size) == ("CPU", 0, 1)
+    card = opened.card
+    assert (card.model, card.class_names, card.image_size) == ("resnet9", tuple(CLASSES), 32)
+    assert (card.mean, card.std) == ((125.31, 122.95, 113.87), (62.99, 62.09, 66.70))
+
+
+@pytest.mark.parametrize(("raw_weights", "weights"), [(False, AVERAGED), (True, RAW)])
+def test_the_average_is_taken_unless_the_weights_are_asked_for(averaged_checkpoint, raw_weights, weights):
+    opened = trained.open_trained(str(averaged_checkpoint), {}, raw_weights=raw_weights)
+    assert _holds(opened.network, weights)
+    assert opened.averaged is not raw_weights
+
+
+def test_a_file_comes_before_the_checkpoint_and_overrides_before_both(raw_checkpoint, tmp_path):
+    path = tmp_path / "more.yaml"
+    path.write_text("eval_batch_size: 20\nflip_tta: true\n")
+    config = trained.open_trained(raw_checkpoint, {"eval_batch_size": 30}, config_path=path).recipe.config
+    assert (config.eval_batch_size, config.flip_tta, config.celu_alpha) == (30, True, 0.3)
+
+
+def test_weights_that_do_not_fit_the_changed_config(raw_checkpoint):
+    with pytest.raises(WeightsError, match=r"linear.weight has shape \(4, 5\), not \(4, 6\)"):
+        trained.open_trained(raw_checkpoint, {"widths": [2, 3, 4, 6]})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [({"flip_ttta": True}, "the nearest known key is flip_tta"), ({"device_target": "TPU"}, "device_target")],
+)
+def test_overrides_are_checked(raw_checkpoint, overrides, part):
+    with pytest.raises(UserError, match=part):
+        trained.open_trained(raw_checkpoint, overrides)
+
+
+def test_a_damaged_checkpoint(raw_checkpoint, tmp_path):
+    path = tmp_path / "half.ckpt"
+    path.write_bytes(raw_checkpoint.read_bytes()[:300])
+    with pytest.raises(UserError, match=str(path)):
+        trained.open_trained(path, {})
+
+
+def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoint):
+    predictor = trained.open_predictor(averaged_checkpoint, device_target="CPU")
+    network = create_network("resnet9", num_classes=4, widths=(2, 3, 4, 5), activation="celu", celu_alpha=0.3)
+    load_weights(network, AVERAGED)
+    network.set_train(False)
+    images = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    expected = network(ms.Tensor(images)).asnumpy()
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(predictor.logits(images), expected, rtol=1e-5)
+
+
+def test_a_mindir_is_opened_with_its_card(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(Predictor, "from_mindir", seen.append)
+    trained.open_predictor(tmp_path / "a.mindir", device_target="CPU")
+    assert seen == [tmp_path / "a.mindir"]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model", "model.ckpt.bak"])
+def test_a_predictor_of_another_kind(name):
+    with pytest.raises(UserError, match=f"model_path: {name} given, allowed: a .mindir or .ckpt file"):
+        trained.open_predictor(name, device_target="CPU")
+
+
+@pytest.mark.parametrize(("count", "given"), [(5, 5), (100, 70)])
+def test_some_images_are_the_first_of_the_test_data(raw_checkpoint, data_path, count, given):
+    recipe = trained.open_trained(raw_checkpoint, {"data_path": str(data_path)}).recipe
+    images = trained.some_images(recipe, count=count)
+    assert images.shape == (given, 3, 32, 32) and images.dtype == np.float32
+    stored = np.fromfile(data_path / "test_batch.bin", np.uint8)[1:3073].reshape(3, 32, 32)
+    mean, std = (
+        np.array(values)[:, None, None] for values in (recipe.config.image_mean, recipe.config.image_std)
+    )
+    np.testing.assert_allclose(images[0], (stored - mean) / std, rtol=0, atol=1e-5)
+
+
+def test_no_images_without_the_data_set(raw_checkpoint, tmp_path, caplog):
+    recipe = trained.open_trained(raw_checkpoint, {"data_path": str(tmp_path / "none")}).recipe
+    logging.getLogger("quartet").propagate = True
+    assert trained.some_images(recipe) is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and str(tmp_path / "none") in record.getMessage()

@@ -1,0 +1,255 @@
+"""A run that was cut goes on as if nothing had been: to the bit, in its records, and from damaged files."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from src.checkpoint_file import read_checkpoint
+from src.model_utils.errors import UserError
+from src.training.records import read_metrics
+from src.training.signals import Interrupted
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
+CASES = {
+    "plain": {"log_every": 1},
+    "all": {
+        "ema_decay": 0.9, "accumulate_steps": 3, "loss_scale": "dynamic", "loss_scale_window": 2,
+        "optimizer": "adamw", "lr": 0.01, "clip_norm": 1.0, "mixup_alpha": 0.2, "cutout": 8,
+        "epochs": 3.0, "log_every": 1,
+    },
+}  # fmt: skip
+
+
+def stop_at(step, number=signal.SIGTERM):
+    """Sends this process a signal while the step is in hand."""
+
+    def watch(current, *_):
+        if current == step:
+            os.kill(os.getpid(), number)
+
+    return watch
+
+
+def last_of(run_dir):
+    return read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+
+
+def records_of(run_dir):
+    """The records without what depends on time."""
+    return [
+        {key: value for key, value in record.items() if key != "images_per_second"}
+        for record in read_metrics(run_dir / "metrics.jsonl")
+    ]
+
+
+def assert_same(run_dir, straight):
+    """Same weights, state, best figure and records."""
+    found, expected = last_of(run_dir), last_of(straight)
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, value in expected.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], value, err_msg=name)
+    for key in ("step", "best", "evaluated_step", "random_state"):
+        assert found.meta[key] == expected.meta[key], key
+    best, expected_best = (read_checkpoint(run / "checkpoints" / "best.ckpt") for run in (run_dir, straight))
+    assert best.meta["step"] == expected_best.meta["step"]
+    for name, value in expected_best.arrays.items():
+        np.testing.assert_array_equal(best.arrays[name], value, err_msg=name)
+    assert records_of(run_dir) == records_of(straight)
+
+
+@pytest.fixture(scope="module")
+def straight_runs(tmp_path_factory):
+    """The folders of uncut runs by case, made when first asked for."""
+    return tmp_path_factory.mktemp("straight"), {}
+
+
+@pytest.fixture
+def straight(straight_runs, start):
+    folder, made = straight_runs
+
+    def run(case):
+        if case not in made:
+            start(folder / case, **CASES[case])
+            made[case] = folder / case
+        return made[case]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("case", "step"),
+    [("plain", 3), ("plain", 5), ("all", 8)],
+    ids=["within an epoch", "where an evaluation is due", "within an accumulation"],
+)
+def test_stop_and_resume_change_no_bit(start, resume, straight, tmp_path, case, step):
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted, match=f"after step {step} of .*--resume {run_dir}"):
+        start(run_dir, watch=stop_at(step), **CASES[case])
+    stopped = last_of(run_dir)
+    assert stopped.meta["step"] == step
+    assert stopped.meta["random_state"] == {"seed": 0, "epoch": step // 5, "batch": step % 5}
+    assert not (run_dir / "summary.json").exists()
+    if case == "all":
+        assert np.any(stopped.arrays["accumulated.conv.weight"])
+    resume(run_dir)
+    assert_same(run_dir, straight(case))
+    assert (run_dir / "summary.json").exists()
+
+
+def test_a_run_can_be_stopped_again_and_again(start, resume, straight, tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start(run_dir, watch=stop_at(1, signal.SIGINT), **CASES["plain"])
+    with pytest.raises(Interrupted):
+        resume(run_dir, watch=stop_at(7))
+    resume(run_dir)
+    assert_same(run_dir, straight("plain"))
+
+
+def test_a_signal_at_the_last_step_lets_the_run_end(start, straight, tmp_path):
+    run_dir = tmp_path / "run"
+    summary = start(run_dir, watch=stop_at(10), **CASES["plain"])
+    assert summary["steps"] == 10
+    assert_same(run_dir, straight("plain"))
+
+
+def test_resuming_a_finished_run_changes_nothing_but_the_report(start, resume, straight, tmp_path):
+    run_dir = tmp_path / "run"
+    first = start(run_dir, **CASES["plain"])
+    files = [path for path in run_dir.rglob("*") if path.suffix in (".ckpt", ".jsonl", ".yaml")]
+    before = {path: path.read_bytes() for path in files}
+    (run_dir / "summary.json").unlink()
+    again = resume(run_dir)
+    assert {path: path.read_bytes() for path in files} == before
+    for key in ("final", "best", "recall_by_class", "steps"):
+        assert again[key] == first[key]
+    assert (run_dir / "summary.json").exists()
+
+
+def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
+    start, resume, straight, tmp_path, quartet_log
+):
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start(run_dir, watch=stop_at(8), **CASES["plain"])
+    last = run_dir / "checkpoints" / "last.ckpt"
+    with last.open("r+b") as file:  # in place: step_00000008.ckpt is the same file
+        file.seek(200)
+        byte = file.read(1)
+        file.seek(200)
+        file.write(bytes([byte[0] ^ 16]))
+    (run_dir / "checkpoints" / ".step_00000009.x.ckpt").write_bytes(b"half")
+    steps = []
+    resume(run_dir, watch=lambda step, *_: steps.append(step))
+    assert steps == list(range(6, 11))
+    warnings = [record.getMessage() for record in quartet_log if record.levelname == "WARNING"]
+    assert any(f"{last} is damaged" in warning for warning in warnings)
+    assert_same(run_dir, straight("plain"))
+    assert not list((run_dir / "checkpoints").glob(".*"))
+
+
+def test_a_run_without_a_checkpoint_yet_starts_anew(start, resume, straight, tmp_path):
+    run_dir = tmp_path / "run"
+
+    def crash(step, *_):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(run_dir, watch=crash, **CASES["plain"])
+    assert len(records_of(run_dir)) == 3
+    resume(run_dir)
+    assert_same(run_dir, straight("plain"))
+
+
+def test_a_config_that_does_not_fit_the_checkpoint_is_refused(start, resume, tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start(run_dir, watch=stop_at(2), **CASES["plain"])
+    text = (run_dir / "config.yaml").read_text()
+    (run_dir / "config.yaml").write_text(text.replace("ema_decay: 0.0", "ema_decay: 0.5"))
+    with pytest.raises(UserError, match=r"last\.ckpt does not fit the run's config"):
+        resume(run_dir)
+
+
+def put_nan(*steps):
+    """Spoils a pixel and a target of the batches of these steps; of a pixel alone ReLU would make a 0."""
+
+    def watch(step, images, targets):
+        if step in steps:
+            images[0, 0, 0, 0] = targets[0, 0] = math.nan
+
+    return watch
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_the_good_checkpoint_stays(start, tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(UserError, match=r"loss is nan at step 9, 3 batches in a row") as error:
+        start(run_dir, watch=put_nan(7, 8, 9, 10), log_every=1, max_nonfinite_steps=3, save_every=0.4)
+    kept = run_dir / "checkpoints" / "last.ckpt"
+    assert str(kept) in str(error.value)
+    checkpoint = read_checkpoint(kept)
+    assert checkpoint.meta["step"] == 6
+    assert all(np.isfinite(value).all() for value in checkpoint.arrays.values())
+
+
+def test_before_the_first_checkpoint_the_message_says_so(start, tmp_path):
+    with pytest.raises(UserError, match=r"is nan at step 2, 1 batches.*there is no checkpoint yet"):
+        start(tmp_path / "run", watch=put_nan(2), log_every=4)
+
+
+def test_a_rate_that_is_far_too_high_stops_the_run(start, tmp_path):
+    with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+.*lower lr"):
+        start(tmp_path / "run", lr=1e30, lr_schedule="constant", log_every=1)
+
+
+def test_fewer_bad_batches_in_a_row_are_passed_over(start, tmp_path):
+    run_dir = tmp_path / "run"
+    summary = start(
+        run_dir, watch=put_nan(2, 3, 5, 6), log_every=1, max_nonfinite_steps=3, epochs=3.0, ema_decay=0.5
+    )
+    records = [r for r in records_of(run_dir) if "loss" in r]
+    assert [r["step"] for r in records if r["overflow"]] == [2, 3, 5, 6]
+    assert all(math.isnan(r["loss"]) == (r["step"] in (2, 3, 5, 6)) for r in records)
+    checkpoint = last_of(run_dir)
+    assert checkpoint.arrays["train.applied"] == 11
+    for name, value in checkpoint.arrays.items():
+        assert np.isfinite(value).all(), name
+    assert math.isfinite(summary["final"]["loss"])
+
+
+def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay_whole(start, resume, straight, tmp_path):
+    run_dir = tmp_path / "run"
+    sync, full = os.fsync, []
+
+    def fill(step, *_):
+        if step == 7:
+            full.append(step)
+
+    def fsync(handle):
+        if full:
+            raise OSError(28, "No space left on device")
+        sync(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(UserError, match=r"step_00000010\.ckpt: No space left on device; free space"):
+            start(run_dir, watch=fill, **CASES["plain"])
+    assert last_of(run_dir).meta["step"] == 5
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {
+        "last.ckpt", "best.ckpt", "step_00000005.ckpt",
+    }  # fmt: skip
+    resume(run_dir)
+    assert_same(run_dir, straight("plain"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(start, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write") as error:
+        start(tmp_path / "file" / "run")
+    assert str(tmp_path / "file" / "run") in str(error.value)
+    assert "\n" not in str(error.value)
