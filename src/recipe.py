@@ -92,6 +92,7 @@ class Recipe:
             group_parameters(network.trainable_params(), self.param_rules()),
             momentum=c.momentum,
             nesterov=c.nesterov,
+            lr_in_velocity=c.lr_in_velocity,
             beta1=c.beta1,
             beta2=c.beta2,
             eps=c.optimizer_eps,

@@ -6,7 +6,7 @@
 
     python -m src.data.prepare samples --data_path DIR --output_path FOLDER [--count 8]
 
-The data set is then DIR/cifar-10-batches-bin; give DIR as data_path. `samples` writes test images as PNG files.
+The data set is then DIR/cifar-10-batches-bin; give DIR as data_path. `samples` writes test images as PNG.
 """
 
 import argparse

@@ -97,6 +97,9 @@ class OptimizerKeys(Keys):
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = key("sgd", "update rule")
     momentum: float = key(0.9, "momentum of sgd and rmsprop", ge=0, lt=1)
     nesterov: bool = key(True, "Nesterov's form of momentum (sgd)")
+    lr_in_velocity: bool = key(
+        False, "sgd's velocity sums rate x gradient, as in cifar10-fast, not the gradient, as in PyTorch"
+    )
     beta1: float = key(0.9, "decay of the gradient's mean (adam, adamw)", ge=0, lt=1)
     beta2: float = key(0.999, "decay of its square's mean (adam, adamw)", ge=0, lt=1)
     optimizer_eps: float = key(1e-8, "added to (rmsprop: under) the root of adam, adamw, rmsprop", gt=0)

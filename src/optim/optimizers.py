@@ -88,27 +88,44 @@ class Optimizer(nn.Cell):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum, as `torch.optim.SGD` defines it (dampening 0).
+    """Stochastic gradient descent with momentum.
 
+    As `torch.optim.SGD` defines it (dampening 0):
     g += wd * w;  v = momentum * v + g;  w -= lr * (g + momentum * v) with Nesterov, else lr * v.
 
-    The velocity v ("optim.velocity.*") starts at 0 and does not contain the learning rate.
+    With `lr_in_velocity`, as Sutskever et al. (ICML 2013) and cifar10-fast have it:
+    g += wd * w;  v = momentum * v + lr * g;  w -= lr * g + momentum * v with Nesterov, else v.
+    The two are the same while the rate is constant; when it moves, the second one's past gradients keep the
+    rate that they came with.
+
+    The velocity v ("optim.velocity.*") starts at 0.
 
     Args:
         groups: see `Optimizer`.
         momentum: in [0, 1); 0 is plain gradient descent.
-        nesterov: use Nesterov's form (Sutskever et al., ICML 2013).
+        nesterov: use Nesterov's form.
+        lr_in_velocity: which of the two definitions.
     """
 
-    def __init__(self, groups: Sequence[ParamGroup], *, momentum: float, nesterov: bool) -> None:
+    def __init__(
+        self,
+        groups: Sequence[ParamGroup],
+        *,
+        momentum: float,
+        nesterov: bool,
+        lr_in_velocity: bool = False,
+    ) -> None:
         super().__init__(groups)
         self.momentum = _fraction("momentum", momentum)
         self.nesterov = nesterov
+        self.lr_in_velocity = lr_in_velocity
         self.velocity = self._new_state("velocity")
         self.apply_momentum = ops.ApplyMomentum()
 
     def _update(self, i, gradient, rate, shared):
         gradient = self._with_l2(i, gradient)
+        if self.lr_in_velocity:
+            gradient, rate = rate * gradient, 1.0
         if self.nesterov:
             # In two moves, as the operator's own use_nesterov has no effect on a CPU.
             self.apply_momentum(
@@ -235,6 +252,7 @@ def create_optimizer(
     *,
     momentum: float,
     nesterov: bool,
+    lr_in_velocity: bool,
     beta1: float,
     beta2: float,
     eps: float,
@@ -247,7 +265,7 @@ def create_optimizer(
         ValueError: a setting is out of range, see the classes.
     """
     if name == "sgd":
-        return SGD(groups, momentum=momentum, nesterov=nesterov)
+        return SGD(groups, momentum=momentum, nesterov=nesterov, lr_in_velocity=lr_in_velocity)
     if name == "adam":
         return Adam(groups, beta1=beta1, beta2=beta2, eps=eps)
     if name == "adamw":

@@ -38,7 +38,7 @@ class TrainStep(nn.Cell):
     rate stays tied to the data seen, and not for EMA or for the optimizer's own bias correction.
 
     Running statistics are averaged over the cards after every batch, so that all cards evaluate the network
-    that one of them saves. A card's batch with an overflow leaves them as they were: its forward pass may have
+    that one of them saves. A batch with an overflow leaves its card's as they were: the forward pass may have
     made them NaN, and all later evaluations with them, while the loss is finite, as ReLU turns a NaN into 0.
 
     State besides the optimizer's, the loss scale's and EMA's: "train.updates" (int32, update attempts),

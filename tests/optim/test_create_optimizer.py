@@ -31,6 +31,7 @@ SLOTS = {
 SETTINGS = {
     "momentum": 0.9,
     "nesterov": True,
+    "lr_in_velocity": False,
     "beta1": 0.9,
     "beta2": 0.999,
     "eps": 1e-8,
@@ -64,7 +65,7 @@ def test_a_cell_that_holds_an_optimizer_does_not_rename_anything():
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
-        ("sgd", SGD, {"momentum": 0.75, "nesterov": True}),
+        ("sgd", SGD, {"momentum": 0.75, "nesterov": True, "lr_in_velocity": True}),
         ("adam", Adam, {"beta1": 0.5, "beta2": 0.875, "eps": 0.125}),
         ("adamw", AdamW, {"beta1": 0.5, "beta2": 0.875, "eps": 0.125}),
         ("rmsprop", RMSProp, {"decay": 0.25, "momentum": 0.75, "eps": 0.125}),
@@ -76,6 +77,7 @@ def test_create_optimizer_passes_the_settings_on(name, kind, expected):
         groups(),
         momentum=0.75,
         nesterov=True,
+        lr_in_velocity=True,
         beta1=0.5,
         beta2=0.875,
         eps=0.125,

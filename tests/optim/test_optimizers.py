@@ -23,14 +23,16 @@ def graph_mode():
 
 
 class Sgd64:
-    def __init__(self, momentum, nesterov):
-        self.momentum, self.nesterov = momentum, nesterov
+    def __init__(self, momentum, nesterov, lr_in_velocity=False):
+        self.momentum, self.nesterov, self.lr_in_velocity = momentum, nesterov, lr_in_velocity
 
     def start(self, w):
         return {"velocity": np.zeros_like(w)}
 
     def update(self, w, state, g, lr, wd):
         g = g + wd * w
+        if self.lr_in_velocity:
+            g, lr = lr * g, 1
         state["velocity"] = v = self.momentum * state["velocity"] + g
         return w - lr * (g + self.momentum * v if self.nesterov else v)
 
@@ -73,6 +75,14 @@ CASES = {
     "sgd": (lambda g: SGD(g, momentum=0.9, nesterov=False), Sgd64(0.9, False)),
     "nesterov": (lambda g: SGD(g, momentum=0.9, nesterov=True), Sgd64(0.9, True)),
     "plain sgd": (lambda g: SGD(g, momentum=0.0, nesterov=False), Sgd64(0.0, False)),
+    "sgd, rate in velocity": (
+        lambda g: SGD(g, momentum=0.9, nesterov=False, lr_in_velocity=True),
+        Sgd64(0.9, False, True),
+    ),
+    "nesterov, rate in velocity": (
+        lambda g: SGD(g, momentum=0.9, nesterov=True, lr_in_velocity=True),
+        Sgd64(0.9, True, True),
+    ),
     "adam": (lambda g: Adam(g, beta1=0.9, beta2=0.999, eps=1e-8), Adam64(0.9, 0.999, 1e-8, False)),
     "adam, large eps": (lambda g: Adam(g, beta1=0.8, beta2=0.99, eps=0.5), Adam64(0.8, 0.99, 0.5, False)),
     "adam, no memory": (lambda g: Adam(g, beta1=0.0, beta2=0.0, eps=0.1), Adam64(0.0, 0.0, 0.1, False)),
@@ -285,6 +295,13 @@ def test_by_hand():
     assert parameter.asnumpy() == 0.5
     sgd((scalar(0.75),), scalar(0.5))  # g = 0.75 + 0.25 = 1, v = 1 + 1 = 2, w = 0.5 - 1 * (1 + 1)
     assert parameter.asnumpy() == -1.5
+
+    parameter, groups = single(2.0)
+    sgd = SGD(groups, momentum=0.5, nesterov=True, lr_in_velocity=True)
+    sgd((scalar(1.0),), scalar(0.5))  # v = 0.5 * 1, w = 2 - (0.5 + 0.5 * 0.5)
+    assert parameter.asnumpy() == 1.25
+    sgd((scalar(1.0),), scalar(0.25))  # v = 0.5 * 0.5 + 0.25 * 1 = 0.5, w = 1.25 - (0.25 + 0.5 * 0.5)
+    assert parameter.asnumpy() == 0.75
 
     parameter, groups = single(1.0)
     RMSProp(groups, decay=0.5, momentum=0.5, eps=1.5)((scalar(2.0),), scalar(0.25))

@@ -95,7 +95,7 @@ def training(network, official) -> SimpleNamespace:
     groups = group_parameters(
         network.trainable_params(), [ParamRule("all", ".*", float(official.weight_decay))]
     )
-    optimizer = SGD(groups, momentum=float(official.momentum), nesterov=True)
+    optimizer = SGD(groups, momentum=float(official.momentum), nesterov=True, lr_in_velocity=True)
     step = TrainStep(network, CrossEntropy(), optimizer, rates=official.sgd_lrs, loss_scale=LossScale("none"))
     step.set_train(True)
     batch = ms.Tensor(official.images), ms.Tensor(official.labels.astype(np.int32))
@@ -115,16 +115,13 @@ def training(network, official) -> SimpleNamespace:
     states.append(SimpleNamespace(parameters=parameters, velocity=velocity))
 
     def start(k: int) -> None:
-        """Puts the exact state before update k into the network and the optimizer.
-
-        cifar10-fast keeps the rate inside the velocity, and with the other sign: ours is that by -rate.
-        """
+        """Puts the exact state before update k into network and optimizer (velocities: other sign)."""
         load_weights(network, official.state)
         _assign(step.updates, np.array(k, np.int32))
         for parameter, velocity in zip(optimizer.parameters, optimizer.velocity):
             name = _torch_name(parameter.name)
             _assign(parameter, states[k].parameters[name].astype(np.float32))
-            _assign(velocity, (states[k].velocity[name] / -official.sgd_lrs[k]).astype(np.float32))
+            _assign(velocity, -states[k].velocity[name].astype(np.float32))
 
     return SimpleNamespace(
         states=states,
@@ -144,26 +141,22 @@ def test_the_oracle_is_the_official_code(training, official):
 
 
 def test_gradient_norms_of_the_summed_loss(training, official):
-    """After the first update the velocity is the mean loss's gradient and the weight decay."""
+    """After the first update the velocity is the rate times the mean loss's gradient and the weight decay."""
     training.start(0)
     training.loss()
     norms = {}
     for parameter, velocity in zip(training.optimizer.parameters, training.optimizer.velocity):
         name = _torch_name(parameter.name)
         decay = float(official.weight_decay) * official.state[name]
-        norms[name] = official.batch * np.linalg.norm(velocity.asnumpy().astype(np.float64) - decay)
+        gradient = velocity.asnumpy().astype(np.float64) / official.sgd_lrs[0] - decay
+        norms[name] = official.batch * np.linalg.norm(gradient)
     assert set(norms) == set(official.param_names)
     assert _error([norms[name] for name in official.param_names], official.grad_norms_sum_loss) < 1e-4
 
 
 def test_losses_of_three_nesterov_updates(training, official):
     training.start(0)
-    losses = [training.loss()]
-    for before, after in zip(official.sgd_lrs, official.sgd_lrs[1:]):
-        # The official velocity contains the rate that was; see `start`.
-        for velocity in training.optimizer.velocity:
-            _assign(velocity, velocity.asnumpy() * np.float32(before / after))
-        losses.append(training.loss())
+    losses = [training.loss() for _ in official.sgd_lrs]
     assert _error(losses, official.sgd_sum_losses) < 1e-4
 
 

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 
 from src.checkpoint_file import read_checkpoint
+from src.model_utils.config import load_config
+from src.training.loop import evaluate_network
 from src.training.records import read_metrics
+from src.weights import load_weights
+from src.zoo import config_class_of, create_recipe
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -136,7 +140,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_resuming_changes_no
     assert [(r["step"], r["eval_count"]) for r in records if "eval_top1" in r] == [(4, 70), (8, 70), (10, 70)]
 
 
-def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path):
+def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, graph_mode):
     msrun(
         tmp_path / "log", "train.py", "--data_path", data_path, "--output_path", tmp_path / "runs",
         "--run_name", "two", "--device_target", "CPU", "--widths", "[4,4,8,8]", "--batch_size", "20",
@@ -160,4 +164,11 @@ def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path):
     last = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
     assert last.meta["step"] == 10
     assert last.arrays["train.applied"] == 10
-    assert not [name for name in (tmp_path / "log").iterdir() if "Traceback" in name.read_text()]
+    assert not [path for path in (tmp_path / "log").iterdir() if "Traceback" in path.read_text()]
+
+    config = load_config({}, config_class_of=config_class_of, config_path=run_dir / "config.yaml")
+    recipe = create_recipe(config)
+    network = recipe.network(num_classes=4)
+    load_weights(network, last.network_weights())
+    alone = evaluate_network(network, recipe.eval_batches(), num_classes=4).metrics
+    assert alone == pytest.approx(summary["final"], rel=1e-5), "both ranks evaluate the network that is saved"
