@@ -9,7 +9,7 @@ class MaxPool2d(nn.Cell):
 
     MindSpore's gradient of max pooling on CPU searches every window again. Where the windows tile the image,
     adaptive pooling is the same function, its gradient (equal to the bit) follows the stored indices, and
-    forward and backward together are four times faster; so training on a CPU uses it. Evaluation and
+    forward and backward together are three times faster; so training on a CPU uses it. Evaluation and
     exported files always hold the plain operator, which is what other devices have fast kernels for.
     """
 

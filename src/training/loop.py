@@ -85,6 +85,11 @@ class Trainer:
             batches = stack.enter_context(
                 contextlib.closing(self.train_batches.batches(self.step, self.steps))
             )
+            log.info(
+                "training %d parameters on batches of %d images: steps %d to %d, %d an epoch",
+                sum(p.size for p in self.network.trainable_params()), self.config.batch_size,
+                self.step + 1, self.steps, self.steps_per_epoch,
+            )  # fmt: skip
             self.interval_start, self.interval_step = time.monotonic(), self.step
             if self._evaluation_due() and self.step < self.steps:
                 self._evaluate()  # the stop that ended the run's last process put it off

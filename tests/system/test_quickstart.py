@@ -1,0 +1,55 @@
+"""The quickstart as a newcomer calls it, on real images and on the drawn ones."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from src.data.prepare import main as prepare
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments):
+    return subprocess.run(
+        ["bash", "scripts/quickstart.sh", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+
+
+def assert_complete(done, least_accuracy):
+    assert done.returncode == 0, done.stderr
+    accuracy = float(re.search(r"^accuracy +([\d.]+) %", done.stdout, re.MULTILINE)[1])
+    assert accuracy >= least_accuracy
+    lines = re.findall(r"^(?:run|pictures|model) +(.*)", done.stdout, re.MULTILINE)
+    named = [ROOT / path for line in lines for path in line.split()]
+    assert len(named) == 5 and all(path.exists() for path in named)
+    parity = json.loads(named[-1].with_suffix(".parity.json").read_text())
+    assert parity["passed"] and parity["inputs"]["real"] > 0
+    assert done.stdout.count(".png\n") >= 8  # the predictions of the sample images
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_real_images():
+    assert_complete(call("--data_path", os.environ["QUARTET_DATA"]), 75)
+
+
+@pytest.mark.slow
+def test_drawn_shapes(tmp_path):
+    prepare(["shapes", "--output_path", str(tmp_path)])
+    assert_complete(call("--data_path", tmp_path), 95)
+
+
+@pytest.mark.parametrize("arguments", [["--data"], ["--data", "x"], ["--data_path"], ["a", "b", "c"]])
+def test_a_wrong_call_is_one_line_before_anything_is_installed(arguments):
+    done = call(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "--data_path DIR" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
