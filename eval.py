@@ -11,17 +11,11 @@ def main(arguments):
     flags = checkpoint_parser(__doc__)
     own, rest = flags.parse_known_args(arguments)
 
-    from src.model_utils.config import parse_overrides
     from src.model_utils.files import to_json
-    from src.trained import open_trained
+    from src.trained import open_from_flags
     from src.training.loop import evaluate_network
 
-    trained = open_trained(
-        own.checkpoint_path,
-        parse_overrides(rest),
-        config_path=own.config_path,
-        raw_weights=own.raw_weights,
-    )
+    trained = open_from_flags(own, rest)
     config, device = trained.recipe.config, trained.device
     evaluation = evaluate_network(
         trained.network,

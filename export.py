@@ -19,16 +19,10 @@ def main(arguments):
     own, rest = flags.parse_known_args(arguments)
 
     from src.deploy.export import export_model
-    from src.model_utils.config import parse_overrides
     from src.model_utils.files import to_json
-    from src.trained import open_trained, some_images
+    from src.trained import open_from_flags, some_images
 
-    trained = open_trained(
-        own.checkpoint_path,
-        parse_overrides(rest),
-        config_path=own.config_path,
-        raw_weights=own.raw_weights,
-    )
+    trained = open_from_flags(own, rest)
     run_dir = Path(own.checkpoint_path).resolve().parent.parent
     report = export_model(
         trained.network,

@@ -1,7 +1,8 @@
 """A trained network from a checkpoint file, which carries its own config."""
 
+import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mindspore import nn
 from src.checkpoint_file import Checkpoint, read_checkpoint
 from src.deploy.card import ModelCard
 from src.deploy.predict import Predictor
-from src.model_utils.config import load_config
+from src.model_utils.config import load_config, parse_overrides
 from src.model_utils.device_adapter import Device, set_up_device
 from src.model_utils.errors import UserError
 from src.recipe import Recipe
@@ -74,6 +75,16 @@ def open_trained(
     averaged = not raw_weights and any(name.startswith("ema.") for name in checkpoint.arrays)
     network = set_precision(network, config.amp_level).set_train(False)
     return Trained(network, recipe, checkpoint, card, device, averaged)
+
+
+def open_from_flags(flags: argparse.Namespace, rest: Sequence[str]) -> Trained:
+    """`open_trained` for a door: the flags of `checkpoint_parser`, and the words that are config keys."""
+    return open_trained(
+        flags.checkpoint_path,
+        parse_overrides(rest),
+        config_path=flags.config_path,
+        raw_weights=flags.raw_weights,
+    )
 
 
 def open_predictor(path: str | Path, *, device_target: str) -> Predictor:

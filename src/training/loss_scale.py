@@ -36,9 +36,9 @@ class LossScale(nn.Cell):
 
     def construct(self, overflow):
         """Moves a dynamic scale after an update attempt; `overflow` is a bool scalar tensor."""
-        good = ops.select(overflow, ops.zeros_like(self.good_updates), self.good_updates + 1)
+        good = ops.where(overflow, ops.zeros_like(self.good_updates), self.good_updates + 1)
         grow = ops.logical_and(good >= self.window, self.value < _LARGEST)
-        value = ops.select(overflow, ops.maximum(self.value / self.factor, 1.0), self.value)
-        ops.assign(self.value, ops.select(grow, value * self.factor, value))
-        ops.assign(self.good_updates, ops.select(grow, ops.zeros_like(good), good))
+        value = ops.where(overflow, ops.maximum(self.value / self.factor, 1.0), self.value)
+        ops.assign(self.value, ops.where(grow, value * self.factor, value))
+        ops.assign(self.good_updates, ops.where(grow, ops.zeros_like(good), good))
         return overflow

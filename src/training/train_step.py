@@ -120,7 +120,7 @@ class TrainStep(nn.Cell):
     def _settle_statistics(self, before, gradients):
         finite = ms.amp.all_finite(gradients)
         for statistic, old in zip(self.statistics, before):
-            own = ops.select(finite, statistic, old)
+            own = ops.where(finite, statistic, old)
             ops.assign(statistic, self.sum_over_cards(own) / self.cards)
 
     def _scaled(self, gradients, factor):
