@@ -145,18 +145,20 @@ def state():
 
 @pytest.fixture
 def quartet_log():
-    """The records of the project's log during a test, whatever is done to its handlers meanwhile."""
+    """The records of the project's log during a test; afterwards the log is as nobody had set it up."""
     logger = logging.getLogger("quartet")
-    before = logger.handlers[:], logger.level, logger.propagate
     records = []
     handler = logging.Handler(logging.INFO)
     handler.emit = records.append
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield records
-    for other in [other for other in logger.handlers if other not in before[0]]:
+    # pytest has handlers of its own at a logger that does not propagate, and takes them away itself.
+    for other in [h for h in logger.handlers if not type(h).__module__.startswith("_pytest")]:
+        logger.removeHandler(other)
         other.close()
-    logger.handlers[:], logger.level, logger.propagate = before
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 @pytest.fixture(scope="session")
