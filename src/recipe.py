@@ -11,7 +11,7 @@ from src.data.cifar10 import read_cifar10
 from src.data.loader import EvalBatches, TrainBatches
 from src.losses import CrossEntropy
 from src.model_utils.errors import UserError
-from src.model_utils.shared_config import SharedConfig
+from src.model_utils.shared_config import WITH_WARMUP, SharedConfig
 from src.optim import schedules
 from src.optim.groups import ParamRule, group_parameters
 from src.optim.optimizers import Optimizer, create_optimizer
@@ -126,6 +126,11 @@ class Recipe:
 def _schedule(c: SharedConfig, updates: int, steps_in: Callable[[float], float]) -> np.ndarray:
     """The config's schedule over that many updates; `steps_in` turns epochs into updates."""
     warmup = round(steps_in(c.warmup_epochs))
+    if warmup > updates + 1 and c.lr_schedule in WITH_WARMUP:
+        raise UserError(
+            f"warmup_epochs: {c.warmup_epochs:g} given, {warmup} updates, allowed: up to the run's {updates}"
+        )
+    warmup = min(warmup, updates)  # rounding, where updates and epochs do not meet
     every = max(1, round(steps_in(c.lr_every)))
     rise = {"lr": c.lr, "warmup_steps": warmup, "lr_start": c.lr_start}
     build = {

@@ -117,8 +117,6 @@ def test_nothing_is_warned_of_where_they_follow_or_need_not(caplog, rule, images
 @pytest.mark.parametrize(
     "keys",
     [
-        {"lr_schedule": "cosine", "train_steps": 5, "updates": 5},
-        {"lr_schedule": "one_cycle", "train_steps": 9, "updates": 9},
         {"lr_schedule": "piecewise", "lr_epochs": [0, 5, 5], "lr_values": [0, 1, 0]},
         {"lr_schedule": "piecewise", "lr_epochs": [0, 5], "lr_values": [0, -1]},
         {"lr_schedule": "multi_step", "lr_milestones": [9, 4]},
@@ -135,6 +133,19 @@ def test_a_schedule_that_does_not_work_is_a_user_error(keys):
         f"lr_schedule {keys['lr_schedule']} over {keys.get('updates', UPDATES)} updates: "
     )
     assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "updates"), [("one_cycle", 8), ("cosine", 5)])
+def test_a_warmup_longer_than_the_run_names_the_key(name, updates):
+    with pytest.raises(UserError, match=rf"^warmup_epochs: 4 given, 10 updates, allowed: .*run's {updates}$"):
+        _rates(lr_schedule=name, train_steps=updates, updates=updates)
+
+
+def test_a_warmup_that_rounding_made_too_long_is_the_whole_run():
+    rates = _rates(lr_schedule="one_cycle", updates=9)
+    np.testing.assert_array_equal(
+        rates, schedules.one_cycle(9, lr=0.3, warmup_steps=9, lr_start=0.02, lr_end=0.01)
+    )
 
 
 # --- parameter groups
