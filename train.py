@@ -23,7 +23,10 @@ def main(arguments):
     from src.zoo import config_class_of, create_recipe
 
     path = Path(own.resume) / "config.yaml" if own.resume else own.config_path
-    config = load_config(parse_overrides(rest), config_class_of=config_class_of, config_path=path)
+    overrides = parse_overrides(rest)
+    if own.resume:
+        session.check_changes(overrides)
+    config = load_config(overrides, config_class_of=config_class_of, config_path=path)
     if own.help:
         print(f"{flags.format_help()}\n{describe(config)}")
         return 0

@@ -1,7 +1,7 @@
 """A run from a config, or from its own folder."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from src.training.build import TrainRecipe
 from src.training.checkpoints import CheckpointFolder
 from src.training.loop import Trainer
 from src.training.records import setup_logging
+
+# What may differ when a run goes on: nothing of what it computes.
+CHANGEABLE = ("data_path", "device_target", "eval_batch_size", "log_every", "keep_checkpoints")
 
 CreateRecipe = Callable[[SharedConfig], TrainRecipe]
 
@@ -40,6 +43,20 @@ def start(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -
         write_text(run_dir / "config.yaml", dump(config))
         setup_logging(run_dir / "train.log")
     return trainer.run()
+
+
+def check_changes(overrides: Mapping[str, Any]) -> None:
+    """Refuses keys on the command line that would make a resumed run another run.
+
+    Raises:
+        UserError: a key is not one of CHANGEABLE.
+    """
+    for name, value in overrides.items():
+        if name not in CHANGEABLE:
+            raise UserError(
+                f"{name}: {value!r} given with --resume, allowed there: {', '.join(CHANGEABLE)}; "
+                "a run continues as it began"
+            )
 
 
 def resume(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:

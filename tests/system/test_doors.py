@@ -89,6 +89,11 @@ def test_an_unreadable_image_is_named_and_the_exit_code_says_so(door, best, phot
     [
         ("train.py", ["--lerning_rate", "1"], "lerning_rate: 1 given, but there is no such key"),
         ("train.py", ["--resume", "nowhere"], "nowhere"),
+        (
+            "train.py",
+            ["--resume", "nowhere", "--lr", "1"],
+            "lr: 1 given with --resume, allowed there: data_path",
+        ),
         ("train.py", ["--data_path", "nowhere"], "nowhere"),
         ("train.py", ["extra"], "'extra' given where a --key is expected"),
         ("eval.py", ["--checkpoint_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
@@ -119,7 +124,7 @@ def test_a_checkpoint_that_was_moved_still_evaluates(door, best, data_path, tmp_
 
 def test_a_finished_run_resumes_to_the_same_end(door, trained):
     before = read_checkpoint(trained / "checkpoints" / "last.ckpt")
-    done = door("train.py", resume=trained)
+    done = door("train.py", "--eval_batch_size", 50, resume=trained)
     assert done.returncode == 0, done.stderr
     after = read_checkpoint(trained / "checkpoints" / "last.ckpt")
     assert all(np.array_equal(before.arrays[name], after.arrays[name]) for name in before.arrays)
