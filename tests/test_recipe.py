@@ -202,6 +202,7 @@ def test_every_setting_reaches_the_optimizer(network, monkeypatch):
         module, "create_optimizer", lambda *where, **settings: seen.update(settings, at=where)
     )
     keys = {"momentum": 0.1, "nesterov": False, "beta1": 0.2, "beta2": 0.3, "rmsprop_decay": 0.4}
+    keys["lr_in_velocity"] = True
     _recipe(optimizer="adamw", optimizer_eps=0.5, **keys).optimizer(network)
     name, groups = seen.pop("at")
     assert name == "adamw" and len(groups) == 3
