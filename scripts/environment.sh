@@ -1,8 +1,9 @@
-# Sourced by the other scripts: goes to the repository's root and activates .venv with the pinned requirements.
+# shellcheck shell=bash
+# Sourced by the other scripts: goes to the repository's root and makes .venv with the pinned requirements.
 #   source scripts/environment.sh requirements.txt
 # Sets PYTHON. A .venv whose requirements have not changed is taken as it is.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 requirements=$1
 
 fail() {

@@ -7,12 +7,14 @@ set -euo pipefail
 
 usage="usage: bash scripts/quickstart.sh [--data_path DIR]"
 data=
-given=$PWD
 case $# in
   0) ;;
   2)
     [ "$1" = --data_path ] || { echo "error: $1 given; $usage" >&2; exit 2; }
-    data=$(cd "$given" && realpath -m "$2")
+    case $2 in
+      /*) data=$2 ;;
+      *) data=$PWD/$2 ;;
+    esac
     ;;
   *)
     echo "error: $usage" >&2
@@ -20,6 +22,7 @@ case $# in
     ;;
 esac
 
+# shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh" requirements.txt
 began=$SECONDS
 

@@ -4,6 +4,7 @@
 #   bash scripts/test.sh --slow              the tests that train for minutes too
 #   QUARTET_DATA=DIR bash scripts/test.sh    the tests on real images too; DIR holds cifar-10-batches-bin
 set -euo pipefail
+# shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh" requirements-dev.txt
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

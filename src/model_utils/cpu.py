@@ -1,4 +1,4 @@
-"""What a CPU needs to be told before its first operator runs."""
+"""This machine's CPU: its cores, and what it needs to be told before its first operator runs."""
 
 import logging
 import os
@@ -16,3 +16,10 @@ def use_fast_convolutions() -> None:
     if _ISA not in os.environ:
         os.environ[_ISA] = "AVX2"
         logging.getLogger("quartet").info("%s=AVX2 set: oneDNN's fast convolutions on this CPU", _ISA)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    # Linux can take cores away from a process; elsewhere there is only the number of all.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -5,14 +5,13 @@ adapter; a cloud's own adapter takes its place here, and nothing else of the pro
 """
 
 import logging
-import os
 from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import communication
 
 from src.model_utils import local_adapter as adapter
-from src.model_utils.cpu import use_fast_convolutions
+from src.model_utils.cpu import usable_cores, use_fast_convolutions
 from src.model_utils.errors import UserError
 
 get_device_id = adapter.get_device_id
@@ -34,7 +33,7 @@ class Device:
 
 def worker_count() -> int:
     """Worker threads for data: min(8, cores this process may use)."""
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, usable_cores())
 
 
 def _is_available(target: str) -> bool:

@@ -22,6 +22,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 from tqdm import tqdm
 
+from src.model_utils.cpu import usable_cores
 from src.model_utils.errors import UserError
 from src.model_utils.files import atomic_path
 
@@ -212,11 +213,9 @@ def environment() -> dict[str, Any]:
 
     A package that is not installed has the version None.
     """
-    # Linux can take processors away from a process; elsewhere there is only the number of all.
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "cpu": _cpu_name(),
-        "cpu_count": len(affinity(0)) if affinity else os.cpu_count(),
+        "cpu_count": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "os": platform.platform(),
         "python": platform.python_version(),
