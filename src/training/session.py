@@ -1,7 +1,9 @@
 """A run from a config, or from its own folder."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,18 @@ def start(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -
         raise UserError(
             f"{run_dir} holds a run already; continue it with --resume {run_dir}, or change run_name"
         )
-    device = _set_up(config, None)
-    trainer = Trainer(create_recipe(config), device=device, run_dir=run_dir)
-    # Only now: a config that does not fit its data leaves no folder behind.
-    if device.rank == 0:
-        write_text(run_dir / "config.yaml", dump(config))
-        setup_logging(run_dir / "train.log")
+    early = MemoryHandler(capacity=1000)
+    logging.getLogger("quartet").addHandler(early)
+    try:
+        device = _set_up(config, None)
+        trainer = Trainer(create_recipe(config), device=device, run_dir=run_dir)
+        # Only now: a config that does not fit its data leaves no folder behind.
+        if device.rank == 0:
+            write_text(run_dir / "config.yaml", dump(config))
+            early.setTarget(setup_logging(run_dir / "train.log").handlers[-1])
+    finally:
+        early.close()  # what was said before the folder was there goes into train.log too
+        logging.getLogger("quartet").removeHandler(early)
     return trainer.run()
 
 

@@ -39,6 +39,12 @@ def test_a_run_leaves_all_that_the_readme_promises(trained):
     }  # fmt: skip
 
 
+def test_train_log_begins_with_the_device_and_the_warnings_of_the_rates(trained):
+    lines = (trained / "train.log").read_text().splitlines()
+    assert any("running on CPU, rank 0 of 1" in line for line in lines)
+    assert sum("WARNING an update sees 20 images, not lr_base_batch 512" in line for line in lines) == 1
+
+
 def test_evaluation_agrees_with_training_and_on_any_batch_size(door, best, trained):
     summary = json.loads((trained / "summary.json").read_text())
     whole = last_json(door("eval.py", checkpoint_path=best))
