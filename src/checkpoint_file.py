@@ -26,11 +26,15 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
 
+    @property
+    def has_average(self) -> bool:
+        """Whether an average of the weights was kept."""
+        return any(name.startswith("ema.") for name in self.arrays)
+
     def network_weights(self, *, ema: bool = True) -> dict[str, np.ndarray]:
         """The network's arrays by their own names; the averaged ones where kept, unless `ema` is false."""
-        averaged = {name[4:]: value for name, value in self.arrays.items() if name.startswith("ema.")}
-        if ema and averaged:
-            return averaged
+        if ema and self.has_average:
+            return {name[4:]: value for name, value in self.arrays.items() if name.startswith("ema.")}
         return {name: value for name, value in self.arrays.items() if not name.startswith(TRAINING_STATE)}
 
 

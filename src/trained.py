@@ -72,7 +72,7 @@ def open_trained(
         mean=config.image_mean,
         std=config.image_std,
     )
-    averaged = not raw_weights and any(name.startswith("ema.") for name in checkpoint.arrays)
+    averaged = checkpoint.has_average and not raw_weights
     network = set_precision(network, config.amp_level).set_train(False)
     return Trained(network, recipe, checkpoint, card, device, averaged)
 

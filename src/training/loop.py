@@ -90,7 +90,7 @@ class Trainer:
                 sum(p.size for p in self.network.trainable_params()), self.config.batch_size,
                 self.step + 1, self.steps, self.steps_per_epoch,
             )  # fmt: skip
-            self.interval_start, self.interval_step = time.monotonic(), self.step
+            self._start_interval()
             if self._evaluation_due() and self.step < self.steps:
                 self._evaluate()  # the stop that ended the run's last process put it off
             for images, targets in batches:
@@ -99,7 +99,6 @@ class Trainer:
                 stopping = self._agree_to_stop(stop) and not last
                 if last or self.step % self.config.log_every == 0 or stopping:
                     self._flush()
-                evaluation = None
                 if last or (self._evaluation_due() and not stopping):
                     evaluation = self._evaluate(worst=25 if last else 0)
                 if last or self.step % self.save_interval == 0 or stopping:
@@ -135,6 +134,10 @@ class Trainer:
         self.pending.append((self.step, outputs))
         self.bar.update()
 
+    def _start_interval(self) -> None:
+        """The next record's images/s counts from here, without evaluation, saving and writing."""
+        self.interval_start, self.interval_step = time.monotonic(), self.step
+
     def _flush(self) -> None:
         """Reads the losses since the last time: one wait for the device, one record, one check."""
         if not self.pending:
@@ -161,7 +164,7 @@ class Trainer:
             "grad_norm": rows[-1][4],
         }
         self._write(record)
-        self.interval_start, self.interval_step = time.monotonic(), self.step
+        self._start_interval()
         self.bar.set_postfix_str(f"loss {record['loss']:.3f}, lr {record['lr']:.4g}, {speed:.0f} images/s")
         if self.bar.disable:
             log.info(
@@ -209,7 +212,7 @@ class Trainer:
         if self._is_best(metrics):
             self.best = {"step": self.step, **metrics}
             self._save(best=True)
-        self.interval_start, self.interval_step = time.monotonic(), self.step
+        self._start_interval()
         return evaluation
 
     def _evaluation_due(self) -> bool:
@@ -243,7 +246,7 @@ class Trainer:
         }
         self.checkpoints.save(self.train_step.get_parameters(), step=self.step, meta=meta, best=best)
         self.saved_step = self.step
-        self.interval_start, self.interval_step = time.monotonic(), self.step
+        self._start_interval()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         parameters = {p.name: p for p in self.train_step.get_parameters()}
