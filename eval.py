@@ -19,6 +19,7 @@ def main(arguments):
     config, device = trained.recipe.config, trained.device
     evaluation = evaluate_network(
         trained.network,
+        trained.recipe.inputs(),
         trained.recipe.eval_batches(rank=device.rank, size=device.size),
         num_classes=len(trained.card.class_names),
         flip_tta=config.flip_tta,

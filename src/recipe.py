@@ -3,18 +3,26 @@
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from mindspore import nn
 
-from src.data.cifar10 import read_cifar10
+from src.data.batches import ShardBatches, ShuffledBatches
+from src.data.cifar10 import ImageSet, Split
+from src.data.few_shot import few_shot
 from src.data.loader import EvalBatches, TrainBatches
+from src.data.picture_batches import PictureBatches, PictureEvalBatches
+from src.data.randaugment import RandAugment
+from src.data.sources import ImageFiles, open_split
+from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.model_utils.errors import UserError
 from src.model_utils.shared_config import WITH_WARMUP, SharedConfig
 from src.optim import schedules
 from src.optim.groups import ParamRule, group_parameters
 from src.optim.optimizers import Optimizer, create_optimizer
+from src.weights import checksum, load_weights
 
 log = logging.getLogger("quartet")
 
@@ -24,53 +32,140 @@ class Recipe:
 
     Attributes:
         config_class: the shared keys and the model's own.
-        image_size: side of the images that the network takes, in pixels.
     """
 
     config_class: type[SharedConfig] = SharedConfig
-    image_size = 32
 
     def __init__(self, config: SharedConfig):
         self.config = config
+        self._sources: dict[Split, ImageSet | ImageFiles] = {}
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that are evaluated, in pixels."""
+        return self.config.eval_image_size or self.config.image_size
+
+    @property
+    def resizing(self) -> dict[str, str]:
+        """How evaluation resizes an image of another size: `crop` and `interpolation` of the model card."""
+        c = self.config
+        if c.train_crop == "pad":
+            return {"crop": "centre", "interpolation": "antialias"}
+        return {"crop": c.eval_crop, "interpolation": c.interpolation}
+
+    def settled(self) -> "Recipe":
+        """The recipe with the keys filled in that depend on the data; asked once, for a new run."""
+        return self
 
     def network(self, *, num_classes: int) -> nn.Cell:
         """The network, NCHW float32 -> logits (N, num_classes), with initial weights from the seed."""
         raise NotImplementedError("a model's recipe builds its network")
 
+    def load_pretrained(self, network: nn.Cell) -> None:
+        """Fills a new network with the weights of `pretrained_path`, if there is one.
+
+        Raises:
+            UserError: there is no such file, or it does not fit.
+        """
+        c = self.config
+        if c.pretrained_path:
+            path = self.pretrained_file()
+            load_weights(network, path, head=c.pretrained_head)
+            log.info(
+                "starting from %s, sha256 %s, classifier: %s", path, checksum(path), c.pretrained_head
+            )
+
+    def pretrained_file(self) -> Path:
+        """The file that `pretrained_path` means."""
+        return Path(self.config.pretrained_path)
+
+    def inputs(self) -> nn.Cell:
+        """A cell from a batch's images to the network's input: uint8 pictures are normalised and mixed."""
+        return Pixels(self.config.image_mean, self.config.image_std)
+
     def loss(self) -> nn.Cell:
         """A cell (logits, targets) -> scalar."""
         return CrossEntropy()
 
-    def train_batches(self, *, rank: int = 0, size: int = 1) -> TrainBatches:
+    def source(self, split: Split) -> ImageSet | ImageFiles:
+        """The images of a split; of the training images a few a class, if the config says so."""
+        if split not in self._sources:
+            c = self.config
+            images = open_split(
+                c.data_path,
+                split,
+                dataset=c.dataset,
+                val_fraction=c.val_fraction,
+                seed=c.subset_seed,
+                damaged=c.damaged_images,
+            )
+            if split == "train" and c.examples_per_class:
+                images = images.take(
+                    few_shot(
+                        images.labels, c.examples_per_class, c.subset_seed, class_names=images.class_names
+                    )
+                )
+            if isinstance(images, ImageFiles) and c.train_crop == "pad":
+                raise UserError(
+                    f"train_crop: pad is for sets of 32x32 images, and {c.data_path} holds image files; "
+                    "use train_crop random_resized or resize, with an image_size"
+                )
+            self._sources[split] = images
+        return self._sources[split]
+
+    def train_batches(self, *, rank: int = 0, size: int = 1) -> ShuffledBatches:
         """The training data of one rank, augmented."""
         c = self.config
-        return TrainBatches(
-            read_cifar10(c.data_path, "train"),
-            batch_size=c.batch_size,
-            seed=c.seed,
-            mean=c.image_mean,
-            std=c.image_std,
-            crop_pad=c.crop_pad,
-            flip=c.flip,
-            cutout=c.cutout,
-            translate=c.translate,
-            mixup_alpha=c.mixup_alpha,
-            label_smoothing=c.label_smoothing,
-            soft_labels=c.soft_labels,
-            rank=rank,
-            size=size,
+        augmented = None
+        if c.randaugment_layers:
+            augmented = RandAugment(
+                layers=c.randaugment_layers, magnitude=c.randaugment_magnitude, std=c.randaugment_std
+            )
+        shared = {
+            "batch_size": c.batch_size,
+            "seed": c.seed,
+            "flip": c.flip,
+            "randaugment": augmented,
+            "mixup_alpha": c.mixup_alpha,
+            "mixup_per_image": c.mixup_per_image,
+            "label_smoothing": c.label_smoothing,
+            "soft_labels": c.soft_labels,
+            "rank": rank,
+            "size": size,
+        }
+        if c.train_crop == "pad":
+            return TrainBatches(
+                self.source("train"),
+                mean=c.image_mean,
+                std=c.image_std,
+                crop_pad=c.crop_pad,
+                cutout=c.cutout,
+                translate=c.translate,
+                **shared,
+            )
+        return PictureBatches(
+            self.source("train"),
+            image_size=c.image_size,
+            train_crop=c.train_crop,
+            resize_size=c.resize_size or c.image_size,
+            crop_area=c.crop_area,
+            crop_ratio=c.crop_ratio,
+            interpolation=c.interpolation,
+            **shared,
         )
 
-    def eval_batches(self, *, rank: int = 0, size: int = 1) -> EvalBatches:
+    def eval_batches(self, *, rank: int = 0, size: int = 1) -> ShardBatches:
         """One rank's share of the test data."""
         c = self.config
-        return EvalBatches(
-            read_cifar10(c.data_path, "test"),
-            batch_size=c.eval_batch_size,
-            mean=c.image_mean,
-            std=c.image_std,
-            rank=rank,
-            size=size,
+        shared = {"batch_size": c.eval_batch_size, "rank": rank, "size": size}
+        if c.train_crop == "pad":
+            return EvalBatches(self.source("test"), mean=c.image_mean, std=c.image_std, **shared)
+        return PictureEvalBatches(
+            self.source("test"),
+            image_size=self.image_size,
+            eval_crop=c.eval_crop,
+            interpolation=c.interpolation,
+            **shared,
         )
 
     def param_rules(self) -> list[ParamRule]:
@@ -142,9 +237,9 @@ def _schedule(c: SharedConfig, updates: int, steps_in: Callable[[float], float])
         "step": lambda: schedules.step(updates, lr=c.lr, every=every, gamma=c.lr_gamma),
         "multi_step": lambda: schedules.multi_step(
             updates,
-            lr=c.lr,
             milestones=[round(steps_in(epoch)) for epoch in c.lr_milestones],
             gamma=c.lr_gamma,
+            **rise,
         ),
         "halving": lambda: schedules.halving(updates, lr=c.lr, every=every),
         "exponential": lambda: schedules.exponential(updates, every=every, gamma=c.lr_gamma, **rise),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import nn
 
@@ -71,6 +72,7 @@ def open_trained(
         image_size=recipe.image_size,
         mean=config.image_mean,
         std=config.image_std,
+        **recipe.resizing,
     )
     averaged = checkpoint.has_average and not raw_weights
     network = set_precision(network, config.amp_level).set_train(False)
@@ -110,4 +112,5 @@ def some_images(recipe: Recipe, *, count: int = 64) -> np.ndarray | None:
     except UserError as error:
         logging.getLogger("quartet").warning("no real images to compare with: %s", error)
         return None
-    return images[: min(valid, count)]
+    images = images[: min(valid, count)]
+    return recipe.inputs()(ms.Tensor(images)).asnumpy() if images.dtype == np.uint8 else images

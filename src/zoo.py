@@ -5,10 +5,14 @@ net = create_network("resnet9", num_classes=10)
 """
 
 import difflib
+from functools import partial
 from typing import Any
 
 from mindspore import nn
 
+from src.bit.network import ResNetV2
+from src.bit.recipe import BiTRecipe
+from src.bit.weights import VARIANTS
 from src.model_utils.errors import UserError
 from src.model_utils.shared_config import SharedConfig
 from src.recipe import Recipe
@@ -19,7 +23,13 @@ from src.weights import load_weights
 __all__ = ["config_class_of", "create_network", "create_recipe", "list_models", "load_weights"]
 
 # name -> (recipe, builder of the network)
-_MODELS = {"resnet9": (ResNet9Recipe, ResNet9)}
+_MODELS = {
+    "resnet9": (ResNet9Recipe, ResNet9),
+    **{
+        f"bit_{name.lower()}": (BiTRecipe, partial(ResNetV2, block_units=units, width_factor=width))
+        for name, (units, width) in VARIANTS.items()
+    },
+}
 
 
 def list_models() -> list[str]:

@@ -26,7 +26,7 @@ ALLOWED = {
     "weights": {"model_utils", "checkpoint_file"},
     "training": {*_BLOCKS, "checkpoint_file"},
     "deploy": {*_BLOCKS, "checkpoint_file", "weights"},
-    "recipe": _BLOCKS,
+    "recipe": {*_BLOCKS, "checkpoint_file", "weights"},
 }
 _A_MODEL = {*_BLOCKS, "recipe"}
 _ABOVE_MODELS = {"zoo", "trained", "tools"}

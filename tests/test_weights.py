@@ -1,24 +1,22 @@
 """Weights fit by every name and shape, or the network stays as it was."""
 
+import hashlib
+import io
 import sys
+import tracemalloc
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 
 from src.checkpoint_file import write_checkpoint
-from src.model_utils.errors import UserError
-from src.weights import WeightsError, from_torch_names, load_weights
+from src.weights import checksum, from_torch_names, load_weights
 from src.zoo import create_network
-
-TORCH_LEAF = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+from tests.weights_cases import GroupNormed, arrays_of, holds, other_weights, refused, torch_named
 
 
 @pytest.fixture
@@ -26,39 +24,14 @@ def network():
     return create_network("resnet9", num_classes=3, widths=(2, 2, 2, 2))
 
 
-def _arrays(network) -> dict[str, np.ndarray]:
-    return {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
-
-
-def _weights(network, seed=1) -> dict[str, np.ndarray]:
-    """Other numbers for every parameter, running statistics included."""
-    rng = np.random.default_rng(seed)
-    return {p.name: rng.uniform(0.5, 2, p.shape).astype(np.float32) for p in network.get_parameters()}
-
-
-def _torch_named(weights) -> dict[str, np.ndarray]:
-    named = {}
-    for name, value in weights.items():
-        prefix, _, leaf = name.rpartition(".")
-        named[f"{prefix}.{TORCH_LEAF.get(leaf, leaf)}"] = value
-        if leaf == "moving_variance":
-            named[f"{prefix}.num_batches_tracked"] = np.array(7)
-    return named
-
-
-def _equal(network, weights) -> bool:
-    arrays = _arrays(network)
-    return arrays.keys() == weights.keys() and all((arrays[name] == weights[name]).all() for name in arrays)
-
-
 # --- what fits
 
 
-@pytest.mark.parametrize("naming", [dict, _torch_named], ids=["ours", "torch"])
+@pytest.mark.parametrize("naming", [dict, torch_named], ids=["ours", "torch"])
 def test_a_mapping_fills_every_parameter(network, naming):
-    weights = _weights(network)
+    weights = other_weights(network)
     load_weights(network, naming(weights))
-    assert _equal(network, weights)
+    assert holds(network, weights)
 
 
 def test_torch_names_are_translated_for_batch_norm_alone(network):
@@ -66,11 +39,27 @@ def test_torch_names_are_translated_for_batch_norm_alone(network):
     assert from_torch_names(network, names) == {"prep.bn.gamma": 0, "prep.conv.weight": 2, "a.bn.bias": 3}
 
 
+def test_torch_names_of_group_normalisation():
+    network = GroupNormed()
+    weights = other_weights(network)
+    assert set(weights) == {"gn.gamma", "gn.beta", "fc.weight", "fc.bias"}
+    load_weights(network, torch_named(weights))
+    assert holds(network, weights)
+
+
+def test_a_name_in_both_namings_is_one_too_many(network):
+    weights = other_weights(network)
+    weights["prep.bn.weight"] = weights["prep.bn.gamma"] + 1
+    assert refused(network, weights).endswith("does not fit the network: unexpected prep.bn.weight")
+
+
 def test_other_kinds_of_numbers_become_float32(network):
-    weights = {name: np.round(value * 100).astype(np.float64) for name, value in _weights(network).items()}
+    weights = {
+        name: np.round(value * 100).astype(np.float64) for name, value in other_weights(network).items()
+    }
     weights["linear.weight"] = weights["linear.weight"].astype(np.int16)
     load_weights(network, weights)
-    assert _equal(network, weights)
+    assert holds(network, weights)
     assert all(parameter.dtype == ms.float32 for parameter in network.get_parameters())
 
 
@@ -80,28 +69,28 @@ def _save_safetensors(path, arrays):
     save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
 
 
-@pytest.mark.parametrize("naming", [dict, _torch_named], ids=["ours", "torch"])
+@pytest.mark.parametrize("naming", [dict, torch_named], ids=["ours", "torch"])
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_file_fills_every_parameter(network, tmp_path, suffix, naming, kind):
-    weights = _weights(network)
+    weights = other_weights(network)
     path = tmp_path / f"weights{suffix}"
     if suffix == ".npz":
         np.savez_compressed(path, **naming(weights))
     else:
         _save_safetensors(path, naming(weights))
     load_weights(network, kind(path))
-    assert _equal(network, weights)
+    assert holds(network, weights)
 
 
 def test_a_checkpoint_gives_its_averaged_weights(network, tmp_path):
-    raw, averaged = _weights(network, 1), _weights(network, 2)
+    raw, averaged = other_weights(network, 1), other_weights(network, 2)
     entries = {**raw, **{f"ema.{name}": value for name, value in averaged.items()}}
     entries["optim.velocity.linear.weight"] = raw["linear.weight"]
     parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in entries.items()]
     write_checkpoint(tmp_path / "a.ckpt", parameters, {"config": {}, "step": 1})
     load_weights(network, tmp_path / "a.ckpt")
-    assert _equal(network, averaged)
+    assert holds(network, averaged)
 
 
 class _TorchTensor:
@@ -120,44 +109,99 @@ class _TorchTensor:
 
 
 def test_a_pth_file_is_read_without_running_its_code(network, tmp_path, monkeypatch):
-    weights = _weights(network)
+    weights = other_weights(network)
     seen = {}
 
     def load(path, **how):
         seen.update(how, path=path)
-        return {name: _TorchTensor(value) for name, value in _torch_named(weights).items()}
+        return {name: _TorchTensor(value) for name, value in torch_named(weights).items()}
 
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=load))
     path = tmp_path / "weights.pth"
     path.touch()
     load_weights(network, path)
-    assert _equal(network, weights)
+    assert holds(network, weights)
     assert seen == {"path": path, "map_location": "cpu", "weights_only": True}
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_pth_file_of_a_training_script(network, tmp_path, monkeypatch, key):
+    weights = other_weights(network)
+    state = {
+        "step": 7,
+        "optim": {},
+        key: {name: _TorchTensor(v) for name, v in torch_named(weights).items()},
+    }
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=lambda *_, **__: state))
+    path = tmp_path / "weights.pt"
+    path.touch()
+    load_weights(network, path)
+    assert holds(network, weights)
+
+
+def test_the_network_keeps_numbers_of_its_own(network):
+    weights = other_weights(network)
+    source = {name: value.copy() for name, value in weights.items()}
+    load_weights(network, source)
+    for value in source.values():
+        value[...] = 0
+    assert holds(network, weights)
+
+
+def test_an_npz_of_any_memory_order_and_header_version(network, tmp_path):
+    weights = other_weights(network)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        for i, (name, value) in enumerate(weights.items()):
+            with file.open(f"{name}.npy", "w") as member:
+                value = np.asfortranarray(value) if i % 2 else value
+                np.lib.format.write_array(member, value, version=(1 + i % 3 // 2, 0))
+    load_weights(network, tmp_path / "a.npz")
+    assert holds(network, weights)
+
+
+class _Wide(nn.Cell):
+    """20 parameters of 1 MB each."""
+
+    head_prefix = "p0"
+
+    def __init__(self):
+        super().__init__()
+        for i in range(20):
+            self.insert_param_to_cell(f"p{i:02d}", ms.Parameter(ms.Tensor(np.zeros((512, 512), np.float32))))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_is_read_array_by_array(tmp_path, save):
+    network = _Wide()
+    weights = {name: np.full((512, 512), i, np.float32) for i, name in enumerate(arrays_of(network))}
+    save(tmp_path / "a.npz", **weights)
+    tracemalloc.start()
+    try:
+        load_weights(network, tmp_path / "a.npz")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert holds(network, weights)
+    assert peak < 5 << 20
+
+
+def test_checksum(tmp_path):
+    content = bytes(range(256)) * 8192
+    (tmp_path / "a").write_bytes(content)
+    assert checksum(tmp_path / "a") == hashlib.sha256(content).hexdigest()
 
 
 # --- what does not fit
 
 
-def _refused(network, source) -> str:
-    """The message; the network must be as it was."""
-    before = _arrays(network)
-    with pytest.raises(WeightsError) as caught:
-        load_weights(network, source)
-    message = str(caught.value)
-    assert isinstance(caught.value, UserError)
-    assert len(message.splitlines()) == 1
-    assert _equal(network, before)
-    return message
-
-
 def test_all_that_does_not_fit_is_listed(network):
-    weights = _weights(network)
+    weights = other_weights(network)
     del weights["prep.conv.weight"], weights["layer3.bn.moving_mean"]
     weights["linear.weight"] = weights["linear.weight"].T
     weights["layer1.bn.gamma"] = weights["layer1.bn.gamma"][None]
     weights["layer2.conv.weight"] = weights["layer2.conv.weight"].astype(str)
     weights |= {"linear.bias": np.zeros(3), "fc.weight": np.zeros(3)}
-    assert _refused(network, weights) == (
+    assert refused(network, weights) == (
         "the mapping does not fit the network: missing prep.conv.weight; missing layer3.bn.moving_mean; "
         "unexpected linear.bias; unexpected fc.weight; "
         "layer1.bn.gamma has shape (1, 2), not (2,); linear.weight has shape (2, 3), not (3, 2); "
@@ -166,42 +210,41 @@ def test_all_that_does_not_fit_is_listed(network):
 
 
 def test_weights_of_another_number_of_classes(network, tmp_path):
-    weights = _weights(create_network("resnet9", num_classes=4, widths=(2, 2, 2, 2)))
+    weights = other_weights(create_network("resnet9", num_classes=4, widths=(2, 2, 2, 2)))
     path = tmp_path / "four.npz"
     np.savez(path, **weights)
-    message = _refused(network, path)
-    assert message == f"{path} does not fit the network: linear.weight has shape (4, 2), not (3, 2)"
+    assert refused(network, path).startswith(f"{path} has a head for 4 classes, the network one for 3: ")
 
 
 def test_nothing_at_all(network):
-    assert _refused(network, {}).count("missing ") == len(_arrays(network))
+    assert refused(network, {}).count("missing ") == len(arrays_of(network))
 
 
 def test_complex_numbers(network):
-    weights = _weights(network)
+    weights = other_weights(network)
     weights["linear.weight"] = weights["linear.weight"] * 1j
-    assert "linear.weight holds complex64, not real numbers" in _refused(network, weights)
+    assert "linear.weight holds complex64, not real numbers" in refused(network, weights)
 
 
 @pytest.mark.parametrize("name", ["none.npz", "none.safetensors", "none.pth", "none.ckpt", "folder.npz"])
 def test_a_file_that_is_not_there(network, tmp_path, name):
     (tmp_path / "folder.npz").mkdir()
-    assert _refused(network, tmp_path / name) == f"{tmp_path / name}: there is no such file of weights"
+    assert refused(network, tmp_path / name) == f"{tmp_path / name}: there is no such file of weights"
 
 
 @pytest.mark.parametrize("name", ["weights.h5", "weights", "weights.NPZ"])
 def test_a_kind_of_file_that_nobody_knows(network, tmp_path, name):
     (tmp_path / name).write_bytes(b"0")
-    message = _refused(network, str(tmp_path / name))
+    message = refused(network, str(tmp_path / name))
     assert message == f"{tmp_path / name}: known kinds of weights are .ckpt, .npz, .safetensors, .pth, .pt"
 
 
 def _whole_file(suffix, network, path) -> bytes:
     path = path / f"whole{suffix}"
     if suffix == ".npz":
-        np.savez_compressed(path, **_weights(network))
+        np.savez_compressed(path, **other_weights(network))
     elif suffix == ".safetensors":
-        _save_safetensors(path, _weights(network))
+        _save_safetensors(path, other_weights(network))
     else:
         parameters = list(network.get_parameters())
         write_checkpoint(path, parameters, {"config": {}, "step": 1})
@@ -222,19 +265,55 @@ def test_a_damaged_file(network, tmp_path, suffix, damage):
             flipped[i] ^= 0xA5
         content = {"empty": b"", "text": b"hello, " * 9, "half": whole[: len(whole) // 2], "flipped": flipped}
         path.write_bytes(content[damage])
-    assert str(path) in _refused(network, path)
+    assert str(path) in refused(network, path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_one_damaged_byte_shows_before_anything_is_filled(network, tmp_path, save, where):
+    save(tmp_path / "whole.npz", **other_weights(network))
+    with zipfile.ZipFile(tmp_path / "whole.npz") as file:
+        member = file.infolist()[0 if where == "first" else -1]
+    content = bytearray((tmp_path / "whole.npz").read_bytes())
+    # Behind the local header (30 bytes, the name, an extra field of up to 20) and within the data.
+    content[member.header_offset + 30 + len(member.filename) + 20 + member.compress_size // 2] ^= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    assert f"{tmp_path / 'a.npz'}: cannot be read as weights" in refused(network, tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("content", ["short", "text"])
+def test_an_array_that_is_not_whole_in_a_sound_zip(network, tmp_path, content):
+    weights = other_weights(network)
+    last = list(weights)[-1]
+    np.savez(tmp_path / "a.npz", **{name: value for name, value in weights.items() if name != last})
+    array = io.BytesIO()
+    np.save(array, weights[last])
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as file:
+        file.writestr(f"{last}.npy", array.getvalue()[:-4] if content == "short" else b"hello, " * 9)
+    assert "cannot be read as weights" in refused(network, tmp_path / "a.npz")
+
+
+class _Trap:
+    """Running its pickle would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def test_objects_are_never_unpickled(network, tmp_path):
-    weights = _weights(network)
-    weights["linear.weight"] = np.array([{"a": 1}], dtype=object)
+    weights = other_weights(network)
+    weights["prep.conv.weight"] = np.array([_Trap(tmp_path / "sprung")], dtype=object)
     np.savez(tmp_path / "a.npz", **weights)
-    assert "cannot be read as weights" in _refused(network, tmp_path / "a.npz")
+    assert "prep.conv.weight holds object, not real numbers" in refused(network, tmp_path / "a.npz")
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_pth_file_without_pytorch(network, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "a.pth"
     path.touch()
-    message = _refused(network, path)
+    message = refused(network, path)
     assert message == f"{path}: reading .pth needs PyTorch; install it or convert to .safetensors"

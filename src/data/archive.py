@@ -1,4 +1,4 @@
-"""Unpacking an archive of the CIFAR-10 binary layout: only the files it is known by, and nothing else."""
+"""Unpacking an archive of a binary layout: only the files it is known by, and nothing else."""
 
 import gzip
 import lzma
@@ -8,13 +8,13 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from src.data.cifar10 import CLASSES_NAME, SIZES_NAME, TEST_NAME, TRAIN_NAME
+from src.data.cifar10 import SIZES_NAME, Layout
 from src.model_utils.errors import UserError
 
 BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
-def unpack_cifar10(archive: str | os.PathLike, folder: Path) -> None:
+def unpack(layout: Layout, archive: str | os.PathLike, folder: Path) -> None:
     """Copies the data set's files out of a tar archive (plain, gz, bz2, xz) into `folder`.
 
     The folders inside the archive do not matter, and what is not of the data set is left out. An archive with
@@ -32,7 +32,7 @@ def unpack_cifar10(archive: str | os.PathLike, folder: Path) -> None:
                         f"{archive} has the member {member.name!r}, a link, a device or a path that leaves "
                         "it; take the archive from its official address"
                     )
-                if member.isfile() and _is_known(path.name):
+                if member.isfile() and _is_known(layout, path.name):
                     _copy(tar, member, folder / path.name, archive)
     except BROKEN as error:
         reason = str(error).partition("\n")[0].rstrip(":")
@@ -44,15 +44,16 @@ def unpack_cifar10(archive: str | os.PathLike, folder: Path) -> None:
             f"cannot unpack {archive} into {folder.parent}: {error.strerror or error}; "
             "free space or choose another folder"
         ) from error
-    if not (folder / CLASSES_NAME).is_file():
+    if not (folder / layout.classes_name).is_file():
         raise UserError(
-            f"{archive} holds no {CLASSES_NAME}: it is not the binary version of CIFAR-10 "
-            "(cifar-10-binary.tar.gz), which is needed"
+            f"{archive} holds no {layout.classes_name}: it is not the binary version of {layout.title} "
+            f"({layout.url.rsplit('/', 1)[-1]}), which is needed"
         )
 
 
-def _is_known(name: str) -> bool:
-    return name in (CLASSES_NAME, SIZES_NAME, TEST_NAME) or TRAIN_NAME.fullmatch(name) is not None
+def _is_known(layout: Layout, name: str) -> bool:
+    known = (layout.classes_name, SIZES_NAME, layout.test_name)
+    return name in known or layout.train_name.fullmatch(name) is not None
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: str | os.PathLike) -> None:

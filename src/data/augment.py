@@ -88,25 +88,19 @@ def smooth_one_hot(labels: np.ndarray, classes: int, smoothing: float = 0.0) -> 
     return targets
 
 
-def mixup(
-    images: np.ndarray, targets: np.ndarray, partners: np.ndarray, weight: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """weight * x + (1 - weight) * x[partners], for images and for soft targets (Zhang et al., 2018).
+def mixup(values: np.ndarray, partners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """weights * x + (1 - weights) * x[partners], of images or of soft targets (Zhang et al., 2018).
 
     Args:
-        images: (B, C, H, W) float32.
-        targets: (B, K) float32.
-        partners: (B,) which image of the batch each one is mixed with.
-        weight: the share of the image itself, 0..1, one for the batch.
+        values: (B, ...) float32.
+        partners: (B,) which row of the batch each one is mixed with.
+        weights: (B,) float32, the share of the row itself, 0..1.
     """
-
-    def mix(values: np.ndarray) -> np.ndarray:
-        mixed = values[partners]
-        mixed *= np.float32(1 - weight)
-        mixed += values * np.float32(weight)
-        return mixed
-
-    return mix(images), mix(targets)
+    weights = weights.reshape(-1, *[1] * (values.ndim - 1))
+    mixed = values[partners]
+    mixed *= 1 - weights
+    mixed += values * weights
+    return mixed
 
 
 def draw_corners(rng: np.random.Generator, count: int, room: int) -> np.ndarray:
@@ -135,6 +129,17 @@ def alternating_flips(first_flips: np.ndarray, indices: np.ndarray, epoch: int) 
     return first_flips[indices] ^ bool(epoch % 2)
 
 
-def draw_mixup(rng: np.random.Generator, count: int, alpha: float) -> tuple[np.ndarray, float]:
-    """Partners (a permutation of the batch) and the weight ~ Beta(alpha, alpha)."""
-    return rng.permutation(count), float(rng.beta(alpha, alpha))
+def draw_mixup(
+    rng: np.random.Generator, count: int, alpha: float, *, per_image: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Partners (count,) int32 and weights (count,) float32 ~ Beta(alpha, alpha).
+
+    One weight and a permutation for the batch, as the official PyTorch BiT has it; or a weight `per_image`,
+    each of which is mixed with the next one and the last with the first, as MindSpore's MixUp has it.
+    """
+    if per_image:
+        return (np.arange(count, dtype=np.int32) + 1) % count, rng.beta(alpha, alpha, count).astype(
+            np.float32
+        )
+    partners = rng.permutation(count).astype(np.int32)
+    return partners, np.full(count, rng.beta(alpha, alpha), np.float32)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.data.cifar10 import FOLDER_NAME
 from src.model_utils.errors import UserError
 
 
@@ -36,19 +35,18 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def install(output_path: Path, fill: Callable[[Path], None]) -> Path:
-    """Fills a temporary folder beside `output_path`/cifar-10-batches-bin and renames it to that name.
+def install(target: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a temporary folder beside `target` and renames it to that name.
 
-    Call it under `locked(output_path)`: temporary folders that a killed process left are removed.
+    Call it under `locked(target.parent)`: temporary folders that a killed process left are removed.
 
     Raises:
         UserError: what `fill` raises, the target exists already, or the disk cannot be written.
     """
-    target = output_path / FOLDER_NAME
-    for stale in output_path.glob(f".{FOLDER_NAME}.*"):
+    for stale in target.parent.glob(f".{target.name}.*"):
         shutil.rmtree(stale, ignore_errors=True)
     try:
-        temporary = Path(tempfile.mkdtemp(dir=output_path, prefix=f".{FOLDER_NAME}."))
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             temporary.chmod(0o755)
             fill(temporary)
@@ -57,7 +55,6 @@ def install(output_path: Path, fill: Callable[[Path], None]) -> Path:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    return target
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

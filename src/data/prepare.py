@@ -1,69 +1,79 @@
-"""Prepares a data set in the CIFAR-10 binary layout.
+"""Prepares a data set in the CIFAR-10 binary layout, or CIFAR-100 in its own.
 
-    python -m src.data.prepare cifar10 --output_path data [--archive FILE] [--md5 HEX|any]
-    python -m src.data.prepare shapes  --output_path DIR [--seed 0] [--train_images N] [--test_images N]
+    python -m src.data.prepare cifar10  --output_path data [--archive FILE] [--md5 HEX|any]
+    python -m src.data.prepare cifar100 --output_path data [--archive FILE] [--md5 HEX|any]
+    python -m src.data.prepare shapes   --output_path DIR [--seed 0] [--train_images N] [--test_images N]
     python -m src.data.prepare folder IMAGES --output_path DIR [--test_fraction 0.2] [--seed 0]
 
     python -m src.data.prepare samples --data_path DIR --output_path FOLDER [--count 8]
 
-The data set is then DIR/cifar-10-batches-bin; give DIR as data_path. `samples` writes test images as PNG.
+The data set is then DIR/cifar-10-batches-bin or DIR/cifar-100-binary; give DIR as data_path. `folder` packs
+images at 32x32; for larger ones train on the folder as it is. `samples` writes test images as PNG.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from src.data import shapes
-from src.data.archive import unpack_cifar10
-from src.data.cifar10 import FOLDER_NAME, ImageSet, read_cifar10, write_cifar10
+from src.data.archive import unpack
+from src.data.cifar10 import CIFAR10, ImageSet, Layout, read_set, write_cifar10
+from src.data.cifar100 import CIFAR100
 from src.data.download import download, md5_of
-from src.data.folder import LAYOUT, list_folder, pack_folder
+from src.data.folder import pack_folder
 from src.data.install import install, locked
+from src.data.listing import LAYOUT, list_folder
+from src.data.sources import open_split
 from src.model_utils.door import parser, run
 from src.model_utils.errors import UserError
 from src.model_utils.files import atomic_path
 
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
 ANY_MD5 = "any"
 
 
-def prepare_cifar10(
-    output_path: Path, *, archive: Path | None = None, md5: str = CIFAR10_MD5, url: str = CIFAR10_URL
+def prepare_cifar(
+    layout: Layout,
+    output_path: Path,
+    *,
+    archive: Path | None = None,
+    md5: str | None = None,
+    url: str | None = None,
 ) -> None:
-    """Downloads (unless `archive` is given), checks and unpacks CIFAR-10, unless it is in place already.
+    """Downloads (unless `archive` is given), checks and unpacks a data set, unless it is in place already.
 
     Args:
-        output_path: the folder that will hold cifar-10-batches-bin.
+        layout: which data set.
+        output_path: the folder that will hold its folder.
         archive: a copy of the archive on this machine; it is left as it is.
-        md5: the archive's MD5 in hexadecimal, or "any" to leave it unchecked.
-        url: where to download from.
+        md5: the archive's MD5 in hexadecimal, or "any" to leave it unchecked; None for the official one.
+        url: where to download from; None for the official address.
 
     Raises:
         UserError: nothing was put in place, for the reason it gives.
     """
+    md5, url = md5 or layout.md5, url or layout.url
     expected = None if md5 == ANY_MD5 else md5.lower()
 
     def fill(folder: Path) -> None:
-        unpack_cifar10(archive, folder)
+        unpack(layout, archive, folder)
         try:
-            train, _ = _read(folder)
+            train, _ = _read(layout, folder)
         except UserError as error:
             reason = str(error).replace(f"{folder}/", "")
             raise UserError(f"{archive} does not hold the whole data set: {reason}") from error
-        if train.class_names != CIFAR10_CLASSES:
-            raise UserError(f"{archive} holds the classes {', '.join(train.class_names)}: it is not CIFAR-10")
+        if train.class_names != layout.official_classes:
+            raise UserError(
+                f"{archive} holds the classes {', '.join(train.class_names)}: it is not {layout.title}"
+            )
 
     with locked(output_path):
-        if _existing(output_path, CIFAR10_CLASSES):
-            _report(output_path, "already in place, checked")
+        if _existing(layout, output_path, layout.official_classes):
+            _report(layout, output_path, "already in place, checked")
             return
         if archive is None:
             archive = _fetch_archive(output_path, expected, url)
@@ -74,8 +84,12 @@ def prepare_cifar10(
                 f"{archive} has the MD5 {found}, expected {expected}; download it again, or give --md5 any "
                 "if it was packed anew"
             )
-        install(output_path, fill)
-        _report(output_path, "unpacked and checked")
+        install(output_path / layout.folder_name, fill)
+        _report(layout, output_path, "unpacked and checked")
+
+
+prepare_cifar10 = partial(prepare_cifar, CIFAR10)
+prepare_cifar100 = partial(prepare_cifar, CIFAR100)
 
 
 def _fetch_archive(output_path: Path, md5: str | None, url: str) -> Path:
@@ -107,10 +121,10 @@ def prepare_shapes(
         write_cifar10(folder, train, test)
 
     with locked(output_path):
-        existing = _existing(output_path, shapes.CLASS_NAMES)
+        existing = _existing(CIFAR10, output_path, shapes.CLASS_NAMES)
         if existing is None:
-            install(output_path, fill)
-            _report(output_path, f"drawn with seed {seed}")
+            install(output_path / CIFAR10.folder_name, fill)
+            _report(CIFAR10, output_path, f"drawn with seed {seed}")
             return
         counts = [len(images) for images in existing]
         drawn, _ = shapes.draw_shapes(seed, "test", min(test_images, shapes.CHUNK))
@@ -118,10 +132,10 @@ def prepare_shapes(
             existing[1].images[: len(drawn)], drawn
         ):
             raise UserError(
-                f"{output_path / FOLDER_NAME} holds shapes of another seed or number; "
+                f"{output_path / CIFAR10.folder_name} holds shapes of another seed or number; "
                 "remove it or choose another --output_path"
             )
-        _report(output_path, "already in place, checked")
+        _report(CIFAR10, output_path, "already in place, checked")
 
 
 def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.2, seed: int = 0) -> None:
@@ -135,14 +149,13 @@ def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.
     listing = list_folder(images, test_fraction=test_fraction, seed=seed)
     skipped = []
     with locked(output_path):
-        if _occupied(output_path):
-            raise UserError(
-                f"{output_path / FOLDER_NAME} exists already; remove it or choose another --output_path"
-            )
-        install(output_path, lambda folder: skipped.extend(pack_folder(listing, folder)))
+        target = output_path / CIFAR10.folder_name
+        if _occupied(target):
+            raise UserError(f"{target} exists already; remove it or choose another --output_path")
+        install(target, lambda folder: skipped.extend(pack_folder(listing, folder)))
         for line in skipped:
             print(f"skipped {line}", file=sys.stderr)
-        _report(output_path, f"packed, {len(skipped)} unreadable files skipped")
+        _report(CIFAR10, output_path, f"packed, {len(skipped)} unreadable files skipped")
 
 
 def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> None:
@@ -151,26 +164,27 @@ def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> No
     Raises:
         UserError: the data set is damaged, or the folder cannot be written.
     """
-    test = read_cifar10(data_path, "test")
+    test = open_split(data_path, "test", damaged="skip")
     for number in range(min(count, len(test))):
         name = test.class_names[test.labels[number]].replace("/", "_")
         with atomic_path(output_path / f"{number:02d}_{name}.png") as temporary:
-            Image.fromarray(test.images[number].transpose(1, 2, 0)).save(temporary)
+            Image.fromarray(test.read(number)).save(temporary)
     print(f"{output_path}: {min(count, len(test))} test images")
 
 
-def _occupied(output_path: Path) -> bool:
-    target = output_path / FOLDER_NAME
+def _occupied(target: Path) -> bool:
     return target.exists() and not (target.is_dir() and not any(target.iterdir()))
 
 
-def _existing(output_path: Path, class_names: tuple[str, ...]) -> tuple[ImageSet, ImageSet] | None:
+def _existing(
+    layout: Layout, output_path: Path, class_names: tuple[str, ...]
+) -> tuple[ImageSet, ImageSet] | None:
     """The splits in place, None where there are none; UserError where they are damaged or of another set."""
-    if not _occupied(output_path):
+    target = output_path / layout.folder_name
+    if not _occupied(target):
         return None
-    target = output_path / FOLDER_NAME
     try:
-        train, test = _read(target)
+        train, test = _read(layout, target)
     except UserError as error:
         raise UserError(f"{target} is damaged, remove it and run this again: {error}") from error
     if train.class_names != class_names:
@@ -181,15 +195,15 @@ def _existing(output_path: Path, class_names: tuple[str, ...]) -> tuple[ImageSet
     return train, test
 
 
-def _read(folder: Path) -> tuple[ImageSet, ImageSet]:
-    return read_cifar10(folder, "train"), read_cifar10(folder, "test")
+def _read(layout: Layout, folder: Path) -> tuple[ImageSet, ImageSet]:
+    return read_set(layout, folder, "train"), read_set(layout, folder, "test")
 
 
-def _report(output_path: Path, done: str) -> None:
-    train, test = _read(output_path)
+def _report(layout: Layout, output_path: Path, done: str) -> None:
+    train, test = _read(layout, output_path)
     print(
-        f"{output_path / FOLDER_NAME}: {done}: {len(train):,} training and {len(test):,} test images of "
-        f"{len(train.class_names)} classes; use it with --data_path {output_path}"
+        f"{output_path / layout.folder_name}: {done}: {len(train):,} training and {len(test):,} test images "
+        f"of {len(train.class_names)} classes; use it with --data_path {output_path}"
     )
 
 
@@ -197,11 +211,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     made = parser(__doc__)
     made.prog = "python -m src.data.prepare"
     commands = made.add_subparsers(dest="command", required=True)
-    cifar10 = commands.add_parser("cifar10", help="download, check and unpack CIFAR-10")
-    cifar10.add_argument(
-        "--archive", type=Path, help="a copy of cifar-10-binary.tar.gz; nothing is downloaded"
-    )
-    cifar10.add_argument("--md5", default=CIFAR10_MD5, help='the MD5 of the archive, or "any"')
+    official = [
+        commands.add_parser(layout.name, help=f"download, check and unpack {layout.title}")
+        for layout in (CIFAR10, CIFAR100)
+    ]
+    for command in official:
+        command.add_argument("--archive", type=Path, help="a copy of the archive; nothing is downloaded")
+        command.add_argument("--md5", help='the MD5 of the archive if it is not the official one, or "any"')
     drawn = commands.add_parser("shapes", help="draw a data set of ten shapes; needs no download")
     drawn.add_argument("--train_images", type=int, default=50_000)
     drawn.add_argument("--test_images", type=int, default=10_000)
@@ -215,7 +231,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     samples.add_argument("--count", type=int, default=8)
     for command in (drawn, folder):
         command.add_argument("--seed", type=int, default=0)
-    for command in (cifar10, drawn, folder, samples):
+    for command in (*official, drawn, folder, samples):
         command.add_argument("--output_path", type=Path, required=True)
     return made.parse_args(argv)
 
@@ -229,6 +245,7 @@ def main(argv: Sequence[str]) -> int:
     options = vars(_parse(argv))
     command = {
         "cifar10": prepare_cifar10,
+        "cifar100": prepare_cifar100,
         "shapes": prepare_shapes,
         "folder": prepare_folder,
         "samples": prepare_samples,

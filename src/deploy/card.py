@@ -11,9 +11,14 @@ from typing import Any, Self
 from src.model_utils.errors import UserError
 from src.model_utils.files import write_json
 
-KEYS = ("model", "class_names", "image_size", "mean", "std")
+KEYS = ("model", "class_names", "image_size", "mean", "std", "crop", "interpolation")
+CROPS = ("centre", "squash")
+INTERPOLATIONS = ("antialias", "bilinear", "bicubic", "area")
 INPUT_RULE = "NCHW float32, RGB, (value - mean) / std per channel on the 0..255 scale"
-RESIZE_RULE = "bicubic with antialias, short side to image_size, then centre crop to a square"
+RESIZE_RULE = (
+    "crop centre: the short side to image_size, then the central square; squash: to a square directly; "
+    "interpolation antialias: Pillow's bicubic; the others: OpenCV's"
+)
 
 
 def card_path(model_path: str | os.PathLike) -> Path:
@@ -26,9 +31,8 @@ class ModelCard:
     """How to prepare images for a model and how to read its answer.
 
     The model takes NCHW float32 images of shape (N, 3, image_size, image_size), RGB, normalised as
-    `(value - mean) / std` with values in 0..255. An image of another size is first resized with antialias so
-    that its short side is `image_size`, then cropped around its centre (`src.deploy.images.preprocess`).
-    Column k of the logits belongs to `class_names[k]`.
+    `(value - mean) / std` with values in 0..255. An image of another size is resized first, as `crop` and
+    `interpolation` say (`src.deploy.images.preprocess`). Column k of the logits belongs to `class_names[k]`.
 
     Attributes:
         model: name of the network.
@@ -36,6 +40,8 @@ class ModelCard:
         image_size: side of the square input, in pixels.
         mean: per RGB channel, on the 0..255 scale.
         std: per RGB channel, on the 0..255 scale, above zero.
+        crop: one of CROPS: the short side becomes `image_size` and the centre is cut, or both sides do.
+        interpolation: one of INTERPOLATIONS; `antialias` (Pillow's bicubic) goes with `centre` alone.
 
     Raises:
         UserError: a value is of the wrong type or out of range; the message names the key.
@@ -46,6 +52,8 @@ class ModelCard:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: str = "centre"
+    interpolation: str = "antialias"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, str) and self.model):
@@ -60,6 +68,15 @@ class ModelCard:
         object.__setattr__(self, "std", _three_numbers("std", self.std))
         if min(self.std) <= 0:
             raise UserError("model card: 'std' must be above zero in every channel")
+        if self.crop not in CROPS:
+            raise UserError(f"model card: 'crop' must be one of {', '.join(CROPS)}")
+        if self.interpolation not in INTERPOLATIONS or (
+            self.interpolation == "antialias" and self.crop != "centre"
+        ):
+            raise UserError(
+                f"model card: 'interpolation' must be one of {', '.join(INTERPOLATIONS)}, "
+                "and antialias only with crop centre"
+            )
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the card as JSON, with the rules of preparation in words for who reads it without this code.

@@ -56,7 +56,8 @@ def export_mindir(
 ) -> dict[str, Any]:
     """Exports to MINDIR, loads the file again and compares it with the network before it takes its place.
 
-    `network` is set to evaluation mode and stays in it. The file takes batches of exactly `batch_size`: a
+    `network` is set to evaluation mode and stays in it; where it has a method `fold`, what can be computed
+    once for inference is. The answers are compared with those from before. The file takes batches of exactly `batch_size`: a
     free batch dimension can be exported, but MindSpore 2.10 then fails at run time on CPU for some networks.
 
     Beside `model.mindir` come `model.json` (the card) and `model.parity.json` (the report). The model takes
@@ -156,6 +157,8 @@ class _Inference(nn.Cell):
 def _write(network: nn.Cell, folder: Path, path: Path, shape: tuple[int, ...], file_format: str) -> Path:
     """Exports into `folder` under a name like that of `path`, and returns the file."""
     written = folder / (_plain_name(path) + path.suffix)
+    if hasattr(network, "fold"):
+        network.fold()
     level = ms.get_context("jit_syntax_level")
     try:
         # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.

@@ -157,7 +157,7 @@ class Mistake:
 
     Attributes:
         index: the image's place in the order in which this rank evaluated.
-        image: (C, H, W) float32, as it was given to `predict`.
+        image: (C, H, W) float32 or (H, W, C) uint8, as it was given to `predict`.
         label: the true class.
         prediction: the class predicted.
         probability: softmax probability of the prediction, 0..1.
@@ -199,7 +199,7 @@ def evaluate(
     """Evaluates a classifier on every image once.
 
     Args:
-        predict: float32 images (B, C, H, W) -> logits (B, K).
+        predict: images, float32 (B, C, H, W) or uint8 (B, H, W, C) -> logits (B, K).
         batches: yields (images, labels, valid). Only the first `valid` rows count; the rest fill the last
             batch up to its fixed size, and what they hold does not matter.
         num_classes: K.
@@ -217,12 +217,13 @@ def evaluate(
     mistakes: list[Mistake] = []
     seen = 0
     for batch, labels, valid in batches:
-        images = np.ascontiguousarray(batch, dtype=np.float32)
+        images = np.ascontiguousarray(batch, dtype=None if batch.dtype == np.uint8 else np.float32)
         if not 0 <= valid <= len(images):
             raise ValueError(f"valid is {valid} in a batch of {len(images)} images")
         logits = np.array(predict(images), dtype=np.float64)
         if flip_tta:
-            logits = (logits + predict(np.ascontiguousarray(images[..., ::-1]))) / 2
+            mirrored = images[:, :, ::-1] if images.dtype == np.uint8 else images[..., ::-1]
+            logits = (logits + predict(np.ascontiguousarray(mirrored))) / 2
         if len(logits) != len(images):
             raise ValueError(f"predict gave {len(logits)} rows of logits for {len(images)} images")
         labels = np.asarray(labels)[:valid]

@@ -231,7 +231,7 @@ def worst_mistakes(
     """Draws a sheet of misclassified images, each with its true class and what was predicted instead.
 
     Args:
-        mistakes: with images (C, H, W), C 1 or 3, normalised as (pixel - mean) / std.
+        mistakes: with images (C, H, W), C 1 or 3, normalised as (pixel - mean) / std, or (H, W, 3) uint8.
         class_names: by class.
         mean: per channel, on the scale 0..255.
         std: per channel, on the scale 0..255.
@@ -281,7 +281,9 @@ def worst_mistakes(
 
 
 def _pixels(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """(C, H, W) normalised -> (H, W, 3) uint8; one channel is shown as grey."""
+    """(C, H, W) normalised -> (H, W, 3) uint8; one channel is shown as grey. Pixels stay as they are."""
+    if image.dtype == np.uint8:
+        return image
     channels = np.moveaxis(np.asarray(image, dtype=np.float64), 0, -1)
     pixels = np.clip(np.rint(channels * np.asarray(std) + np.asarray(mean)), 0, 255).astype(np.uint8)
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

@@ -26,16 +26,17 @@ def torch_default(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
 
 
 def initialise(network: nn.Cell, *, seed: int, weight: Initialiser) -> None:
-    """Fills the weight of every convolution and dense layer of `network` in place; biases become 0.
+    """Fills every weight of two or more dimensions in `network` in place; the biases beside them become 0.
 
     Each weight has a generator of its own, seeded with (seed, its name), so that adding a layer leaves the
     others as they were and every rank starts from the same network.
     """
     for prefix, cell in network.cells_and_names():
-        if not isinstance(cell, (nn.Conv2d, nn.Dense)):
+        held = getattr(cell, "weight", None)
+        if not isinstance(held, ms.Parameter) or held.ndim < 2:
             continue
         rng = np.random.default_rng([seed, zlib.crc32(f"{prefix}.weight".encode())])
-        shape = cell.weight.shape
-        cell.weight.set_data(ms.Tensor(weight(rng, shape).astype(np.float32)))
-        if cell.has_bias:
-            cell.bias.set_data(ms.Tensor(np.zeros(cell.bias.shape, np.float32)))
+        held.set_data(ms.Tensor(weight(rng, held.shape).astype(np.float32)))
+        bias = getattr(cell, "bias", None)
+        if isinstance(bias, ms.Parameter):
+            bias.set_data(ms.Tensor(np.zeros(bias.shape, np.float32)))

@@ -108,13 +108,20 @@ def load_config(
     Raises:
         UserError: one line with the key, what was given, what is allowed, and the nearest known key.
     """
-    values = dict(read_yaml(DEFAULTS) if base is None else base)
-    values.update(read_yaml(config_path) if config_path else {})
-    values.update(overrides)
-    model = values.get("model", "resnet9")
+    defaults = dict(read_yaml(DEFAULTS) if base is None else base)
+    given = {**(read_yaml(config_path) if config_path else {}), **overrides}
+    model = given.get("model", defaults.get("model", "resnet9"))
     if not isinstance(model, str):
         raise UserError(f"model: {model!r} given, allowed: the name of a model")
-    return check(values, config_class_of(model))
+    config_class = config_class_of(model)
+    if base is None:  # a model's own defaults come before those of all models
+        shared, own = SharedConfig.model_fields, config_class.model_fields
+        defaults = {
+            name: value
+            for name, value in defaults.items()
+            if name not in shared or own[name].default == shared[name].default
+        }
+    return check({**defaults, **given}, config_class)
 
 
 def check(values: Mapping[str, Any], config_class: type[SharedConfig]) -> SharedConfig:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Numbers = Annotated[tuple[float, ...], Field(strict=False)]
 Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
 def key(default: Any, meaning: str, *, unit: str = "", **limits: Any) -> Any:
@@ -35,22 +36,53 @@ class RunKeys(Keys):
         "auto", "device; auto takes the first of Ascend, GPU, CPU that is there"
     )
     seed: int = key(0, "seed of weights, order and augmentation", ge=0, le=4_000_000_000)
+    pretrained_path: str = key("", "weights to start from; empty: none", unit="file or folder")
+    pretrained_head: Literal["keep", "replace", "zero"] = key(
+        "replace", "classifier with pretrained weights: theirs, a new one, or zeros"
+    )
 
 
 class DataKeys(Keys):
     """Data and augmentation; positions and sizes in pixels of the training image."""
 
+    dataset: Literal["auto", "cifar10", "cifar100", "folder"] = key(
+        "auto", "layout of data_path; folder: a folder of images a class; auto: what is found there"
+    )
+    val_fraction: float = key(0.1, "of each class, where a folder has no val or test", unit="0..1", gt=0, lt=1)
+    damaged_images: Literal["fail", "skip"] = key("fail", "files of a folder that are no whole images")
+    examples_per_class: int = key(0, "few-shot: training images of each class; 0: all", unit="images", ge=0)
+    subset_seed: int = key(0, "seed of the few-shot choice and of the val split", ge=0, le=4_000_000_000)
     batch_size: int = key(512, "images a card in one batch", unit="images", ge=1)
     eval_batch_size: int = key(500, "images a card in one evaluation batch", unit="images", ge=1)
     image_mean: Channels = key((125.31, 122.95, 113.87), "mean of red, green, blue", unit="0..255")
     image_std: Channels = key((62.99, 62.09, 66.70), "deviation of red, green, blue", unit="0..255")
-    crop_pad: int = key(4, "reflected border for the random crop; 0: none", unit="pixels", ge=0, le=31)
+    image_size: int = key(32, "side of the training image", unit="pixels", ge=1)
+    train_crop: Literal["pad", "resize", "random_resized"] = key(
+        "pad", "pad: of 32x32 sets, from a border; resize: squash, then crop; random_resized: Inception's"
+    )
+    crop_pad: int = key(4, "pad: reflected border; 0: none", unit="pixels", ge=0, le=31)
+    resize_size: int = key(0, "resize: side before the crop; 0: image_size", unit="pixels", ge=0)
+    crop_area: Range = key((0.08, 1.0), "random_resized: share of the image's area", unit="0..1")
+    crop_ratio: Range = key((0.75, 4 / 3), "random_resized: width / height of the crop")
+    interpolation: Literal["bilinear", "bicubic", "area"] = key("bilinear", "of all resizing")
+    eval_image_size: int = key(0, "side in evaluation; 0: image_size", unit="pixels", ge=0)
+    eval_crop: Literal["squash", "centre"] = key(
+        "squash", "evaluation: resize to a square, or the short side and cut the centre"
+    )
     flip: Literal["none", "random", "alternating"] = key(
         "random", "mirror at random, or each image in every second epoch"
     )
-    cutout: int = key(0, "side of the square set to the mean colour; 0: none", unit="pixels", ge=0, le=32)
-    translate: int = key(0, "largest shift over the mean colour; 0: none", unit="pixels", ge=0, le=31)
-    mixup_alpha: float = key(0.0, "mixup weight ~ Beta(alpha, alpha), one a batch; 0: none", ge=0)
+    cutout: int = key(
+        0, "pad: side of the square set to the mean colour; 0: none", unit="pixels", ge=0, le=32
+    )
+    translate: int = key(0, "pad: largest shift over the mean colour; 0: none", unit="pixels", ge=0, le=31)
+    randaugment_layers: int = key(0, "RandAugment: operations an image; 0: none", unit="operations", ge=0)
+    randaugment_magnitude: float = key(10.0, "RandAugment: mean magnitude, 10 the nominal full range", ge=0)
+    randaugment_std: float = key(0.5, "RandAugment: deviation of the magnitude", ge=0)
+    mixup_alpha: float = key(0.0, "mixup weight ~ Beta(alpha, alpha); 0: none", ge=0)
+    mixup_per_image: bool = key(
+        False, "mixup: a weight an image, mixed with the next one; not one a batch, with a random one"
+    )
     label_smoothing: float = key(0.0, "share of the target spread over all classes", unit="0..1", ge=0, lt=1)
     soft_labels: bool = key(True, "targets as distributions over classes; false: integers")
 
@@ -72,7 +104,7 @@ class ScheduleKeys(Keys):
     ] = key("one_cycle", "course of the learning rate; src/optim/schedules.py has the formulas")  # fmt: skip
     warmup_epochs: float = key(
         5.0,
-        "linear rise from lr_start (one_cycle, exponential, polynomial, linear, cosine)",
+        "linear rise from lr_start (one_cycle, multi_step, exponential, polynomial, linear, cosine)",
         unit="epochs",
         ge=0,
     )
@@ -145,7 +177,19 @@ class LoopKeys(Keys):
     )
 
 
-WITH_WARMUP = ("one_cycle", "exponential", "polynomial", "linear", "cosine")
+def other_default(name: str, default: Any) -> Any:
+    """The shared key of that name, with a model's own default; meaning, unit and limits stay."""
+    field = SharedConfig.model_fields[name]
+    return Field(
+        default,
+        description=field.description,
+        json_schema_extra=field.json_schema_extra,
+        **{limit: getattr(rule, limit) for rule in field.metadata for limit in _LIMITS if hasattr(rule, limit)},
+    )
+
+
+_LIMITS = ("gt", "ge", "lt", "le")
+WITH_WARMUP = ("one_cycle", "multi_step", "exponential", "polynomial", "linear", "cosine")
 GROUPS = (RunKeys, DataKeys, ScheduleKeys, OptimizerKeys, StepKeys, LoopKeys)
 
 
@@ -176,6 +220,24 @@ class SharedConfig(LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, Ru
             raise ValueError(
                 "lr_milestones: [] given, allowed: at least one epoch with lr_schedule multi_step"
             )
+        if self.train_crop == "pad":
+            if self.image_size != 32:
+                raise ValueError(
+                    f"image_size: {self.image_size} given, allowed: 32 with train_crop pad; "
+                    "others want train_crop resize or random_resized"
+                )
+        else:
+            for name in ("cutout", "translate"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: {getattr(self, name)} given, allowed: 0 but for train_crop pad")
+        if self.resize_size and self.resize_size < self.image_size:
+            raise ValueError(
+                f"resize_size: {self.resize_size} given, allowed: 0, or at least image_size ({self.image_size})"
+            )
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area: {list(self.crop_area)} given, allowed: [low, high] in (0, 1]")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise ValueError(f"crop_ratio: {list(self.crop_ratio)} given, allowed: [low, high], both > 0")
         if min(self.image_std) <= 0:
             raise ValueError(f"image_std: {list(self.image_std)} given, allowed: numbers > 0")
         return self

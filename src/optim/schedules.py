@@ -121,23 +121,33 @@ def step(steps: int, *, lr: float, every: int, gamma: float) -> np.ndarray:
     return lr * np.float64(gamma) ** (np.arange(steps) // every)
 
 
-def multi_step(steps: int, *, lr: float, milestones: Sequence[int], gamma: float) -> np.ndarray:
-    """Multiply by `gamma` at each milestone: step i has `lr * gamma ** (number of milestones <= i)`.
+def multi_step(
+    steps: int,
+    *,
+    lr: float,
+    milestones: Sequence[int],
+    gamma: float,
+    warmup_steps: int = 0,
+    lr_start: float = 0.0,
+) -> np.ndarray:
+    """Linear warm-up, then `lr * gamma ** (number of milestones <= i)` at step i.
 
     Step m (counted from 0), the one that has m updates before it, is the first to feel milestone m. The first
-    step gets `lr`, unless a milestone is 0. Milestones beyond the run have no effect.
+    step gets `lr_start`, or `lr` without warm-up and unless a milestone is 0. Milestones within the warm-up
+    take effect at its end, those beyond the run have none.
 
     Args:
-        milestones: strictly increasing whole steps; may be empty.
+        milestones: strictly increasing whole steps, counted from the start of the run; may be empty.
     """
-    _check_count("steps", steps, at_least=1)
-    _check_rates(lr=lr, gamma=gamma)
+    warmup = _linear_warmup(steps, lr=lr, warmup_steps=warmup_steps, lr_start=lr_start)
+    _check_rates(gamma=gamma)
     for milestone in milestones:
         _check_count("milestones", milestone, at_least=0)
     if any(later <= earlier for earlier, later in pairwise(milestones)):
         raise ValueError(f"milestones must be strictly increasing, got {list(milestones)}")
-    passed = np.searchsorted(np.asarray(milestones, dtype=np.int64), np.arange(steps), side="right")
-    return lr * np.float64(gamma) ** passed
+    later_steps = np.arange(warmup_steps, steps)
+    passed = np.searchsorted(np.asarray(milestones, dtype=np.int64), later_steps, side="right")
+    return np.concatenate([warmup, lr * np.float64(gamma) ** passed])
 
 
 def halving(steps: int, *, lr: float, every: int) -> np.ndarray:

@@ -68,6 +68,8 @@ class ResNet9(nn.Cell):
         UserError: `widths` are not four positive numbers, or the activation is unknown.
     """
 
+    head_prefix = "linear."
+
     def __init__(
         self,
         *,

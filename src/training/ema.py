@@ -21,7 +21,7 @@ class EMA(nn.Cell):
 
     def __init__(self, network: nn.Cell, *, decay: float, warmup: bool):
         super().__init__(auto_prefix=False)
-        self.decay = decay
+        self.share = 1 - decay  # here, as float32 in the graph has 1 - 0.9999 wrong in the fourth digit
         self.warmup = warmup
         self.weights = ms.ParameterTuple(list(network.get_parameters()))
         self.averages = ms.ParameterTuple(
@@ -33,11 +33,11 @@ class EMA(nn.Cell):
 
     def construct(self, updates):
         """Takes in the weights after update number `updates` (float32 scalar, 1 for the first)."""
-        decay = self.decay
+        share = self.share
         if self.warmup:
-            decay = ops.minimum(ops.cast(self.decay, ms.float32), (1 + updates) / (10 + updates))
+            share = ops.maximum(ops.cast(share, ms.float32), 9 / (10 + updates))
         for average, weight in zip(self.averages, self.weights):
-            ops.assign_add(average, (1 - decay) * (weight - average))
+            ops.assign_add(average, share * (weight - average))
         return updates
 
     @contextmanager

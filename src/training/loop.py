@@ -50,6 +50,8 @@ class Trainer:
         self.steps_per_epoch = len(self.train_batches)
         self.steps = c.train_steps or max(1, round(c.epochs * self.steps_per_epoch))
         self.network = recipe.network(num_classes=len(self.class_names))
+        if checkpoint is None:
+            recipe.load_pretrained(self.network)
         self.train_step = build_train_step(
             recipe, self.network, steps=self.steps, steps_per_epoch=self.steps_per_epoch, cards=device.size
         )
@@ -93,8 +95,8 @@ class Trainer:
             self._start_interval()
             if self._evaluation_due() and self.step < self.steps:
                 self._evaluate()  # the stop that ended the run's last process put it off
-            for images, targets in batches:
-                self._train_batch(images, targets)
+            for batch in batches:
+                self._train_batch(batch)
                 last = self.step == self.steps
                 stopping = self._agree_to_stop(stop) and not last
                 if last or self.step % self.config.log_every == 0 or stopping:
@@ -128,8 +130,8 @@ class Trainer:
         hidden = not (writes and sys.stderr.isatty())
         return tqdm(total=self.steps, initial=self.step, unit="batch", disable=hidden, dynamic_ncols=True)
 
-    def _train_batch(self, images: np.ndarray, targets: np.ndarray) -> None:
-        outputs = self.train_step(ms.Tensor(images), ms.Tensor(targets))
+    def _train_batch(self, batch: tuple[np.ndarray, ...]) -> None:
+        outputs = self.train_step(*(ms.Tensor(array) for array in batch))
         self.step += 1
         self.pending.append((self.step, outputs))
         self.bar.update()
@@ -187,6 +189,7 @@ class Trainer:
         with averaged:
             evaluation = evaluate_network(
                 self.train_step.network,
+                self.train_step.inputs,
                 self.eval_batches,
                 num_classes=len(self.class_names),
                 flip_tta=self.config.flip_tta,
@@ -266,12 +269,21 @@ class Trainer:
 
 
 def evaluate_network(
-    network, batches, *, num_classes: int, flip_tta: bool = False, size: int = 1, worst: int = 0
+    network, inputs, batches, *, num_classes: int, flip_tta: bool = False, size: int = 1, worst: int = 0
 ) -> Evaluation:
-    """`evaluate` for a network, which is left in evaluation mode; sums go over `size` ranks."""
+    """`evaluate` for a network, which is left in evaluation mode; sums go over `size` ranks.
+
+    Args:
+        inputs: the recipe's cell that makes float32 images of uint8 ones.
+    """
     network.set_train(False)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        images = ms.Tensor(images)
+        return network(inputs(images) if images.dtype == ms.uint8 else images).asnumpy()
+
     return evaluate(
-        lambda images: network(ms.Tensor(images)).asnumpy(),
+        predict,
         batches,
         num_classes=num_classes,
         flip_tta=flip_tta,

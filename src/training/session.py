@@ -42,10 +42,12 @@ def start(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -
     logging.getLogger("quartet").addHandler(early)
     try:
         device = _set_up(config, None)
-        trainer = Trainer(create_recipe(config), device=device, run_dir=run_dir)
+        recipe = create_recipe(config).settled()
+        trainer = Trainer(recipe, device=device, run_dir=run_dir)
         # Only now: a config that does not fit its data leaves no folder behind.
         if device.rank == 0:
-            write_text(run_dir / "config.yaml", dump(config))
+            write_text(run_dir / "config.yaml", dump(recipe.config))
+            write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in trainer.class_names))
             early.setTarget(setup_logging(run_dir / "train.log").handlers[-1])
     finally:
         early.close()  # what was said before the folder was there goes into train.log too

@@ -3,7 +3,9 @@ import tarfile
 
 import pytest
 
-from src.data.archive import unpack_cifar10
+from src.data.archive import unpack
+from src.data.cifar10 import CIFAR10
+from src.data.cifar100 import CIFAR100
 from src.model_utils.errors import UserError
 
 FILES = {
@@ -42,7 +44,7 @@ def folder(tmp_path):
 
 def fails(archive, folder):
     with pytest.raises(UserError) as caught:
-        unpack_cifar10(archive, folder)
+        unpack(CIFAR10, archive, folder)
     message = str(caught.value)
     assert "\n" not in message and str(archive) in message
     return message
@@ -53,9 +55,17 @@ def fails(archive, folder):
 def test_the_files_of_the_data_set_are_unpacked_and_no_others(tmp_path, folder, mode, prefix):
     members = [special("cifar-10-batches-bin", tarfile.DIRTYPE)]
     members += [(prefix + name, data) for name, data in FILES.items()]
-    unpack_cifar10(pack(tmp_path / "a.tar", members, mode), folder)
+    unpack(CIFAR10, pack(tmp_path / "a.tar", members, mode), folder)
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert found == {name: data for name, data in FILES.items() if name != "readme.html"}
+
+
+def test_the_files_of_cifar100_are_known_by_their_names(tmp_path, folder):
+    files = {"fine_label_names.txt": b"a\n", "train.bin": bytes(3074), "test.bin": bytes(3074)}
+    others = {"coarse_label_names.txt": b"b\n", "data_batch_1.bin": b"x", "my_train.bin": b"x"}
+    members = [(f"cifar-100-binary/{name}", data) for name, data in {**files, **others}.items()]
+    unpack(CIFAR100, pack(tmp_path / "a.tar", members), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
 @pytest.mark.parametrize(

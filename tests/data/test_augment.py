@@ -97,15 +97,15 @@ def test_smooth_one_hot(smoothing):
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_mixup(batch, rng, weight):
-    targets = rng.random((5, 4)).astype(np.float32)
+@pytest.mark.parametrize("weights", [[0.3] * 5, [0.0, 0.3, 1.0, 0.5, 0.9]])
+def test_mixup(batch, rng, weights):
     partners = np.array([4, 1, 0, 2, 3])
-    images, mixed = augment.mixup(batch, targets, partners, weight)
-    assert images.dtype == mixed.dtype == np.float32 and images.flags.c_contiguous
-    for k, partner in enumerate(partners):
-        np.testing.assert_allclose(images[k], weight * batch[k] + (1 - weight) * batch[partner], atol=1e-6)
-        np.testing.assert_allclose(mixed[k], weight * targets[k] + (1 - weight) * targets[partner], atol=1e-6)
+    for values in (batch, rng.random((5, 4)).astype(np.float32)):
+        mixed = augment.mixup(values, partners, np.array(weights, np.float32))
+        assert mixed.dtype == np.float32 and mixed.flags.c_contiguous
+        for k, (partner, weight) in enumerate(zip(partners, weights, strict=True)):
+            expected = weight * values[k].astype(np.float64) + (1 - weight) * values[partner]
+            np.testing.assert_allclose(mixed[k], expected, atol=1e-6)
 
 
 def test_drawn_corners_and_shifts_cover_their_range_evenly(rng):
@@ -124,16 +124,21 @@ def test_drawn_flips_are_even(rng):
     assert flips.dtype == bool and abs(flips.mean() - 0.5) < 0.025
 
 
-def test_drawn_mixup_is_a_permutation_and_a_beta_weight(rng):
-    weights = []
+@pytest.mark.parametrize("per_image", [False, True])
+def test_drawn_mixup_has_partners_and_beta_weights(rng, per_image):
+    drawn, shifted = [], 0
     for _ in range(2000):
-        partners, weight = augment.draw_mixup(rng, 6, 0.4)
+        partners, weights = augment.draw_mixup(rng, 6, 0.4, per_image=per_image)
+        assert partners.dtype == np.int32 and weights.dtype == np.float32 and weights.shape == (6,)
         assert sorted(partners) == list(range(6))
-        weights.append(weight)
-    assert all(0 <= weight <= 1 for weight in weights)
+        assert len(set(weights)) == (6 if per_image else 1)
+        shifted += partners.tolist() == [1, 2, 3, 4, 5, 0]
+        drawn.append(weights[0])
+    assert shifted == 2000 if per_image else shifted < 20
+    assert all(0 <= weight <= 1 for weight in drawn)
     # Var Beta(a, a) = 1 / (4 (2a + 1))
-    assert np.mean(weights) == pytest.approx(0.5, abs=0.04)
-    assert np.var(weights) == pytest.approx(1 / 7.2, rel=0.1)
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.04)
+    assert np.var(drawn) == pytest.approx(1 / 7.2, rel=0.1)
 
 
 def test_alternating_flips_turn_every_image_in_every_second_epoch(rng):

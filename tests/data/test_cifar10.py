@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.data.cifar10 import (
-    OFFICIAL_SIZES,
+    CIFAR10,
     ImageSet,
     encode_records,
     find_cifar10,
@@ -50,6 +50,27 @@ def test_reading_gives_back_what_was_written(folder, make_set):
         assert len(read) == len(written)
 
 
+def test_an_image_is_read_with_its_channels_last(make_set):
+    images = make_set(3)
+    pixels = images.read(1)
+    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8 and pixels.flags["C_CONTIGUOUS"]
+    for channel in range(3):
+        np.testing.assert_array_equal(pixels[:, :, channel], images.images[1, channel])
+    pixels[:] = 0  # the caller's own
+    np.testing.assert_array_equal(images.images, make_set(3).images)
+
+
+@pytest.mark.parametrize("indices", [[4, 0, 4], np.array([2]), []])
+def test_some_images_are_taken_in_the_order_asked_for(make_set, indices):
+    images = make_set(5)
+    taken = images.take(indices)
+    assert isinstance(taken, ImageSet) and taken.class_names == images.class_names
+    assert len(taken) == len(indices)
+    assert taken.labels.tolist() == [images.labels[k] for k in indices]
+    for row, index in enumerate(indices):
+        np.testing.assert_array_equal(taken.read(row), images.read(index))
+
+
 def test_files_are_read_in_the_order_of_their_numbers(folder):
     sizes = {f"data_batch_{k}.bin": 1 for k in range(1, 12)}
     for k in range(1, 12):
@@ -71,8 +92,8 @@ def test_official_counts_need_no_sizes_file(tmp_path):
         ImageSet(images[:50_000], labels[:50_000], names),
         ImageSet(images[50_000:], labels[50_000:], names),
     )
-    assert {path.name for path in tmp_path.iterdir()} == {*OFFICIAL_SIZES, "batches.meta.txt"}
-    assert all((tmp_path / name).stat().st_size == 30_730_000 for name in OFFICIAL_SIZES)
+    assert {path.name for path in tmp_path.iterdir()} == {*CIFAR10.official_sizes, "batches.meta.txt"}
+    assert all((tmp_path / name).stat().st_size == 30_730_000 for name in CIFAR10.official_sizes)
     train, test = read_cifar10(tmp_path, "train"), read_cifar10(tmp_path, "test")
     np.testing.assert_array_equal(train.images[:, 2, 31, 31], np.arange(50_000) % 251)
     np.testing.assert_array_equal(test.labels, labels[50_000:])

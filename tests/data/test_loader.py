@@ -48,7 +48,7 @@ def test_shapes_and_types(make_set):
     assert labels.shape == (4,) and labels.dtype == np.int32
     np.testing.assert_array_equal(targets.argmax(1), labels)
     assert len(batches) == 2
-    assert batches.class_names == make_set(10).class_names and len(batches.image_set) == 10
+    assert batches.class_names == make_set(10).class_names and len(batches.source) == 10
 
 
 def test_without_augmentation_a_batch_is_the_normalised_images():
@@ -220,7 +220,7 @@ def test_steps_go_on_over_epochs_and_from_the_middle_of_one(make_set):
 
 
 def prefetch_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("train-batches")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
 def test_the_next_batch_is_prepared_meanwhile_by_a_thread_that_ends(make_set, monkeypatch):
@@ -238,7 +238,7 @@ def test_the_next_batch_is_prepared_meanwhile_by_a_thread_that_ends(make_set, mo
     next(steps)
     assert second.wait(timeout=10)
     assert [entry[:2] for entry in prepared] == [(0, 0), (0, 1)]
-    assert all(name.startswith("train-batches") for *_, name in prepared)
+    assert all(name.startswith("batches") for *_, name in prepared)
     steps.close()
     assert prefetch_threads() == [] and len(prepared) == 2
 
@@ -269,12 +269,82 @@ def test_the_image_set_is_not_changed(make_set):
     np.testing.assert_array_equal(data.labels, untouched.labels)
 
 
-def test_a_batch_larger_than_the_data_set_is_refused(make_set):
-    with pytest.raises(UserError, match=r"batch_size 13 .*12"):
-        train(make_set(12), batch_size=13)
-    with pytest.raises(UserError, match=r"batch_size 4 on 4 ranks .*12"):
-        train(make_set(12), batch_size=4, size=4)
-    assert len(train(make_set(12), batch_size=12)) == 1
+@pytest.mark.parametrize(("count", "batch_size", "size"), [(12, 13, 1), (5, 8, 2), (1, 3, 1), (4, 4, 3)])
+def test_a_small_set_fills_one_batch_an_epoch_evenly(count, batch_size, size, caplog):
+    with caplog.at_level("WARNING", logger="quartet"):
+        parts = [
+            train(numbered(count), batch_size=batch_size, rank=rank, size=size, **PLAIN)
+            for rank in range(size)
+        ]
+    assert [f"{count} images" in line for line in caplog.messages] == [True] * size
+    assert all(len(part) == 1 for part in parts)
+    orders = set()
+    for epoch in range(6):
+        order = [n for part in parts for n in numbers_of(part.batch(epoch, 0)[0])]
+        total = batch_size * size
+        assert len(order) == total
+        assert set(np.bincount(order, minlength=count)) <= {total // count, -(-total // count)}
+        for start in range(0, total, count):  # each round is a permutation, the last one a part of it
+            shown = order[start : start + count]
+            assert len(set(shown)) == len(shown)
+        orders.add(tuple(order))
+    assert len(orders) > 1 or count == 1
+
+
+def test_a_small_set_goes_on_from_any_step(make_set):
+    batches = train(make_set(3))
+    steps = list(batches.batches(0, 5))
+    assert all(same(step, batches.batch(epoch, 0)) for epoch, step in enumerate(steps))
+    assert all(same(a, b) for a, b in zip(batches.batches(3, 5), steps[3:], strict=True))
+
+
+def test_a_full_batch_is_not_announced_and_an_empty_set_is_refused(make_set, caplog):
+    assert len(train(make_set(12), batch_size=12)) == 1 and not caplog.messages
+    with pytest.raises(UserError, match="no images"):
+        train(make_set(0))
+
+
+def test_mixup_per_image_mixes_each_image_with_the_next():
+    data = numbered(20, classes=5)
+    settings = {"batch_size": 10, "mixup_alpha": 1.0, "mixup_per_image": True, "label_smoothing": 0.1}
+    images, targets = train(data, **PLAIN, **settings).batch(0, 1)
+    plain, hard = train(data, **PLAIN, batch_size=10, label_smoothing=0.1).batch(0, 1)
+    weights = []
+    for k in range(10):
+        own, partner = plain[k, 0, 0, 0], plain[(k + 1) % 10, 0, 0, 0]
+        weight = (images[k, 0, 0, 0] - partner) / (own - partner)
+        np.testing.assert_allclose(
+            images[k], weight * plain[k] + (1 - weight) * plain[(k + 1) % 10], atol=1e-4
+        )
+        np.testing.assert_allclose(
+            targets[k], weight * hard[k] + (1 - weight) * hard[(k + 1) % 10], atol=1e-4
+        )
+        weights.append(round(float(weight), 3))
+    assert len(set(weights)) == 10 and all(-1e-3 <= weight <= 1 + 1e-3 for weight in weights)
+
+
+def stamp(image, rng):
+    """Instead of RandAugment: keeps the image, except for a random number in its first pixel."""
+    assert image.shape == (32, 32, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
+    image = image.copy()
+    image[0, 0] = rng.integers(0, 256, 3)
+    return image
+
+
+def test_randaugment_sees_the_cropped_and_flipped_image_and_draws_for_each(make_set):
+    data = make_set(24)
+    settings = {"flip": "random", "cutout": 0, "crop_pad": 4}
+    plain = np.concatenate([train(data, **settings).batch(1, k)[0] for k in range(6)])
+    batches = train(data, randaugment=stamp, **settings)
+    changed = np.concatenate([batches.batch(1, k)[0] for k in range(6)])
+    stamps = changed[:, :, 0, 0].copy()
+    changed[:, :, 0, 0] = plain[:, :, 0, 0]
+    np.testing.assert_array_equal(changed, plain)
+    assert len(np.unique(stamps, axis=0)) == 24
+    assert same(batches.batch(1, 2), train(data, randaugment=stamp, **settings).batch(1, 2))
+    parts = [train(data, randaugment=stamp, batch_size=2, rank=r, size=2, **settings) for r in range(2)]
+    joined = np.concatenate([part.batch(1, 2)[0] for part in parts])
+    np.testing.assert_array_equal(joined, batches.batch(1, 2)[0])
 
 
 @pytest.mark.parametrize("settings", [{"mixup_alpha": 0.2}, {"label_smoothing": 0.1}])
@@ -315,4 +385,4 @@ def test_evaluation_counts_every_image_once(count, size, batch_size):
 def test_evaluation_can_be_repeated(make_set):
     batches = evaluation(make_set(5), batch_size=2)
     assert all(same(a[:2], b[:2]) and a[2] == b[2] for a, b in zip(batches, batches, strict=True))
-    assert batches.class_names == make_set(5).class_names and len(batches.image_set) == 5
+    assert batches.class_names == make_set(5).class_names and len(batches.source) == 5

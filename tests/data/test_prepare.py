@@ -13,9 +13,10 @@ from PIL import Image
 
 from src.data import install as install_module
 from src.data import prepare, shapes
-from src.data.cifar10 import ImageSet, read_cifar10, write_cifar10
+from src.data.cifar10 import CIFAR10, ImageSet, read_cifar10, read_set, write_cifar10
+from src.data.cifar100 import CIFAR100
 from src.data.install import install, locked
-from src.data.prepare import CIFAR10_CLASSES, main, prepare_cifar10
+from src.data.prepare import main, prepare_cifar10, prepare_cifar100
 from src.model_utils.errors import UserError
 
 
@@ -25,7 +26,7 @@ def archive(tmp_path, make_set):
     return pack(tmp_path, make_set(20), make_set(6, seed=1))
 
 
-def pack(tmp_path, train, test, class_names=CIFAR10_CLASSES, drop=()):
+def pack(tmp_path, train, test, class_names=CIFAR10.official_classes, drop=()):
     folder = tmp_path / "packed" / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     write_cifar10(folder, *(ImageSet(part.images, part.labels, class_names) for part in (train, test)))
@@ -80,7 +81,7 @@ def test_the_folder_can_be_read_by_others(tmp_path, archive):
 def test_the_md5_of_an_archive_is_compared(tmp_path, archive, capsys):
     out = tmp_path / "data"
     code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive)
-    assert code == 2 and prepare.CIFAR10_MD5 in error and md5(archive) in error and "--md5 any" in error
+    assert code == 2 and CIFAR10.md5 in error and md5(archive) in error and "--md5 any" in error
     assert contents(out) == {}
     code, *_ = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
     assert code == 0 and len(read_cifar10(out, "test")) == 6
@@ -187,7 +188,7 @@ def test_a_failed_or_killed_filling_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        install(tmp_path, fail)
+        install(tmp_path / "cifar-10-batches-bin", fail)
     assert list(tmp_path.iterdir()) == []
 
 

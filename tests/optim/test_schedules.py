@@ -156,15 +156,26 @@ def test_step_and_halving(steps, lr, every, gamma):
 
 
 @fuzz
-@given(counts, rates, st.lists(st.integers(0, 70), max_size=5, unique=True).map(sorted), gammas)
-def test_multi_step(steps, lr, milestones, gamma):
-    actual = schedules.multi_step(steps, lr=lr, milestones=milestones, gamma=gamma)
-    assert_rates(actual, lambda i: lr * gamma ** sum(m <= i for m in milestones), steps)
+@given(warmups(), rates, st.lists(st.integers(0, 70), max_size=5, unique=True).map(sorted), gammas, rates)
+def test_multi_step(lengths, lr, milestones, gamma, lr_start):
+    steps, warmup_steps = lengths
+    actual = schedules.multi_step(
+        steps, lr=lr, milestones=milestones, gamma=gamma, warmup_steps=warmup_steps, lr_start=lr_start
+    )
+
+    def decay(j):
+        return lr * gamma ** sum(m <= j + warmup_steps for m in milestones)
+
+    assert_rates(actual, lambda i: warmed_up(i, warmup_steps, lr_start, lr, decay), steps)
+    plain = schedules.multi_step(steps, lr=lr, milestones=milestones, gamma=gamma)
+    assert_rates(plain, lambda i: lr * gamma ** sum(m <= i for m in milestones), steps)
 
 
 def test_multi_step_by_hand():
     actual = schedules.multi_step(6, lr=1.0, milestones=[2, 5, 99], gamma=0.1)
     np.testing.assert_allclose(actual, [1, 1, 0.1, 0.1, 0.1, 0.01], rtol=1e-12)
+    actual = schedules.multi_step(8, lr=1.0, milestones=[1, 4, 6], gamma=0.1, warmup_steps=2, lr_start=0.2)
+    np.testing.assert_allclose(actual, [0.2, 0.6, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-12)
 
 
 @fuzz
@@ -188,6 +199,12 @@ def test_exponential_has_the_known_last_rate_of_200_epochs_of_97_steps():
     assert actual[582] == actual[582 + 241] == 0.02
     assert actual[582 + 242] == pytest.approx(0.0196)
     assert actual[-1] == pytest.approx(0.00422, abs=5e-6)
+    expected, rate = [], 0.02
+    for i in range(200 * 97):
+        if i > 582 and (i - 582) % 242 == 0:
+            rate *= 0.98
+        expected.append(0.02 * i / 582 if i < 582 else rate)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 @fuzz
@@ -235,7 +252,7 @@ CALLS = {
     schedules.one_cycle: {"lr": 0.1, "warmup_steps": 2},
     schedules.cyclic: {"lr_min": 0.1, "lr_max": 0.2, "half_cycle": 3},
     schedules.step: {"lr": 0.1, "every": 2, "gamma": 0.5},
-    schedules.multi_step: {"lr": 0.1, "milestones": [2, 4], "gamma": 0.5},
+    schedules.multi_step: {"lr": 0.1, "milestones": [2, 4], "gamma": 0.5, "warmup_steps": 2, "lr_start": 0.0},
     schedules.halving: {"lr": 0.1, "every": 2},
     schedules.exponential: {"lr": 0.1, "every": 2, "gamma": 0.5, "warmup_steps": 2, "lr_start": 0.0},
     schedules.polynomial: {"lr": 0.1, "lr_end": 0.0, "power": 2.0, "warmup_steps": 2, "lr_start": 0.0},

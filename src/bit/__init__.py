@@ -1,0 +1,1 @@
+"""BiT: transfer learning with ResNetV2."""

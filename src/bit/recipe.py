@@ -1,0 +1,82 @@
+"""BiT as a recipe: a plain classifier that starts from official weights, by the BiT-HyperRule if asked."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from mindspore import nn
+
+from src.bit import hyper_rule
+from src.bit.config import BiTConfig
+from src.bit.network import ResNetV2
+from src.bit.weights import find_pretrained
+from src.model_utils.errors import UserError
+from src.recipe import Recipe
+
+log = logging.getLogger("quartet")
+
+_LOOKED_AT = 32  # images whose median size stands for the data set
+_REPORTS = 10  # evaluations of a run by the hyper-rule
+
+
+class BiTRecipe(Recipe):
+    """See `Recipe` and configs/bit/."""
+
+    config_class = BiTConfig
+
+    def network(self, *, num_classes: int) -> nn.Cell:
+        c = self.config
+        block_units, width_factor = c.structure
+        return ResNetV2(
+            num_classes=num_classes,
+            block_units=block_units,
+            width_factor=width_factor,
+            stride_padding=c.stride_padding,
+            zero_head=c.pretrained_head == "zero",
+            recompute=c.recompute,
+            seed=c.seed,
+        )
+
+    def pretrained_file(self) -> Path:
+        c = self.config
+        return find_pretrained(c.pretrained_path, c.pretrained_name or f"BiT-M-{c.variant}")
+
+    def settled(self) -> Recipe:
+        """With `hyper_rule`: image sizes, mixup and length of the run from the training images."""
+        c = self.config
+        if not c.hyper_rule:
+            return self
+        images = self.source("train")
+        looked_at = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(int)
+        sizes = [images.read(int(index)).shape[:2] for index in looked_at]
+        height, width = sorted(sizes, key=np.prod)[len(sizes) // 2]
+        resize_size, image_size = hyper_rule.resolution(height, width)
+        steps = hyper_rule.schedule(len(images))[-1] * c.accumulate_steps
+        keys = {
+            "image_size": image_size,
+            "resize_size": resize_size,
+            "mixup_alpha": hyper_rule.mixup_alpha(len(images)),
+            "train_steps": steps,
+        }
+        for name, value in keys.items():
+            given = getattr(c, name)
+            if given not in (value, self.config_class.model_fields[name].default):
+                raise UserError(
+                    f"{name}: {given!r} given, but hyper_rule sets it to {value!r} for {len(images)} images "
+                    f"of {height}x{width}; leave it out, or set hyper_rule false"
+                )
+        log.info("hyper-rule for %d images of %dx%d: %s", len(images), height, width, keys)
+        settled = BiTRecipe(c.model_copy(update=keys))
+        settled._sources = self._sources
+        return settled
+
+    def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray:
+        c = self.config
+        if not c.hyper_rule:
+            return super().rates(
+                updates=updates, updates_per_epoch=updates_per_epoch, images_per_update=images_per_update
+            )
+        lr = c.lr * hyper_rule.base_rate(images_per_update) / hyper_rule.RATE
+        if images_per_update != hyper_rule.BATCH:
+            log.info("hyper-rule: rate %.4g for %d images an update", lr, images_per_update)
+        return hyper_rule.rates(len(self.source("train")), lr=lr)[:updates]

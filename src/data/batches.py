@@ -1,0 +1,212 @@
+"""What all batches share: order, random numbers, targets, shards, and preparing the next one meanwhile."""
+
+import enum
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+
+from src.data import augment
+from src.model_utils.errors import UserError
+
+log = logging.getLogger("quartet")
+
+ImageOperation = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # on one (H, W, 3) uint8 image
+Step = TypeVar("Step")
+Batch = TypeVar("Batch")
+
+
+class Stream(enum.IntEnum):
+    """Each purpose has a stream of random numbers of its own: one setting does not change another's."""
+
+    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, RANDAUGMENT = range(8)
+
+
+class Labelled(Protocol):
+    """One split of a data set: (N,) int32 labels, and the name of each class, by label."""
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def prefetch(
+    begin: Callable[[Executor, Step], Callable[[], Batch]], steps: Iterable[Step], *, threads: int = 1
+) -> Iterator[Batch]:
+    """Yields the batch of each step while the next one is prepared by a pool of threads.
+
+    The threads end with the generator; an exception of a thread is raised to the caller as it is.
+
+    Args:
+        begin: hands the work of a step to the pool, and returns a function that waits for its batch.
+        steps: whatever `begin` understands.
+        threads: of the pool.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+    try:
+        waits = (begin(pool, step) for step in steps)
+        ahead = next(waits, None)
+        while ahead is not None:
+            current, ahead = ahead, next(waits, None)
+            yield current()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class ShuffledBatches:
+    """The base of training batches, for one rank of `size`: who is in a batch, and what is drawn for it.
+
+    A batch is a pure function of (seed, epoch, index, rank), so a run can go on in the middle of an epoch.
+    The global batch of a step, `batch_size * size` images and what is done to each, does not depend on how
+    many ranks share it: rank r has the r-th of `size` equal parts. Only mixup pairs the images of each rank
+    among themselves.
+
+    An epoch has every image once, in an order of its own; the images that are left over are dropped. A set
+    smaller than one global batch fills it with permutations of itself: an epoch is then one batch, and how
+    often two images are in it differs by one at most.
+
+    Args:
+        source: one split of a data set.
+        batch_size: images a rank in one step.
+        seed: 0 or above.
+        flip: mirror with probability one half, in every second epoch, or never.
+        randaugment: applied to each cropped and flipped image, with a generator of its own; None for none.
+        mixup_alpha: weight ~ Beta(alpha, alpha); 0 for none.
+        mixup_per_image: a weight for each image, and the next one as its partner, instead of one weight and
+            a permutation for the batch.
+        label_smoothing: share of the target spread over all classes, 0..1.
+        soft_labels: targets as (B, K) float32; otherwise labels as (B,) int32.
+
+    Raises:
+        UserError: there are no images.
+        ValueError: mixup or label smoothing without soft labels, or an unknown `flip`.
+    """
+
+    workers = 1
+
+    def __init__(
+        self,
+        source: Labelled,
+        *,
+        batch_size: int,
+        seed: int,
+        flip: Literal["none", "random", "alternating"] = "random",
+        randaugment: ImageOperation | None = None,
+        mixup_alpha: float = 0.0,
+        mixup_per_image: bool = False,
+        label_smoothing: float = 0.0,
+        soft_labels: bool = True,
+        rank: int = 0,
+        size: int = 1,
+    ):
+        if flip not in ("none", "random", "alternating"):
+            raise ValueError(f"flip must be none, random or alternating, not {flip!r}")
+        if not soft_labels and (mixup_alpha or label_smoothing):
+            raise ValueError("mixup and label smoothing need soft labels")
+        self.source, self.class_names, self._count = source, source.class_names, len(source.labels)
+        self.batch_size, self.seed, self.flip, self.randaugment = batch_size, seed, flip, randaugment
+        self.mixup_alpha, self.mixup_per_image = mixup_alpha, mixup_per_image
+        self.label_smoothing, self.soft_labels = label_smoothing, soft_labels
+        self.rank, self._total = rank, batch_size * size
+        self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
+        if not self._count:
+            raise UserError("the training set has no images; check data_path")
+        if self._total > self._count:
+            log.warning(
+                "the training set has %d images: each batch of %d repeats them", self._count, self._total
+            )
+        self._first_flips = augment.draw_flips(self._rng(Stream.FIRST_FLIPS), self._count)
+        self._order = (-1, np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        """Batches a rank in one epoch."""
+        return max(1, self._count // self._total)
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
+        """Batch `index` of `epoch`, both counted from 0."""
+        raise NotImplementedError("a subclass prepares the images")
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """The batches of the global steps start_step..stop_step-1 (epoch = step // len, index = step % len).
+
+        Threads prepare the next batch while the caller uses the current one. They end with the generator.
+        """
+        steps = (divmod(step, len(self)) for step in range(start_step, stop_step))
+        return prefetch(self._begin, steps, threads=self.workers)
+
+    def _begin(self, pool: Executor, step: tuple[int, int]) -> Callable[[], tuple[np.ndarray, ...]]:
+        """Hands the batch (epoch, index) to the pool; what is returned waits for it."""
+        return pool.submit(self.batch, *step).result
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _indices(self, epoch: int, index: int) -> np.ndarray:
+        """(B,) which images this rank's batch holds; the order of the last epoch is kept."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of an epoch of {len(self)}")
+        known, order = self._order
+        if known != epoch:
+            rng, rounds = self._rng(Stream.ORDER, epoch), -(-self._total // self._count)
+            order = np.concatenate([rng.permutation(self._count) for _ in range(rounds)])
+            self._order = (epoch, order)
+        return order[index * self._total : (index + 1) * self._total][self._mine]
+
+    def _draw(
+        self, epoch: int, index: int, stream: Stream, how: Callable[..., np.ndarray], *bounds: int
+    ) -> np.ndarray:
+        """This rank's share, (..., B), of what `how` draws for the global batch."""
+        return how(self._rng(stream, epoch, index), self._total, *bounds)[..., self._mine]
+
+    def _flips(self, epoch: int, index: int, indices: np.ndarray) -> np.ndarray:
+        """(B,) booleans: which images are mirrored."""
+        if self.flip == "random":
+            return self._draw(epoch, index, Stream.FLIP, augment.draw_flips)
+        if self.flip == "alternating":
+            return augment.alternating_flips(self._first_flips, indices, epoch)
+        return np.zeros(len(indices), bool)
+
+    def _randaugmented(self, image: np.ndarray, epoch: int, index: int, row: int) -> np.ndarray:
+        return self.randaugment(image, self._rng(Stream.RANDAUGMENT, epoch, index, self._mine.start + row))
+
+    def _targets(self, indices: np.ndarray) -> np.ndarray:
+        """(B, K) float32 smoothed targets, or (B,) int32 labels."""
+        labels = self.source.labels[indices]
+        if not self.soft_labels:
+            return labels
+        return augment.smooth_one_hot(labels, len(self.class_names), self.label_smoothing)
+
+    def _mixing(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) int32 partners and (B,) float32 weights of this rank's batch."""
+        rng = self._rng(Stream.MIXUP, epoch, index, self.rank)
+        return augment.draw_mixup(rng, self.batch_size, self.mixup_alpha, per_image=self.mixup_per_image)
+
+
+class ShardBatches:
+    """The base of evaluation batches: every image exactly once over all ranks, in the order of the set.
+
+    Iterating gives (images, labels, valid) of one fixed shape: labels (batch_size,) int32, and how many of
+    the first rows count; the rest are zeros. Ranks may have different numbers of batches, or none.
+
+    Args:
+        source: one split of a data set.
+        batch_size: rows of a batch.
+        rank: which of `size` consecutive shards of the data set, whose lengths differ by one at most.
+        size: number of shards.
+    """
+
+    def __init__(self, source: Labelled, *, batch_size: int, rank: int = 0, size: int = 1):
+        self.source, self.class_names, self.batch_size = source, source.class_names, batch_size
+        self.start, self.stop = (len(source.labels) * part // size for part in (rank, rank + 1))
+
+    def __len__(self) -> int:
+        return -(-(self.stop - self.start) // self.batch_size)
+
+    def _rows(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Which images each batch holds, and its labels."""
+        for start in range(self.start, self.stop, self.batch_size):
+            rows = slice(start, min(start + self.batch_size, self.stop))
+            labels = np.zeros(self.batch_size, np.int32)
+            labels[: rows.stop - start] = self.source.labels[rows]
+            yield rows, labels

@@ -1,0 +1,185 @@
+"""Batches of pictures of any size, prepared one by one by a pool of threads, as uint8 for the device."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import Any, Literal, Protocol
+
+import cv2
+import numpy as np
+
+from src.data import augment, geometry
+from src.data.batches import Labelled, ShardBatches, ShuffledBatches, Stream, prefetch
+from src.model_utils.cpu import usable_cores
+
+_PARTS = 4  # of a batch for each worker: pictures differ in cost, and all wait for the last part
+
+
+class PictureSource(Labelled, Protocol):
+    """One split of a data set of pictures."""
+
+    def read(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; several threads call it at once."""
+
+
+class PictureBatches(ShuffledBatches):
+    """Shuffled, cropped, flipped pictures; the base class says how the batches are put together.
+
+    The operations run in the order crop and resize, flip, RandAugment. Normalisation and the mixing of
+    pixels are left to the device. OpenCV's own threads are switched off.
+
+    Args:
+        source: one split of a data set.
+        image_size: side of the pictures in a batch, in pixels.
+        train_crop: `resize` to a square of `resize_size`, whatever the shape, and a random crop of it (the
+            official BiT), or `random_resized`, a crop of random area and ratio (Inception).
+        resize_size: for `resize`, in pixels, at least `image_size`.
+        crop_area: for `random_resized`, smallest and largest share of the picture.
+        crop_ratio: for `random_resized`, smallest and largest width / height.
+        interpolation: see `geometry.resize`.
+        workers: threads; 0 for one a usable core, 8 at most.
+        shared: what the base class takes (batch_size, seed, flip, mixup_alpha, rank, size ...).
+
+    Raises:
+        ValueError: an unknown `train_crop`, or a `resize_size` below `image_size`.
+    """
+
+    def __init__(
+        self,
+        source: PictureSource,
+        *,
+        image_size: int,
+        train_crop: Literal["resize", "random_resized"] = "random_resized",
+        resize_size: int = 0,
+        crop_area: tuple[float, float] = (0.08, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: geometry.Interpolation = "bilinear",
+        workers: int = 0,
+        **shared: Any,
+    ):
+        if train_crop not in ("resize", "random_resized"):
+            raise ValueError(f"train_crop must be resize or random_resized, not {train_crop!r}")
+        if train_crop == "resize" and resize_size < image_size:
+            raise ValueError(f"resize_size must be at least image_size {image_size}, not {resize_size}")
+        super().__init__(source, **shared)
+        self.image_size, self.train_crop, self.resize_size = image_size, train_crop, resize_size
+        self.crop_area, self.crop_ratio, self.interpolation = crop_area, crop_ratio, interpolation
+        self.workers = workers or min(8, usable_cores())
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
+        """Batch `index` of `epoch`, both counted from 0.
+
+        Returns:
+            images (B, S, S, 3) uint8, C-contiguous, and targets (B, K) float32 or labels (B,) int32. With
+            mixup also partners (B,) int32 and weights (B,) float32, the share of the image itself, for the
+            device to mix the pixels with; the targets are mixed already.
+        """
+        (batch,) = prefetch(self._begin, [(epoch, index)], threads=self.workers)
+        return batch
+
+    def _begin(self, pool: Executor, step: tuple[int, int]) -> Callable[[], tuple[np.ndarray, ...]]:
+        indices = self._indices(*step)
+        flips, crop = self._flips(*step, indices), self._crops(*step)
+
+        def picture(row: int) -> np.ndarray:
+            image = crop(self.source.read(int(indices[row])), row)
+            if flips[row]:
+                image = cv2.flip(image, 1)  # a reversed copy takes numpy 40 times as long
+            return self._randaugmented(image, *step, row) if self.randaugment else image
+
+        targets, mixing = self._targets(indices), ()
+        if self.mixup_alpha:
+            mixing = self._mixing(*step)
+            targets = augment.mixup(targets, *mixing)
+        images = np.empty((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
+        return _fill(pool, self.workers, images, len(images), picture, targets, *mixing)
+
+    def _crops(self, epoch: int, index: int) -> Callable[[np.ndarray, int], np.ndarray]:
+        """A function (picture, row of the batch) -> (S, S, 3)."""
+        side, whole = self.image_size, self.resize_size
+        if self.train_crop == "resize":
+            corners = self._draw(epoch, index, Stream.CROP, augment.draw_corners, whole - side)
+
+            def crop(image: np.ndarray, row: int) -> np.ndarray:
+                box = (*corners[:, row], side, side)
+                return geometry.cut(geometry.resize(image, whole, whole, self.interpolation), box)
+
+        else:
+            numbers = self._draw(epoch, index, Stream.CROP, geometry.draw_boxes)
+
+            def crop(image: np.ndarray, row: int) -> np.ndarray:
+                box = geometry.random_box(
+                    *image.shape[:2], numbers[:, row], area=self.crop_area, ratio=self.crop_ratio
+                )
+                return geometry.resize(geometry.cut(image, box), side, side, self.interpolation)
+
+        return crop
+
+
+class PictureEvalBatches(ShardBatches):
+    """Pictures (batch_size, S, S, 3) uint8; the base class says which are in which batch.
+
+    Args:
+        source: one split of a data set.
+        image_size: side of the pictures in a batch, in pixels.
+        eval_crop: `squash` or `centre`, see `geometry.prepare_picture`; so are the next two.
+        resize_size: for `centre`, of the short side; 0 means `image_size`.
+        interpolation: how pixels are computed.
+        workers: threads; 0 for one a usable core, 8 at most.
+        shared: what the base class takes (batch_size, rank, size).
+    """
+
+    def __init__(
+        self,
+        source: PictureSource,
+        *,
+        image_size: int,
+        eval_crop: geometry.EvalCrop = "squash",
+        resize_size: int = 0,
+        interpolation: geometry.Interpolation = "bilinear",
+        workers: int = 0,
+        **shared: Any,
+    ):
+        super().__init__(source, **shared)
+        self.image_size, self.eval_crop = image_size, eval_crop
+        self.resize_size, self.interpolation = resize_size, interpolation
+        self.workers = workers or min(8, usable_cores())
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        return prefetch(self._begin, self._rows(), threads=self.workers)
+
+    def _begin(self, pool: Executor, step: tuple[slice, np.ndarray]) -> Callable[[], tuple]:
+        rows, labels = step
+
+        def picture(row: int) -> np.ndarray:
+            return geometry.prepare_picture(
+                self.source.read(rows.start + row),
+                size=self.image_size,
+                eval_crop=self.eval_crop,
+                resize_size=self.resize_size,
+                interpolation=self.interpolation,
+            )
+
+        images = np.zeros((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
+        valid = rows.stop - rows.start
+        return _fill(pool, self.workers, images, valid, picture, labels, valid)
+
+
+def _fill(
+    pool: Executor, workers: int, images: np.ndarray, count: int, picture: Callable, *rest: Any
+) -> Callable[[], tuple]:
+    """Starts images[row] = picture(row) for `count` rows; what is returned waits for (images, *rest)."""
+    cv2.setNumThreads(1)  # for a large picture, each worker would start threads of its own
+
+    def fill(rows: np.ndarray) -> None:
+        for row in rows.tolist():
+            images[row] = picture(row)
+
+    parts = np.array_split(np.arange(count), min(count, _PARTS * workers))
+    futures = [pool.submit(fill, part) for part in parts]
+
+    def batch() -> tuple:
+        for future in futures:
+            future.result()
+        return images, *rest
+
+    return batch

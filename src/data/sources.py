@@ -1,0 +1,165 @@
+"""Where images come from: finding a data set, and images in class folders, read when they are asked for.
+
+A source has `labels` (N,) int32, `class_names`, `len()`, `read(index)` -> (H, W, 3) uint8 RGB, C-contiguous,
+and `take(indices)` -> a source of those images. `ImageSet` (in memory) and `ImageFiles` are such.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from src.data.cifar10 import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
+from src.data.cifar100 import CIFAR100
+from src.data.decode import decode, fault
+from src.data.listing import Item, Listing, class_folders, list_folder
+from src.model_utils.errors import UserError
+
+log = logging.getLogger("quartet")
+
+_BINARY = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
+_SHOWN = 10  # damaged files that are named
+_THREADS = 8  # that look at files: on a network each look waits, on a disk they cost nothing
+_CHUNK = 256  # files
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """One split of a data set in image files, decoded when they are read. Threads may share it.
+
+    Attributes:
+        files: the path of each image.
+        labels: (N,) int32, each below the number of classes.
+        class_names: the name of each class, by label.
+    """
+
+    files: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int, *, at_least: int = 0) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, C-contiguous; see `decode` for `at_least`.
+
+        Raises:
+            UserError: the file cannot be decoded, although its header is sound.
+        """
+        return decode(self.files[index], at_least=at_least)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ImageFiles":
+        """The images of `indices`, in their order."""
+        files = tuple(self.files[index] for index in indices)
+        return ImageFiles(files, self.labels[np.asarray(indices, np.int64)], self.class_names)
+
+
+def open_split(
+    data_path: str | os.PathLike,
+    split: Split,
+    *,
+    dataset: Literal["auto", "cifar10", "cifar100", "folder"] = "auto",
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    damaged: Literal["fail", "skip"] = "fail",
+) -> ImageSet | ImageFiles:
+    """Opens one split of the binary CIFAR-10 or CIFAR-100, or of a folder of class folders.
+
+    Every file of a folder is looked at first, without decoding it (`fault`).
+
+    Args:
+        data_path: the folder of the data set, or one that holds it under its usual name.
+        split: "test" is what is evaluated: the test files, the folder val or test, or what is held out.
+        dataset: which of the three it is; "auto" looks.
+        val_fraction: share of each class that is held out of a folder without val or test, between 0 and 1.
+        seed: says which images are held out.
+        damaged: refuse a folder with damaged files, or leave them out and name them in the log.
+
+    Raises:
+        UserError: there is no data set, there are several, or it is damaged, for the reason it gives.
+    """
+    data_path = Path(data_path)
+    if dataset == "auto":
+        dataset = _detect(data_path)
+    if dataset != "folder":
+        return read_set(_BINARY[dataset], data_path, split)
+    listing = list_folder(data_path, test_fraction=val_fraction, seed=seed)
+    if listing.test_root:
+        _check_every_class_is_tested(listing)
+    return _open_files(listing, split, skip=damaged == "skip")
+
+
+def _detect(data_path: Path) -> str:
+    def found_by(find: Callable[[Layout, Path], Path | None]) -> list[str]:
+        return [name for name, layout in _BINARY.items() if find(layout, data_path)]
+
+    found = found_by(find_set) or found_by(find_python_version)  # reading the latter says what is needed
+    folders = class_folders(data_path) if data_path.is_dir() else []
+    if "train" in folders or (folders and not found):
+        found.append("folder")
+    if not found:
+        state = "holds no data set" if data_path.is_dir() else "is not a folder"
+        raise UserError(
+            f"{data_path} {state}: {CIFAR10.folder_name}, {CIFAR100.folder_name} or class folders of images "
+            "are needed; give their folder as data_path, or run python -m src.data.prepare cifar10"
+        )
+    if len(found) > 1:
+        raise UserError(f"{data_path} holds several data sets; choose with --dataset {' or '.join(found)}")
+    return found[0]
+
+
+def _check_every_class_is_tested(listing: Listing) -> None:
+    tested = {label for _, label in listing.test}
+    missing = [name for label, name in enumerate(listing.class_names) if label not in tested]
+    if missing:
+        raise UserError(
+            f"{listing.test_root} lacks {len(missing)} of the classes of {listing.train_root}: "
+            f"{', '.join(missing[:_SHOWN])}{' ...' if len(missing) > _SHOWN else ''}; "
+            "add images of them there, or remove them from the training folder"
+        )
+
+
+def _open_files(listing: Listing, split: Split, *, skip: bool) -> ImageFiles:
+    items: list[Item] = listing.train if split == "train" else listing.test
+    root = listing.train_root if split == "train" or not listing.test_root else listing.test_root
+    faults = _look([file for file, _ in items], root)
+    if faults:
+        _report(faults, len(items), root, skip=skip)
+    whole = [item for item in items if item[0] not in faults]
+    left = {label for _, label in whole}
+    for label in sorted({label for _, label in items} - left):
+        raise UserError(
+            f"{root / listing.class_names[label]}: every image of this class is damaged; "
+            "replace them, or remove the folder"
+        )
+    labels = np.array([label for _, label in whole], np.int32)
+    return ImageFiles(tuple(file for file, _ in whole), labels, listing.class_names)
+
+
+def _look(files: Sequence[str], root: Path) -> dict[str, str]:
+    """The faults of the files that have one."""
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results = pool.map(lambda chunk: [(file, fault(file)) for file in chunk], chunks)
+        shown = tqdm(results, desc=f"checking {root}", total=len(chunks), disable=None)
+        return {file: reason for file, reason in chain.from_iterable(shown) if reason}
+
+
+def _report(faults: dict[str, str], count: int, root: Path, *, skip: bool) -> None:
+    names = [os.path.relpath(file, root) for file in faults]
+    names = [name if name.isprintable() else repr(name) for name in names]
+    lines = [f"{name} ({reason})" for name, reason in zip(names, faults.values())]
+    summary = f"{root}: {len(faults):,} of {count:,} images are damaged"
+    first = ", ".join(lines[:_SHOWN]) + (" ..." if len(lines) > _SHOWN else "")
+    if not skip:
+        raise UserError(f"{summary}: {first}; replace or remove them, or use --damaged_images skip")
+    log.warning("%s and left out: %s", summary, first)
+    for line in lines:
+        log.info("damaged: %s", line)
