@@ -71,9 +71,7 @@ class Recipe:
         if c.pretrained_path:
             path = self.pretrained_file()
             load_weights(network, path, head=c.pretrained_head)
-            log.info(
-                "starting from %s, sha256 %s, classifier: %s", path, checksum(path), c.pretrained_head
-            )
+            log.info("starting from %s, sha256 %s, classifier: %s", path, checksum(path), c.pretrained_head)
 
     def pretrained_file(self) -> Path:
         """The file that `pretrained_path` means."""

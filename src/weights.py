@@ -53,7 +53,7 @@ def from_torch_names(network: nn.Cell, weights: Arrays) -> dict[str, np.ndarray 
     """Renames the arrays of normalisations from PyTorch's names to MindSpore's; others are the same in both.
 
     A normalisation is known by the network's names: `bn.weight` becomes `bn.gamma` where the network has
-    the second and not the first. PyTorch's counter `num_batches_tracked`, which no formula uses, is left out.
+    that. PyTorch's counter `num_batches_tracked`, which no formula uses, is left out.
     """
     wanted = {parameter.name for parameter in network.get_parameters()}
     renamed = {}
@@ -62,7 +62,7 @@ def from_torch_names(network: nn.Cell, weights: Arrays) -> dict[str, np.ndarray 
         if leaf == "num_batches_tracked" and f"{prefix}.moving_mean" in wanted:
             continue
         ours = f"{prefix}.{_TORCH_LEAF.get(leaf, leaf)}"
-        renamed[ours if name not in wanted and ours in wanted and ours not in weights else name] = value
+        renamed[ours if ours in wanted and ours not in weights else name] = value
     return renamed
 
 
@@ -173,11 +173,10 @@ def _class_counts(wanted: Mapping[str, ms.Parameter], weights: Arrays, names: se
         if their == our or not their or their[1:] != our[1:]:
             return None
         counts.add((their[0], our[0]))
-    return (
-        "has a head for {} classes, the network one for {}".format(*counts.pop())
-        if len(counts) == 1
-        else None
-    )
+    if len(counts) > 1:
+        return None
+    their, our = counts.pop()
+    return f"has a head for {their} classes, the network one for {our}"
 
 
 def load_weights(

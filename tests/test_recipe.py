@@ -1,11 +1,15 @@
 """A config's keys become data, schedule and parameter groups as their meanings say."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src import recipe as module
+from src.data.cifar10 import ImageSet
+from src.data.randaugment import RandAugment
+from src.data.sources import ImageFiles
 from src.losses import CrossEntropy
 from src.model_utils.config import check
 from src.model_utils.errors import UserError
@@ -41,7 +45,7 @@ EXPECTED = {
     "step": ({"lr_gamma": 0.2}, schedules.step(UPDATES, lr=0.3, every=15, gamma=0.2)),
     "multi_step": (
         {"lr_milestones": [4, 9.1], "lr_gamma": 0.2},
-        schedules.multi_step(UPDATES, lr=0.3, milestones=[10, 23], gamma=0.2),
+        schedules.multi_step(UPDATES, milestones=[10, 23], gamma=0.2, **RISE),
     ),
     "halving": ({}, schedules.halving(UPDATES, lr=0.3, every=15)),
     "exponential": ({"lr_gamma": 0.7}, schedules.exponential(UPDATES, every=15, gamma=0.7, **RISE)),
@@ -220,6 +224,7 @@ DATA_KEYS = {
     "cutout": 6,
     "translate": 1,
     "mixup_alpha": 0.2,
+    "mixup_per_image": True,
     "label_smoothing": 0.1,
     "soft_labels": True,
 }
@@ -228,9 +233,12 @@ DATA_KEYS = {
 def test_every_data_key_reaches_the_training_data(data_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(module, "TrainBatches", lambda data, **settings: seen.update(settings, data=data))
-    recipe = _recipe(data_path=str(data_path), image_mean=[1, 2, 3], image_std=[4, 5, 6], **DATA_KEYS)
+    augmented = {"randaugment_layers": 2, "randaugment_magnitude": 9.0, "randaugment_std": 0.25}
+    keys = {**DATA_KEYS, **augmented, "image_mean": [1, 2, 3], "image_std": [4, 5, 6]}
+    recipe = _recipe(data_path=str(data_path), **keys)
     recipe.train_batches(rank=1, size=4)
     assert len(seen.pop("data")) == 200
+    assert seen.pop("randaugment") == RandAugment(layers=2, magnitude=9.0, std=0.25)
     assert seen == {**DATA_KEYS, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
 
 
@@ -247,6 +255,73 @@ def test_real_batches_have_the_shapes_that_the_network_takes(data_path):
     recipe = _recipe(data_path=str(data_path), batch_size=16, eval_batch_size=50)
     images, *_ = next(iter(recipe.eval_batches()))
     assert images.shape == (50, 3, recipe.image_size, recipe.image_size) and images.dtype == np.float32
+
+
+PICTURE_KEYS = {
+    "image_size": 40, "train_crop": "random_resized", "resize_size": 50, "crop_area": [0.5, 0.9],
+    "crop_ratio": [0.8, 1.2], "interpolation": "area",
+}  # fmt: skip
+
+
+def test_every_picture_key_reaches_the_pictures(data_path, monkeypatch):
+    seen = {}
+    for name in ("PictureBatches", "PictureEvalBatches"):
+        monkeypatch.setattr(module, name, lambda data, **settings: seen.update(settings, data=data))
+    config = check({"data_path": str(data_path), "eval_crop": "centre", **PICTURE_KEYS}, SharedConfig)
+    Recipe(config).train_batches()
+    assert {name: seen[name] for name in PICTURE_KEYS} == {
+        **PICTURE_KEYS, "crop_area": (0.5, 0.9), "crop_ratio": (0.8, 1.2),
+    }  # fmt: skip
+    seen.clear()
+    Recipe(config).eval_batches(rank=1, size=4)
+    assert len(seen.pop("data")) == 70
+    assert seen == {
+        "batch_size": 500, "rank": 1, "size": 4, "image_size": 40, "eval_crop": "centre",
+        "interpolation": "area",
+    }  # fmt: skip
+    larger = config.model_copy(update={"eval_image_size": 48})
+    Recipe(larger).eval_batches()
+    assert seen["image_size"] == 48 == Recipe(larger).image_size
+    assert Recipe(larger).resizing == {"crop": "centre", "interpolation": "area"}
+    assert _recipe().resizing == {"crop": "centre", "interpolation": "antialias"}
+
+
+def test_every_source_key_reaches_the_source(monkeypatch):
+    seen = {}
+    source = ImageSet(np.zeros((6, 3, 32, 32), np.uint8), np.arange(6, dtype=np.int32) % 2, ("a", "b"))
+
+    def spy(path, split, **settings):
+        seen.update(settings, path=path, split=split)
+        return source
+
+    monkeypatch.setattr(module, "open_split", spy)
+    keys = {"dataset": "cifar100", "val_fraction": 0.3, "subset_seed": 5, "damaged_images": "skip"}
+    recipe = _recipe(data_path="there", examples_per_class=2, **keys)
+    assert np.bincount(recipe.source("train").labels).tolist() == [2, 2]
+    assert seen == {
+        "path": "there", "split": "train", "dataset": "cifar100", "val_fraction": 0.3, "seed": 5,
+        "damaged": "skip",
+    }  # fmt: skip
+    assert recipe.source("test") is source
+
+
+def test_image_files_need_a_crop_of_pictures(monkeypatch):
+    files = ImageFiles(("a.jpg",), np.zeros(1, np.int32), ("a",))
+    monkeypatch.setattr(module, "open_split", lambda *_, **__: files)
+    with pytest.raises(UserError, match=r"train_crop: pad is for sets of 32x32 images, .*use train_crop"):
+        _recipe().source("train")
+
+
+def test_pretrained_weights(monkeypatch, tmp_path, caplog):
+    seen = []
+    monkeypatch.setattr(module, "load_weights", lambda *given, head: seen.append((*given, head)))
+    monkeypatch.setattr(module, "checksum", lambda path: "abc")
+    _recipe().load_pretrained("network")
+    assert not seen
+    with caplog.at_level(logging.INFO):
+        _recipe(pretrained_path="w.npz", pretrained_head="keep").load_pretrained("network")
+    assert seen == [("network", Path("w.npz"), "keep")]
+    assert "w.npz, sha256 abc, classifier: keep" in caplog.text
 
 
 def test_a_data_set_that_is_not_there(tmp_path):

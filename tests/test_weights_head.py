@@ -89,8 +89,10 @@ def test_a_head_of_two_arrays_with_different_counts():
     assert refused(network, weights) == f"the mapping {message}{REST}"
     weights["fc.weight"] = np.zeros((4, 4))
     assert "the mapping fits the network all but its head: fc.weight" in refused(network, weights)
-    weights["fc.weight"] = np.zeros((3, 4), complex)
-    assert "the mapping fits the network all but its head: fc.bias" in refused(network, weights)
+    weights["fc.weight"], weights["fc.bias"] = np.zeros((3, 4)), np.array(5)
+    assert "the mapping fits the network all but its head: fc.bias has shape ()" in refused(network, weights)
+    weights["fc.bias"] = np.zeros(3, complex)
+    assert "the mapping fits the network all but its head: fc.bias holds complex" in refused(network, weights)
 
 
 def test_a_network_that_names_no_head():

@@ -7,10 +7,14 @@ normalisation, so that large networks can be fine-tuned with few images a card:
     body    4 blocks of bottleneck units, 256, 512, 1024, 2048 channels x width factor        1/4 1/8 1/16 1/32
     head    group normalisation, ReLU, mean over the image, 1x1 convolution with bias
 
-| network | units       | width | parameters, 10 classes | multiply-adds at 128x128 |
-|---------|-------------|-------|------------------------|--------------------------|
-| R50x1   | 3, 4, 6, 3  | 1     | 23,520,842             | TBD |
-| R101x3  | 3, 4, 23, 3 | 3     | 381,851,338            | TBD |
+| network | units       | width | parameters, 10 classes |
+|---------|-------------|-------|------------------------|
+| R50x1   | 3, 4, 6, 3  | 1     | 23,520,842             |
+| R50x3   | 3, 4, 6, 3  | 3     | 211,235,530            |
+| R101x1  | 3, 4, 23, 3 | 1     | 42,512,970             |
+| R101x3  | 3, 4, 23, 3 | 3     | 381,851,338            |
+| R152x2  | 3, 8, 36, 3 | 2     | 232,279,178            |
+| R152x4  | 3, 8, 36, 3 | 4     | 928,422,154            |
 """
 
 from collections import OrderedDict
@@ -24,34 +28,15 @@ from src.bit.weights import translate
 from src.layers.basic import conv2d
 from src.layers.init import initialise, torch_default
 from src.layers.norm import GroupNorm
+from src.layers.pooling import ZeroPaddedMaxPool2d
 from src.layers.weight_standardization import StdConv2d
 from src.model_utils.errors import UserError
 
 GROUPS = 32
 
 
-class RootPool(nn.Cell):
-    """3x3 maximum with stride 2 over the image in a border of zeros, (N, C, H, W) -> (N, C, H / 2, W / 2).
-
-    The official border is 0, where padded pooling would take minus infinity: it counts, as what comes here is
-    the output of a convolution, with both signs. (The gradient of `ops.pad` is wrong in MindSpore 2.10 on a
-    CPU, and `ops.Pad` is slow: concatenation is neither.)
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid", padding=0, ceil_mode=False)
-
-    def construct(self, x):
-        n, c, height, width = x.shape
-        rows = ops.zeros((n, c, 1, width), x.dtype)
-        columns = ops.zeros((n, c, height + 2, 1), x.dtype)
-        x = ops.concat((rows, x, rows), axis=2)
-        return self.pool(ops.concat((columns, x, columns), axis=3))
-
-
 class PreActBottleneck(nn.Cell):
-    """1x1, 3x3 (with the stride) and 1x1 convolution, each behind group normalisation and ReLU, and a shortcut.
+    """1x1, 3x3 (with the stride), 1x1 convolution, each behind group normalisation and ReLU; and a shortcut.
 
     (N, in, H, W) -> (N, out, H / stride, W / stride). Where the shape changes, the shortcut is a 1x1
     convolution of the normalised input (He et al., arXiv 1603.05027).
@@ -142,7 +127,7 @@ class ResNetV2(nn.Cell):
         self.root = nn.SequentialCell(
             OrderedDict(
                 conv=StdConv2d(in_channels=3, out_channels=widths[0], kernel_size=7, stride=2),
-                pool=RootPool(),
+                pool=ZeroPaddedMaxPool2d(),
             )
         )
         blocks = OrderedDict()

@@ -105,7 +105,7 @@ def translate(
         target = _own_name(name)
         if target in own:
             raise UserError(f"holds {target} twice, once as {name}; leave one of them")
-        is_kernel = target != name and name.endswith("/kernel") and len(array.shape) == 4
+        is_kernel = name.endswith("/kernel") and len(array.shape) == 4
         own[target] = array.transpose(3, 2, 0, 1) if is_kernel else array
     theirs = _structure({name: array.shape for name, array in own.items()})
     ours = (tuple(block_units), width_factor)
@@ -132,7 +132,8 @@ def find_pretrained(pretrained_path: str | Path, name: str) -> Path:
     download = f"download {_URL}/{name}.npz"
     if not path.is_dir():
         raise UserError(f"pretrained_path: there is no file or folder {path}; {download}")
-    if not (path / f"{name}.npz").is_file():
-        there = ", ".join(sorted(file.name for file in path.glob("*.npz"))) or "no .npz file"
-        raise UserError(f"pretrained_path: folder {path} holds {there}, but not {name}.npz; {download}")
-    return path / f"{name}.npz"
+    file = path / f"{name}.npz"
+    if not file.is_file():
+        there = ", ".join(sorted(other.name for other in path.glob("*.npz") if other.is_file())) or "none"
+        raise UserError(f"pretrained_path: {path} has no {file.name} (.npz files there: {there}); {download}")
+    return file

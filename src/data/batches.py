@@ -4,7 +4,7 @@ import enum
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -154,7 +154,7 @@ class ShuffledBatches:
         return order[index * self._total : (index + 1) * self._total][self._mine]
 
     def _draw(
-        self, epoch: int, index: int, stream: Stream, how: Callable[..., np.ndarray], *bounds: int
+        self, epoch: int, index: int, stream: Stream, how: Callable[..., np.ndarray], *bounds: Any
     ) -> np.ndarray:
         """This rank's share, (..., B), of what `how` draws for the global batch."""
         return how(self._rng(stream, epoch, index), self._total, *bounds)[..., self._mine]

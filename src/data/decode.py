@@ -3,9 +3,11 @@
 import functools
 import io
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -13,9 +15,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from src.model_utils.errors import UserError
 
-# What a whole file ends with, by format; cameras and disks may pad it with some bytes.
+# What the pixels of a whole file end with, by format, and nothing before can look like.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB\x60\x82"}
-_PADDING, _TAIL_BYTES = b"\0\r\n ", 4096
+_FRAMES = (0xC0, 0xC1, 0xC2)  # JPEG markers: baseline, extended and progressive coding
+_START_OF_SCAN = b"\xff\xda"
+_MANY_PIXELS = 64 << 20  # above, Pillow judges whether it is a decompression bomb
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
@@ -54,13 +58,11 @@ def decode(source: str | os.PathLike | bytes, *, at_least: int = 0) -> np.ndarra
         data = source if in_memory else _read(source)
         if not data:
             raise UnreadableImage(name, "the file is empty")
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and _is_whole(image, data):
-                scale = max((k for k in _REDUCED if at_least and min(image.size) >= k * at_least), default=1)
-                flags = _REDUCED.get(scale, cv2.IMREAD_COLOR) | cv2.IMREAD_COLOR_RGB
-                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-                if pixels is not None:
-                    return pixels
+        pixels = _decode_plain_jpeg(data, at_least)
+        if pixels is not None:
+            return pixels
+        with io.BytesIO(data) as file, Image.open(file) as image:
+            _check_end(image, file, len(data))
             image.load()
             return np.array(_to_rgb(_upright(image)))
 
@@ -68,9 +70,8 @@ def decode(source: str | os.PathLike | bytes, *, at_least: int = 0) -> np.ndarra
 def fault(path: str | os.PathLike) -> str | None:
     """Why a file is no image, None where it seems to be one; a quick look, some 10,000 files a second.
 
-    The header must be of a known format with possible sizes. A JPEG or PNG must have its end too; one that
-    lacks it is decoded for certainty. In other formats, and in the pixels of these, damage is found by
-    `decode` alone.
+    The header must be of a known format with possible sizes, and a JPEG or PNG must have its end. Other
+    damage is found by `decode` alone.
     """
     try:
         with _naming(path):
@@ -78,9 +79,7 @@ def fault(path: str | os.PathLike) -> str | None:
             if not size:
                 return "the file is empty"
             with open(path, "rb") as file, Image.open(file) as image:
-                file.seek(max(0, size - _TAIL_BYTES))
-                if not _is_whole(image, file.read()):
-                    image.load()
+                _check_end(image, file, size)
     except UnreadableImage as error:
         return error.reason
     return None
@@ -91,9 +90,44 @@ def _read(path: str | os.PathLike) -> bytes:
         return file.read()
 
 
-def _is_whole(image: Image.Image, tail: bytes) -> bool:
-    """Whether the last bytes of a file are what its format ends with."""
-    return tail[-_TAIL_BYTES:].rstrip(_PADDING).endswith(_ENDS.get(image.format, b""))
+def _decode_plain_jpeg(data: bytes, at_least: int) -> np.ndarray | None:
+    """By OpenCV, if it is whole and grey or of three components, of 8 bits; None leaves it to Pillow.
+
+    The header is read here, since Pillow takes 5 % of the time of decoding for it.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    at, short_side = 2, 0
+    while at + 10 < len(data) and data[at] == 0xFF and not data.startswith(_START_OF_SCAN, at):
+        if data[at + 1] in _FRAMES:
+            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            if bits != 8 or components not in (1, 3) or height * width > _MANY_PIXELS:
+                return None
+            short_side = min(height, width)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    is_whole = data.endswith(_ENDS["JPEG"]) or data.find(_ENDS["JPEG"], at) >= 0
+    if not short_side or not data.startswith(_START_OF_SCAN, at) or not is_whole:
+        return None
+    scale = max((scale for scale in _REDUCED if at_least and short_side >= scale * at_least), default=1)
+    flags = _REDUCED.get(scale, cv2.IMREAD_COLOR) | cv2.IMREAD_COLOR_RGB
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+
+
+def _check_end(image: Image.Image, file: BinaryIO, size: int) -> None:
+    """Refuses a JPEG or PNG that was cut short: decoders make up the pixels that are missing.
+
+    Padding and data of other programs may follow the end. The search begins behind the header, where a
+    JPEG may have a whole thumbnail.
+    """
+    end = _ENDS.get(image.format)
+    if end is None:
+        return
+    start = file.tell()
+    file.seek(max(start, size - len(end)))
+    if file.read() != end:
+        file.seek(start)
+        if end not in file.read():
+            raise OSError("it is cut short")
 
 
 @contextmanager

@@ -44,34 +44,38 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: Interpolat
     return cv2.resize(image, (width, height), interpolation=_FLAGS[interpolation])
 
 
-def draw_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """The numbers that `random_box` needs, (2 * 10 + 2, count) uniform in [0, 1)."""
-    return rng.random((2 * _TRIES + 2, count))
+def draw_boxes(
+    rng: np.random.Generator, count: int, area: tuple[float, float], ratio: tuple[float, float]
+) -> np.ndarray:
+    """What `random_box` needs for `count` pictures, one a column: (22, count).
+
+    Ten shares of the picture, uniform in `area`; ten values of width / height in `ratio`, whose logarithm is
+    uniform; and where the box is, down and across, uniform in [0, 1).
+    """
+    numbers = rng.random((2 * _TRIES + 2, count))
+    numbers[:_TRIES] = area[0] + (area[1] - area[0]) * numbers[:_TRIES]
+    numbers[_TRIES:-2] = ratio[0] * (ratio[1] / ratio[0]) ** numbers[_TRIES:-2]
+    return numbers
 
 
-def random_box(
-    height: int, width: int, numbers: np.ndarray, *, area: tuple[float, float], ratio: tuple[float, float]
-) -> Box:
-    """The box of an Inception crop (Szegedy et al., 2015), in torchvision's form.
+def random_box(height: int, width: int, numbers: np.ndarray, ratio: tuple[float, float]) -> Box:
+    """The box of an Inception crop (Szegedy et al., 2015) in torchvision's form.
 
-    The area is uniform, the logarithm of width / height too; the first of 10 tries that fits is placed
-    uniformly. If none fits, the box is the largest central one whose ratio is in range.
+    The first of ten tries that fits is placed by the last two numbers. If none fits, the box is the largest
+    central one whose ratio is in range.
 
     Args:
-        height: of the picture, as `width`, in pixels.
-        width: the other side.
-        numbers: a column of `draw_boxes`.
-        area: smallest and largest share of the picture.
+        height: of the picture.
+        width: of the picture.
+        numbers: (22,), a column of `draw_boxes`.
         ratio: smallest and largest width / height.
 
     Returns:
-        top, left, height and width, all inside the picture and at least 1 pixel each way.
+        a box inside the picture, at least 1 pixel each way.
     """
     *tries, down, across = numbers.tolist()
-    low, high = (math.log(bound) for bound in ratio)
-    for share, position in zip(tries[:_TRIES], tries[_TRIES:], strict=True):
-        pixels = height * width * (area[0] + share * (area[1] - area[0]))
-        aspect = math.exp(low + position * (high - low))
+    for share, aspect in zip(tries[:_TRIES], tries[_TRIES:], strict=True):
+        pixels = height * width * share
         box_height, box_width = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
         if 1 <= box_height <= height and 1 <= box_width <= width:
             top, left = int(down * (height - box_height + 1)), int(across * (width - box_width + 1))

@@ -104,12 +104,11 @@ class PictureBatches(ShuffledBatches):
                 return geometry.cut(geometry.resize(image, whole, whole, self.interpolation), box)
 
         else:
-            numbers = self._draw(epoch, index, Stream.CROP, geometry.draw_boxes)
+            bounds = self.crop_area, self.crop_ratio
+            numbers = self._draw(epoch, index, Stream.CROP, geometry.draw_boxes, *bounds)
 
             def crop(image: np.ndarray, row: int) -> np.ndarray:
-                box = geometry.random_box(
-                    *image.shape[:2], numbers[:, row], area=self.crop_area, ratio=self.crop_ratio
-                )
+                box = geometry.random_box(*image.shape[:2], numbers[:, row], self.crop_ratio)
                 return geometry.resize(geometry.cut(image, box), side, side, self.interpolation)
 
         return crop

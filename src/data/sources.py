@@ -129,6 +129,8 @@ def _check_every_class_is_tested(listing: Listing) -> None:
 def _open_files(listing: Listing, split: Split, *, skip: bool) -> ImageFiles:
     items: list[Item] = listing.train if split == "train" else listing.test
     root = listing.train_root if split == "train" or not listing.test_root else listing.test_root
+    if not items:
+        raise UserError(f"{root}: no image can be held out, each class has one; add images, or a folder val")
     faults = _look([file for file, _ in items], root)
     if faults:
         _report(faults, len(items), root, skip=skip)

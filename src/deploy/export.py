@@ -56,9 +56,10 @@ def export_mindir(
 ) -> dict[str, Any]:
     """Exports to MINDIR, loads the file again and compares it with the network before it takes its place.
 
-    `network` is set to evaluation mode and stays in it; where it has a method `fold`, what can be computed
-    once for inference is. The answers are compared with those from before. The file takes batches of exactly `batch_size`: a
-    free batch dimension can be exported, but MindSpore 2.10 then fails at run time on CPU for some networks.
+    `network` is set to evaluation mode and stays in it. If it has a method `fold`, that computes once what
+    inference need not compute again; the file is compared with the network as it was before. The file takes
+    batches of exactly `batch_size`: a free batch dimension can be exported, but MindSpore 2.10 then fails at
+    run time on CPU for some networks.
 
     Beside `model.mindir` come `model.json` (the card) and `model.parity.json` (the report). The model takes
     its place in one step, except above 1 GiB: MindSpore then puts the weights into a folder `model_variables`

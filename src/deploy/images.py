@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.data.decode import UnreadableImage as UnreadableImage
 from src.data.decode import decode
-from src.data.listing import EXTENSIONS, images_under
 from src.data.geometry import prepare_picture
+from src.data.listing import EXTENSIONS, images_under
 from src.deploy.card import ModelCard
 from src.model_utils.errors import UserError
 

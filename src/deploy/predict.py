@@ -10,8 +10,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from src.data.decode import UnreadableImage
 from src.deploy.card import ModelCard, card_path
-from src.deploy.images import UnreadableImage, load_image, preprocess
+from src.deploy.images import load_image, preprocess
 from src.deploy.mindir import open_mindir
 from src.model_utils.errors import UserError
 

@@ -10,9 +10,9 @@ from mindspore import nn
 class Pixels(nn.Cell):
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), (value - mean) / std per channel, in float32 always.
 
-    With `partners` (N,) int32 and `weights` (N,) float32, image n becomes weights[n] times itself plus the rest
-    times image partners[n]: mixup (Zhang et al., arXiv 1710.09412). Images that are float32 already are taken
-    as normalised and mixed, and returned as they are.
+    With `partners` (N,) int32 and `weights` (N,) float32, image n becomes weights[n] times itself plus the
+    rest times image partners[n]: mixup (Zhang et al., arXiv 1710.09412). Images that are float32 already are
+    taken as normalised and mixed, and returned as they are.
 
     Args:
         mean: per channel, 0..255.

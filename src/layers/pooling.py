@@ -1,11 +1,13 @@
-"""Maximum pooling with non-overlapping windows."""
+"""Maximum pooling."""
 
 import mindspore as ms
 from mindspore import nn, ops
 
 
 class MaxPool2d(nn.Cell):
-    """The maximum of every k x k window, (N, C, H, W) -> (N, C, H // k, W // k); rest rows are dropped.
+    """The maximum of every k x k window, side by side, (N, C, H, W) -> (N, C, H // k, W // k).
+
+    Rows and columns that are left over are dropped.
 
     MindSpore's gradient of max pooling on CPU searches every window again. Where the windows tile the image,
     adaptive pooling is the same function, its gradient (equal to the bit) follows the stored indices, and
@@ -27,3 +29,23 @@ class MaxPool2d(nn.Cell):
         if self.training and self.on_cpu and height % k == 0 and width % k == 0:
             return ops.adaptive_max_pool2d(x, (height // k, width // k))
         return self.pool(x)
+
+
+class ZeroPaddedMaxPool2d(nn.Cell):
+    """3x3 maximum with stride 2 over the image in a border of zeros, (N, C, H, W) -> (N, C, H / 2, W / 2).
+
+    The official border is 0, where padded pooling would take minus infinity: it counts, as what comes here is
+    the output of a convolution, with both signs. (The gradient of `ops.pad` is wrong in MindSpore 2.10 on a
+    CPU, and `ops.Pad` is slow: concatenation is neither.)
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid", padding=0, ceil_mode=False)
+
+    def construct(self, x):
+        n, c, height, width = x.shape
+        rows = ops.zeros((n, c, 1, width), x.dtype)
+        columns = ops.zeros((n, c, height + 2, 1), x.dtype)
+        x = ops.concat((rows, x, rows), axis=2)
+        return self.pool(ops.concat((columns, x, columns), axis=3))

@@ -11,7 +11,7 @@ EPSILON = 1e-10
 
 
 def standardised(weight: np.ndarray) -> np.ndarray:
-    """(weight - mean) / sqrt(variance + 1e-10) per output channel, (O, I, kH, kW) float32, in float64 inside."""
+    """(weight - mean) / sqrt(variance + 1e-10) per output channel, (O, I, kH, kW) float32, by float64."""
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     flat = (flat - flat.mean(1, keepdims=True)) / np.sqrt(flat.var(1, keepdims=True) + EPSILON)
     return flat.reshape(weight.shape).astype(np.float32)
@@ -88,4 +88,5 @@ class StdConv2d(nn.Cell):
         self.folded = True
 
     def construct(self, x):
-        return self.conv(x, self.weight if self.folded else self.standardise(self.weight))
+        weight = self.weight if self.folded else self.standardise(self.weight)
+        return self.conv(x, weight.astype(x.dtype))

@@ -48,7 +48,9 @@ class DataKeys(Keys):
     dataset: Literal["auto", "cifar10", "cifar100", "folder"] = key(
         "auto", "layout of data_path; folder: a folder of images a class; auto: what is found there"
     )
-    val_fraction: float = key(0.1, "of each class, where a folder has no val or test", unit="0..1", gt=0, lt=1)
+    val_fraction: float = key(
+        0.1, "of each class, where a folder has no val or test", unit="0..1", gt=0, lt=1
+    )
     damaged_images: Literal["fail", "skip"] = key("fail", "files of a folder that are no whole images")
     examples_per_class: int = key(0, "few-shot: training images of each class; 0: all", unit="images", ge=0)
     subset_seed: int = key(0, "seed of the few-shot choice and of the val split", ge=0, le=4_000_000_000)
@@ -184,7 +186,12 @@ def other_default(name: str, default: Any) -> Any:
         default,
         description=field.description,
         json_schema_extra=field.json_schema_extra,
-        **{limit: getattr(rule, limit) for rule in field.metadata for limit in _LIMITS if hasattr(rule, limit)},
+        **{
+            limit: getattr(rule, limit)
+            for rule in field.metadata
+            for limit in _LIMITS
+            if hasattr(rule, limit)
+        },
     )
 
 
@@ -229,10 +236,13 @@ class SharedConfig(LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, Ru
         else:
             for name in ("cutout", "translate"):
                 if getattr(self, name):
-                    raise ValueError(f"{name}: {getattr(self, name)} given, allowed: 0 but for train_crop pad")
+                    raise ValueError(
+                        f"{name}: {getattr(self, name)} given, allowed: 0 but for train_crop pad"
+                    )
         if self.resize_size and self.resize_size < self.image_size:
             raise ValueError(
-                f"resize_size: {self.resize_size} given, allowed: 0, or at least image_size ({self.image_size})"
+                f"resize_size: {self.resize_size} given, allowed: 0, "
+                f"or at least image_size ({self.image_size})"
             )
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area: {list(self.crop_area)} given, allowed: [low, high] in (0, 1]")

@@ -21,6 +21,7 @@ class EMA(nn.Cell):
 
     def __init__(self, network: nn.Cell, *, decay: float, warmup: bool):
         super().__init__(auto_prefix=False)
+        self.decay = decay
         self.share = 1 - decay  # here, as float32 in the graph has 1 - 0.9999 wrong in the fourth digit
         self.warmup = warmup
         self.weights = ms.ParameterTuple(list(network.get_parameters()))

@@ -1,13 +1,16 @@
 """Small random data sets, and a web server on this machine, for the tests of the data package."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.data.cifar10 import ImageSet
+from src.data.cifar100 import CIFAR100
 
 
 @pytest.fixture
@@ -21,6 +24,24 @@ def make_set() -> Callable[..., ImageSet]:
         return ImageSet(images, labels, tuple(f"class {k}" for k in range(classes)))
 
     return make
+
+
+@pytest.fixture
+def write_cifar100() -> Callable[..., Path]:
+    """write_cifar100(folder, {"train": n, "test": m}): the official layout and classes, random records."""
+
+    def write(folder: Path, counts: dict[str, int]) -> Path:
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for split, count in counts.items():
+            records = rng.integers(0, 256, (count, 2 + 3072), np.uint8)
+            records[:, 0], records[:, 1] = rng.integers(0, 20, count), rng.integers(0, 100, count)
+            records.tofile(folder / f"{split}.bin")
+        (folder / "fine_label_names.txt").write_text("\n".join(CIFAR100.official_classes) + "\n\n")
+        (folder / "sizes.json").write_text(json.dumps({f"{split}.bin": n for split, n in counts.items()}))
+        return folder
+
+    return write
 
 
 class FileServer:

@@ -8,7 +8,6 @@ from PIL import Image
 
 from src.data import geometry
 
-AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 SHAPES = [(1, 1), (1, 1000), (1000, 1), (3, 2), (2, 3), (375, 500), (224, 224), (33, 700)]
 
 
@@ -93,14 +92,15 @@ def test_any_shape_can_be_resized(shape, interpolation):
     )
 
 
-def loop_box(height, width, numbers, area, ratio):
-    """torchvision's documented algorithm with the numbers given."""
+def loop_box(height, width, uniform, area, ratio):
+    """torchvision's documented algorithm with uniform numbers given."""
     for k in range(10):
-        target = height * width * (area[0] + numbers[k] * (area[1] - area[0]))
-        aspect = ratio[0] * (ratio[1] / ratio[0]) ** numbers[10 + k]
+        target = height * width * (area[0] + uniform[k] * (area[1] - area[0]))
+        low, high = math.log(ratio[0]), math.log(ratio[1])
+        aspect = math.exp(low + uniform[10 + k] * (high - low))
         w, h = round((target * aspect) ** 0.5), round((target / aspect) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
-            return math.floor(numbers[20] * (height - h + 1)), math.floor(numbers[21] * (width - w + 1)), h, w
+            return math.floor(uniform[20] * (height - h + 1)), math.floor(uniform[21] * (width - w + 1)), h, w
     if width / height < ratio[0]:
         w, h = width, round(width / ratio[0])
     elif width / height > ratio[1]:
@@ -111,45 +111,42 @@ def loop_box(height, width, numbers, area, ratio):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_random_boxes_are_torchvisions(shape):
-    columns = geometry.draw_boxes(np.random.default_rng(1), 200)
-    assert columns.shape == (22, 200) and columns.min() >= 0 and columns.max() < 1
-    for numbers in columns.T:
-        top, left, height, width = geometry.random_box(*shape, numbers, area=AREA, ratio=RATIO)
-        assert (top, left, height, width) == loop_box(*shape, numbers, AREA, RATIO)
+@pytest.mark.parametrize(("area", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (1.2, 3.0))])
+def test_random_boxes_are_torchvisions(shape, area, ratio):
+    uniform = np.random.default_rng(1).random((22, 200))
+    columns = geometry.draw_boxes(np.random.default_rng(1), 200, area, ratio)
+    for drawn, numbers in zip(uniform.T, columns.T, strict=True):
+        top, left, height, width = geometry.random_box(*shape, numbers, ratio)
+        assert (top, left, height, width) == loop_box(*shape, drawn, area, ratio)
         assert height >= 1 and width >= 1
         assert 0 <= top <= shape[0] - height and 0 <= left <= shape[1] - width
 
 
 def test_random_boxes_cover_their_range_evenly():
-    columns = geometry.draw_boxes(np.random.default_rng(2), 4000).T
-    settings = {"area": (0.2, 0.5), "ratio": (0.8, 1.25)}
-    boxes = np.array([geometry.random_box(1000, 1000, numbers, **settings) for numbers in columns])
+    area, ratio = (0.2, 0.5), (0.8, 1.25)
+    columns = geometry.draw_boxes(np.random.default_rng(2), 4000, area, ratio).T
+    boxes = np.array([geometry.random_box(1000, 1000, numbers, ratio) for numbers in columns])
     top, left, height, width = boxes.T
     share, aspect = height * width / 1e6, width / height
     assert share.min() >= 0.199 and share.max() <= 0.501
-    assert np.histogram(share, 6, (0.2, 0.5))[0].min() > 560
+    assert np.histogram(share, 6, area)[0].min() > 560
     assert aspect.min() >= 0.798 and aspect.max() <= 1.253
-    assert np.histogram(np.log(aspect), 6, (math.log(0.8), math.log(1.25)))[0].min() > 560
+    assert np.histogram(np.log(aspect), 6, np.log(ratio))[0].min() > 560
     for place, room in ((top, 1000 - height), (left, 1000 - width)):
         assert place.min() == 0 and (place == room).any()
         assert np.histogram(place / room, 6, (0, 1))[0].min() > 560
     assert abs(np.corrcoef(top / (1000 - height), left / (1000 - width))[0, 1]) < 0.06
 
 
-@pytest.mark.parametrize(("shape", "expected"), [
-    ((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10)), ((30, 30), (0, 0, 30, 30)),
+@pytest.mark.parametrize(("shape", "ratio", "expected"), [
+    ((10, 1000), (3 / 4, 4 / 3), (0, 493, 10, 13)), ((1000, 10), (3 / 4, 4 / 3), (493, 0, 13, 10)),
+    ((30, 30), (3 / 4, 4 / 3), (0, 0, 30, 30)), ((1, 9), (0.1, 0.2), (0, 4, 1, 1)),
+    ((9, 1), (5.0, 10.0), (4, 0, 1, 1)),
 ])  # fmt: skip
-def test_without_a_fit_the_box_is_the_largest_central_one(shape, expected):
-    never = np.full(22, 0.5)
-    area = (4.0, 4.0)  # no box of four times the picture fits
-    assert geometry.random_box(*shape, never, area=area, ratio=RATIO) == expected
-
-
-def test_a_box_is_never_empty():
-    numbers = np.full(22, 0.5)
-    assert geometry.random_box(1, 9, numbers, area=(1e-6, 1e-6), ratio=(0.1, 0.2)) == (0, 4, 1, 1)
-    assert geometry.random_box(9, 1, numbers, area=(1e-6, 1e-6), ratio=(5.0, 10.0)) == (4, 0, 1, 1)
+def test_without_a_fit_the_box_is_the_largest_central_one_and_never_empty(shape, ratio, expected):
+    for share in (4.0, 1e-9):  # too large, and rounded to nothing
+        numbers = np.array([share] * 10 + [1.0] * 10 + [0.5, 0.5])
+        assert geometry.random_box(*shape, numbers, ratio) == expected
 
 
 def prepared(image, **settings):

@@ -338,6 +338,7 @@ def test_randaugment_sees_the_cropped_and_flipped_image_and_draws_for_each(make_
     batches = train(data, randaugment=stamp, **settings)
     changed = np.concatenate([batches.batch(1, k)[0] for k in range(6)])
     stamps = changed[:, :, 0, 0].copy()
+    assert (stamps != plain[:, :, 0, 0]).any(1).all()
     changed[:, :, 0, 0] = plain[:, :, 0, 0]
     np.testing.assert_array_equal(changed, plain)
     assert len(np.unique(stamps, axis=0)) == 24

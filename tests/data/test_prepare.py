@@ -151,6 +151,38 @@ def test_an_archive_with_another_md5_beside_the_data_is_downloaded_again(tmp_pat
     assert server.requests == [None] and md5(tmp_path / "data" / "file.tar.gz") == md5(archive)
 
 
+def test_cifar100_is_prepared_by_the_same_code(tmp_path, write_cifar100, server, capsys):
+    folder = write_cifar100(tmp_path / "cifar-100-binary", {"train": 9, "test": 4})
+    with tarfile.open(tmp_path / "copy.tar.gz", "w:gz") as tar:
+        tar.add(folder, "cifar-100-binary")
+    archive, server.data = tmp_path / "copy.tar.gz", (tmp_path / "copy.tar.gz").read_bytes()
+    out, from_archive = tmp_path / "data", ("--archive", tmp_path / "copy.tar.gz")
+
+    code, _, error = run(capsys, "cifar100", "--output_path", out, *from_archive)
+    assert code == 2 and "03b5dce01913d631647c71ecec9e9cb8" in error and list(out.iterdir()) == []
+    code, printed, _ = run(capsys, "cifar100", "--output_path", out, *from_archive, "--md5", "any")
+    assert code == 0 and "9 training and 4 test images of 100 classes" in printed
+    assert [path.name for path in out.iterdir()] == ["cifar-100-binary"]
+    assert contents(out / "cifar-100-binary") == contents(folder)
+    code, printed, _ = run(capsys, "cifar100", "--output_path", out, *from_archive)
+    assert code == 0 and "already in place" in printed
+
+    prepare_cifar100(tmp_path / "fresh", md5=md5(archive), url=server.url)
+    assert len(read_set(CIFAR100, tmp_path / "fresh", "train")) == 9 and server.requests == [None]
+    code, _, error = run(capsys, "cifar10", "--output_path", out, *from_archive, "--md5", "any")
+    assert code == 2 and "not the binary version of CIFAR-10 (cifar-10-binary.tar.gz)" in error
+
+
+def test_an_archive_of_other_names_is_not_cifar100(tmp_path, write_cifar100):
+    folder = write_cifar100(tmp_path / "cifar-100-binary", {"train": 9, "test": 4})
+    (folder / "fine_label_names.txt").write_text("".join(f"{k}\n" for k in range(100)))
+    with tarfile.open(tmp_path / "copy.tar.gz", "w:gz") as tar:
+        tar.add(folder, "cifar-100-binary")
+    with pytest.raises(UserError, match="not CIFAR-100"):
+        prepare_cifar100(tmp_path / "data", archive=tmp_path / "copy.tar.gz", md5="any")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_calls_at_the_same_time_download_once(tmp_path, archive, server):
     server.data, out = archive.read_bytes(), tmp_path / "data"
     with ThreadPoolExecutor(4) as threads:
@@ -271,6 +303,14 @@ def test_the_module_is_a_command(tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and "2 training and 1 test images" in done.stdout
     failed = subprocess.run([*command, "--seed", "1"], cwd=root, capture_output=True, text=True, check=False)
     assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1
+
+
+def test_samples_of_a_folder_keep_their_size(tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / "mine" / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (40, 50), (9, 8, 7)).save(tmp_path / "mine" / split / "cat" / "x.png")
+    code, *_ = run(capsys, "samples", "--data_path", tmp_path / "mine", "--output_path", tmp_path / "png")
+    assert code == 0 and Image.open(tmp_path / "png" / "00_cat.png").size == (40, 50)
 
 
 def test_samples_are_the_first_test_images(tmp_path, make_set, capsys):

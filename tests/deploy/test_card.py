@@ -22,7 +22,7 @@ def test_names_beyond_ascii_and_repeated_survive(tmp_path):
 def test_file_says_how_to_prepare_images_in_words(card, tmp_path):
     card.save(tmp_path / "c.json")
     text = (tmp_path / "c.json").read_text()
-    assert "NCHW float32" in text and "0..255" in text and "short side" in text and "centre crop" in text
+    assert "NCHW float32" in text and "0..255" in text and "short side" in text and "central square" in text
 
 
 @pytest.mark.parametrize(

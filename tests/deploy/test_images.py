@@ -208,6 +208,7 @@ class TestUnreadable:
                 refused += 1
         assert refused >= 20
 
+    @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # ours is lost with pytest's own filters
     def test_damaged_bytes_raise_nothing_else(self, tmp_path):
         rng = np.random.default_rng(0)
         for suffix in ("jpg", "png", "gif", "tiff", "webp"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.layers.pooling import MaxPool2d
+from src.layers.pooling import MaxPool2d, ZeroPaddedMaxPool2d
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -90,3 +90,27 @@ def test_windows_do_not_overlap_and_the_rest_is_dropped():
     x = np.zeros((1, 1, 5, 5), np.float32)
     x[0, 0, 4, 4] = x[0, 0, 1, 2] = 9
     assert pool(ms.Tensor(x)).asnumpy().tolist() == [[[[0, 9], [0, 0]]]]
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 5), (6, 7)])
+def test_the_padded_pool_counts_zeros_around_the_image(size):
+    x = np.random.default_rng(1).normal(-1, 1, (2, 3, *size)).astype(np.float32)  # zeros win at the border
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns = ((side - 1) // 2 + 1 for side in size)
+    expected = np.empty((2, 3, rows, columns), np.float32)
+    gradient = np.zeros_like(padded)
+    dy = np.random.default_rng(2).normal(size=expected.shape).astype(np.float32)
+    for n, c, i, j in np.ndindex(expected.shape):
+        window = padded[n, c, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+        expected[n, c, i, j] = window.max()
+        row, column = np.unravel_index(window.argmax(), window.shape)
+        gradient[n, c, 2 * i + row, 2 * j + column] += dy[n, c, i, j]
+    pool = ZeroPaddedMaxPool2d()
+
+    def forward(images, d):
+        out = pool(images)
+        return (out * d).sum(), out
+
+    (_, out), dx = ms.value_and_grad(forward, 0, has_aux=True)(ms.Tensor(x), ms.Tensor(dy))
+    np.testing.assert_array_equal(out.asnumpy(), expected)
+    np.testing.assert_allclose(dx.asnumpy(), gradient[:, :, 1:-1, 1:-1], atol=1e-6)

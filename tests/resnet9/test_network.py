@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.model_utils.errors import UserError
 from src.optim.groups import ParamRule, group_parameters
@@ -96,7 +97,14 @@ def training(network, official) -> SimpleNamespace:
         network.trainable_params(), [ParamRule("all", ".*", float(official.weight_decay))]
     )
     optimizer = SGD(groups, momentum=float(official.momentum), nesterov=True, lr_in_velocity=True)
-    step = TrainStep(network, CrossEntropy(), optimizer, rates=official.sgd_lrs, loss_scale=LossScale("none"))
+    step = TrainStep(
+        network,
+        Pixels((0, 0, 0), (1, 1, 1)),
+        CrossEntropy(),
+        optimizer,
+        rates=official.sgd_lrs,
+        loss_scale=LossScale("none"),
+    )
     step.set_train(True)
     batch = ms.Tensor(official.images), ms.Tensor(official.labels.astype(np.int32))
 

@@ -170,5 +170,5 @@ def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, gra
     recipe = create_recipe(config)
     network = recipe.network(num_classes=4)
     load_weights(network, last.network_weights())
-    alone = evaluate_network(network, recipe.eval_batches(), num_classes=4).metrics
+    alone = evaluate_network(network, recipe.inputs(), recipe.eval_batches(), num_classes=4).metrics
     assert alone == pytest.approx(summary["final"], rel=1e-5), "both ranks evaluate the network that is saved"

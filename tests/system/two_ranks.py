@@ -12,6 +12,7 @@ from mindspore import nn, ops
 
 from src.layers.basic import conv2d, dense
 from src.layers.init import initialise, torch_default
+from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_rank_id, set_up_device
@@ -45,6 +46,7 @@ def build(cards):
     network = Net()
     return TrainStep(
         network,
+        Pixels((0, 0, 0), (1, 1, 1)),
         CrossEntropy(),
         SGD([ParamGroup("all", tuple(network.trainable_params()), 1e-3)], momentum=0.9, nesterov=True),
         rates=np.array([0.5, 0.4, 0.3, 0.2, 0.1]),

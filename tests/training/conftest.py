@@ -11,6 +11,7 @@ from mindspore import nn, ops
 
 from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.init import initialise, torch_default
+from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.optim.groups import ParamGroup
@@ -104,6 +105,7 @@ def linear_step(graph_mode):
         groups = linear_groups(network)
         return TrainStep(
             network,
+            Pixels((0, 0, 0), (1, 1, 1)),
             CrossEntropy(),
             optimizer(groups) if optimizer else SGD(groups, momentum=0.9, nesterov=True),
             rates=rates,
@@ -211,10 +213,10 @@ class WatchedBatches:
 
     def batches(self, start, stop):
         with contextlib.closing(self._batches.batches(start, stop)) as batches:
-            for step, (images, targets) in enumerate(batches, start + 1):
+            for step, batch in enumerate(batches, start + 1):
                 if self._watch is not None:
-                    self._watch(step, images, targets)
-                yield images, targets
+                    self._watch(step, *batch)
+                yield batch
 
 
 class TinyRecipe(ResNet9Recipe):

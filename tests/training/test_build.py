@@ -56,7 +56,9 @@ def test_the_schedule_knows_the_images_of_an_update_and_the_updates_of_an_epoch(
     """Rates of a linear rule: 40 images x 2 batches x 3 cards are 6 times lr_base_batch."""
     _, step = build(steps=20, accumulate_steps=2, cards=3, lr_schedule="constant", warmup_epochs=0.0)
     np.testing.assert_allclose(step.rates.asnumpy(), np.full(10, 0.1 * 6), rtol=1e-6)
-    _, step = build(steps=20, accumulate_steps=2, lr_schedule="multi_step", lr_milestones=[2.0])
+    _, step = build(
+        steps=20, accumulate_steps=2, lr_schedule="multi_step", lr_milestones=[2.0], warmup_epochs=0.0
+    )
     np.testing.assert_allclose(step.rates.asnumpy(), [0.2] * 5 + [0.02] * 5, rtol=1e-6)
 
 

@@ -61,7 +61,7 @@ def test_a_run_leaves_its_files(finished):
     best = read_checkpoint(run_dir / "checkpoints" / "best.ckpt")
     assert len(events) == 1
     assert names - events == {
-        "config.yaml", "metrics.jsonl", "train.log", "summary.json",
+        "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "summary.json",
         "learning_curves.png", "confusion_matrix.png", "worst_mistakes.png",
         "checkpoints/last.ckpt", "checkpoints/best.ckpt",
         "checkpoints/step_00000012.ckpt", "checkpoints/step_00000015.ckpt",
@@ -225,8 +225,8 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(start, tmp_path):
 
 
 def test_data_that_does_not_fit_leaves_no_folder(start, tmp_path):
-    with pytest.raises(UserError, match="batch_size"):
-        start(tmp_path / "run", batch_size=201)
+    with pytest.raises(UserError, match="examples_per_class"):
+        start(tmp_path / "run", examples_per_class=201)
     assert not (tmp_path / "run").exists()
 
 

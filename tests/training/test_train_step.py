@@ -7,6 +7,7 @@ from mindspore import nn, ops
 
 from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.init import initialise, torch_default
+from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
@@ -43,6 +44,7 @@ def conv_step(*, normalise, amp_level="O0", rates=RATES, loss_scale=None, **sett
     network = set_precision(network, amp_level)
     step = TrainStep(
         network,
+        Pixels((0, 0, 0), (1, 1, 1)),
         CrossEntropy(),
         optimizer,
         rates=rates,

@@ -5,6 +5,7 @@ import pytest
 from mindspore import nn, ops
 
 from src.layers.basic import batch_norm2d
+from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD, Adam
@@ -53,6 +54,7 @@ def test_running_statistics_forget_a_batch_with_an_overflow(graph_mode, call, va
     network = Normalised()
     step = TrainStep(
         network,
+        Pixels((0, 0, 0), (1, 1, 1)),
         CrossEntropy(),
         SGD([ParamGroup("all", tuple(network.trainable_params()), 0.0)], momentum=0.0, nesterov=False),
         rates=np.full(4, 1e-6),

@@ -1,0 +1,112 @@
+"""Does transfer help? A small ResNetV2 pre-trained on 40 Tiny-ImageNet classes, against one from scratch.
+
+    python -m benchmarks.transfer --source DIR --target DIR [--pretrained FILE] [--seeds 3] [--output_path runs]
+
+Pre-trains by configs/bit/tiny_imagenet.yaml on the class folders in --source (train/ and val/), unless
+--pretrained is a checkpoint of such a run. Then trains by configs/bit/tiny_cifar10.yaml on CIFAR-10 in
+--target, with 10 and with 100 images a class, each from the pre-trained weights and from new ones: the same
+images, order, augmentation and number of steps; only the rate is each start's own. Every run is `train.py`,
+and is evaluated once, at its end, on all test images. A run that is finished already is not repeated. Writes
+benchmarks/records/transfer.json. The bar: transfer is at least 8 points of top-1 better in both.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from src.model_utils.files import write_json
+from src.training.records import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "benchmarks" / "records" / "transfer.json"
+STEPS = {10: 200, 100: 500}  # images a class -> batches of 50
+RATES = {"transfer": 0.02, "scratch": 0.05}
+BAR_POINTS = 8
+
+
+def train(recipe: str, run: Path, **keys: Any) -> dict[str, Any]:
+    """The summary of a run of `train.py`, which is started unless there is one."""
+    if not (run / "summary.json").exists():
+        words = [word for name, value in keys.items() for word in (f"--{name}", str(value))]
+        command = [
+            sys.executable, "train.py", "--config_path", f"configs/bit/{recipe}.yaml",
+            "--output_path", str(run.parent), "--run_name", run.name, *words,
+        ]  # fmt: skip
+        if subprocess.run(command, cwd=ROOT).returncode:
+            sys.exit(f"{run}: training failed; remove the folder and call this again")
+    return json.loads((run / "summary.json").read_text())
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {
+        "n": len(values),
+        "mean": round(statistics.mean(values), 2),
+        "min": round(min(values), 2),
+        "max": round(max(values), 2),
+    }
+
+
+def main() -> int:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--source", required=True, type=Path, help="Tiny-ImageNet's 40 classes: train/, val/")
+    flags.add_argument("--target", required=True, type=Path, help="the folder of cifar-10-batches-bin")
+    flags.add_argument("--pretrained", type=Path, help="a checkpoint of tiny_imagenet.yaml")
+    flags.add_argument("--seeds", type=int, default=3, help="few-shot choices (default 3)")
+    flags.add_argument("--output_path", type=Path, default=Path("runs/transfer"))
+    flags.add_argument("--record", type=Path, default=RECORD)
+    own = flags.parse_args()
+    folder = own.output_path.resolve()
+    checkpoint = own.pretrained
+    if checkpoint is None:
+        train("tiny_imagenet", folder / "pretraining", data_path=own.source.resolve())
+        checkpoint = folder / "pretraining" / "checkpoints" / "best.ckpt"
+    pretraining = json.loads((checkpoint.parent.parent / "summary.json").read_text())
+
+    results = {}
+    for shots, steps in STEPS.items():
+        top1 = {start: [] for start in RATES}
+        for seed in range(own.seeds):
+            shared = {
+                "data_path": own.target.resolve(), "examples_per_class": shots, "subset_seed": seed,
+                "seed": seed, "train_steps": steps,
+            }  # fmt: skip
+            for start, rate in RATES.items():
+                keys = {"lr": rate} | (
+                    {"pretrained_path": checkpoint.resolve()} if start == "transfer" else {}
+                )
+                summary = train("tiny_cifar10", folder / f"{start}-{shots}-{seed}", **shared, **keys)
+                assert summary["final"]["count"] == 10_000
+                top1[start].append(summary["final"]["top1"])
+        gains = [a - b for a, b in zip(top1["transfer"], top1["scratch"], strict=True)]
+        results[f"{shots}_images_a_class"] = {
+            **{f"{start}_top1_percent": spread(values) for start, values in top1.items()},
+            "gain_points": spread(gains),
+        }
+    met = all(result["gain_points"]["mean"] >= BAR_POINTS for result in results.values())
+    record = {
+        "question": "top-1 on all CIFAR-10 test images from few: pre-trained on 40 Tiny-ImageNet classes, or not",
+        "date": datetime.date.today().isoformat(),
+        "command": "python -m benchmarks.transfer --source DIR --target DIR",
+        "environment": environment(),
+        "parameters": pretraining["parameters"],
+        "pretraining": {
+            "top1_percent": pretraining["best"]["top1"], "epochs": pretraining["epochs"],
+            "seconds": pretraining["wall_seconds"],
+        },
+        "settings": {"steps": STEPS, "rates": RATES, "seeds": own.seeds},
+        "results": results,
+        "bar_points": BAR_POINTS,
+        "bar_met": met,
+    }  # fmt: skip
+    write_json(own.record, record)
+    print(json.dumps(results, indent=1))
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Commands beside the doors: python -m src.tools.NAME."""
