@@ -12,19 +12,20 @@ Writes benchmarks/records/train_step.json. The bar: our median is at most 1.25 t
 import argparse
 import datetime
 import os
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.steps import Peer, ratios, report, serve, spread, take_turns  # noqa: E402
+
 BATCH = 512
 
 
 def ours():
     """A callable that makes one step and returns the loss."""
-    sys.path.insert(0, str(ROOT))
     import mindspore as ms
     import numpy as np
 
@@ -95,32 +96,6 @@ def torchs():
     return step
 
 
-def serve(step):
-    """Makes one step for each line on standard input and answers with its seconds."""
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        step()
-        print(time.perf_counter() - began, flush=True)
-
-
-class Peer:
-    """A process that makes steps on demand."""
-
-    def __init__(self, python, role):
-        self.process = subprocess.Popen(
-            [python, __file__, "--serve", role], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def step(self):
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
-
-
 def main():
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--torch_python", help="the Python of an environment with torch 2.13.0")
@@ -133,19 +108,19 @@ def main():
     if not own.torch_python:
         flags.error("--torch_python is needed")
 
-    sys.path.insert(0, str(ROOT))
     from src.model_utils.files import write_json
     from src.training.records import environment
 
-    peers = {"quartet": Peer(sys.executable, "ours"), "pytorch": Peer(own.torch_python, "torch")}
-    for peer in peers.values():
-        for _ in range(2):
-            peer.step()
-    seconds = {name: [] for name in peers}
-    for _ in range(own.pairs):
-        for name, peer in peers.items():
-            seconds[name].append(peer.step())
-    ratios = [a / b for a, b in zip(seconds["quartet"], seconds["pytorch"], strict=True)]
+    seconds = take_turns(
+        {
+            name: Peer([python, __file__, "--serve", role])
+            for name, python, role in (
+                ("quartet", sys.executable, "ours"), ("pytorch", own.torch_python, "torch"),
+            )
+        },
+        steps=own.pairs,
+    )  # fmt: skip
+    ratio = spread(ratios(seconds, "quartet", "pytorch"))
     version = [own.torch_python, "-c", "import torch; print(torch.__version__)"]
     record = {
         "question": "seconds of one ResNet9 training step, batch 512, float32, CPU",
@@ -155,13 +130,11 @@ def main():
         | {"torch": subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()},
         "load_average_before": os.getloadavg()[0],
         "seconds": {name: spread(values) for name, values in seconds.items()},
-        "ratio": spread(ratios),
+        "ratio": ratio,
         "bar": "median ratio <= 1.25",
     }
     write_json(ROOT / "benchmarks/records/train_step.json", record)
-    for name, values in record["seconds"].items():
-        print(f"{name:8} median {values['median']:.2f} s  ({values['min']:.2f} to {values['max']:.2f})")
-    print(f"ratio    median {record['ratio']['median']:.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
+    report(seconds, {"pytorch": ratio})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does transfer help? A small ResNetV2 pre-trained on 40 Tiny-ImageNet classes, against one from scratch.
+"""Does transfer help? A small ResNetV2 pre-trained on Tiny-ImageNet classes, against one from scratch.
 
     python -m benchmarks.transfer --source DIR --target DIR [--pretrained FILE] [--seeds 3] [--output_path runs]
 

@@ -105,8 +105,8 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index: int, *, at_least: int = 0) -> np.ndarray:
-        """(32, 32, 3) uint8, C-contiguous; `at_least` is for sources of files."""
+    def read(self, index: int) -> np.ndarray:
+        """(32, 32, 3) uint8, C-contiguous."""
         return np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":

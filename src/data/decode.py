@@ -20,7 +20,6 @@ _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB\x60\x82"}
 _FRAMES = (0xC0, 0xC1, 0xC2)  # JPEG markers: baseline, extended and progressive coding
 _START_OF_SCAN = b"\xff\xda"
 _MANY_PIXELS = 64 << 20  # above, Pillow judges whether it is a decompression bomb
-_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
 class UnreadableImage(UserError):
@@ -31,7 +30,7 @@ class UnreadableImage(UserError):
         self.reason = reason
 
 
-def decode(source: str | os.PathLike | bytes, *, at_least: int = 0) -> np.ndarray:
+def decode(source: str | os.PathLike | bytes) -> np.ndarray:
     """Decodes the first frame of a file to RGB, 8 bits a channel.
 
     The orientation in EXIF is applied; transparent parts are laid on white; grey of 16 or 32 bits is scaled
@@ -42,8 +41,6 @@ def decode(source: str | os.PathLike | bytes, *, at_least: int = 0) -> np.ndarra
 
     Args:
         source: a path, or the content of a file.
-        at_least: where above 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, several times as
-            fast, as long as its short side keeps this many pixels.
 
     Returns:
         (H, W, 3) uint8, C-contiguous.
@@ -58,7 +55,7 @@ def decode(source: str | os.PathLike | bytes, *, at_least: int = 0) -> np.ndarra
         data = source if in_memory else _read(source)
         if not data:
             raise UnreadableImage(name, "the file is empty")
-        pixels = _decode_plain_jpeg(data, at_least)
+        pixels = _decode_plain_jpeg(data)
         if pixels is not None:
             return pixels
         with io.BytesIO(data) as file, Image.open(file) as image:
@@ -90,27 +87,25 @@ def _read(path: str | os.PathLike) -> bytes:
         return file.read()
 
 
-def _decode_plain_jpeg(data: bytes, at_least: int) -> np.ndarray | None:
+def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
     """By OpenCV, if it is whole and grey or of three components, of 8 bits; None leaves it to Pillow.
 
     The header is read here, since Pillow takes 5 % of the time of decoding for it.
     """
     if not data.startswith(b"\xff\xd8"):
         return None
-    at, short_side = 2, 0
+    at, framed = 2, False
     while at + 10 < len(data) and data[at] == 0xFF and not data.startswith(_START_OF_SCAN, at):
         if data[at + 1] in _FRAMES:
             bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
             if bits != 8 or components not in (1, 3) or height * width > _MANY_PIXELS:
                 return None
-            short_side = min(height, width)
+            framed = True
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     is_whole = data.endswith(_ENDS["JPEG"]) or data.find(_ENDS["JPEG"], at) >= 0
-    if not short_side or not data.startswith(_START_OF_SCAN, at) or not is_whole:
+    if not framed or not data.startswith(_START_OF_SCAN, at) or not is_whole:
         return None
-    scale = max((scale for scale in _REDUCED if at_least and short_side >= scale * at_least), default=1)
-    flags = _REDUCED.get(scale, cv2.IMREAD_COLOR) | cv2.IMREAD_COLOR_RGB
-    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_COLOR_RGB)
 
 
 def _check_end(image: Image.Image, file: BinaryIO, size: int) -> None:

@@ -47,13 +47,13 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, index: int, *, at_least: int = 0) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, C-contiguous; see `decode` for `at_least`.
+    def read(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, C-contiguous.
 
         Raises:
             UserError: the file cannot be decoded, although its header is sound.
         """
-        return decode(self.files[index], at_least=at_least)
+        return decode(self.files[index])
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageFiles":
         """The images of `indices`, in their order."""

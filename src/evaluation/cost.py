@@ -1,9 +1,8 @@
 """What a network costs: parameters, multiply-adds of an image, and what its backward pass keeps."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import mindspore as ms
 import numpy as np
@@ -14,13 +13,7 @@ from src.model_utils.errors import UserError
 
 @dataclass
 class CellCost:
-    """One cell without the cells in it.
-
-    Attributes:
-        output_shape: without the batch; () where the cell was not called or returns no tensor.
-        parameters: numbers in its own parameters, running statistics apart.
-        multiply_adds: of one image, in all calls.
-    """
+    """One cell without the cells in it; `output_shape` is that of one image, () where there is none."""
 
     name: str
     parameters: int
@@ -30,7 +23,7 @@ class CellCost:
 
 @dataclass
 class Kept:
-    """Bytes kept for the backward pass: of each image, and once for a batch, as what is made of weights."""
+    """Bytes kept for the backward pass: of each image, and once a batch, as what is made of weights."""
 
     image: int = 0
     batch: int = 0
@@ -41,23 +34,15 @@ class Kept:
 
 @dataclass
 class NetworkCost:
-    """What `measure` found.
-
-    Attributes:
-        cells: in the order of the network, each before the ones in it; the network itself is the first.
-        kept: besides the parameters and the image.
-        recomputed: the same within each cell that is recomputed.
-    """
+    """All cells, the network first; what is kept, and what is within each cell that is recomputed."""
 
     cells: list[CellCost] = field(default_factory=list)
     kept: Kept = field(default_factory=Kept)
     recomputed: dict[str, Kept] = field(default_factory=lambda: defaultdict(Kept))
 
     def activations(self, images: int) -> int:
-        """Bytes kept of that many images; of the recomputed cells only the largest, as one follows another."""
-        return self.kept.of(images) + max(
-            (inside.of(images) for inside in self.recomputed.values()), default=0
-        )
+        """Bytes kept of so many images, and of the recomputed cells the largest: one follows another."""
+        return self.kept.of(images) + max((cell.of(images) for cell in self.recomputed.values()), default=0)
 
 
 def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
@@ -67,58 +52,58 @@ def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
     at every position of the output, in convolutions, grouped ones too, and in dense layers.
 
     Kept is every tensor that the framework saves for the backward pass, once, if it is no parameter and not
-    the image. The first dimension tells, as there is one image, what belongs to it (1) from what is made of
-    weights. A cell with an attribute `recompute_block` that is true counts as recomputed: its input is kept.
-
-    Recomputation is off afterwards, and running statistics have seen the image.
+    the image. As there is one image, the first dimension is 1 where a tensor belongs to it, and tells it from
+    what is made of weights. A cell whose attribute `recompute_block` is true counts as recomputed: its input
+    is kept. Afterwards recomputation is off, and running statistics have seen the image.
 
     Raises:
         UserError: the network does not take images of that size.
     """
     image = ms.Tensor(np.zeros((1, 3, image_size, image_size), np.float32))
-    network.set_train(True)
-    observer = _Observer(known=[image, *network.get_parameters()])
+    observer = _Observer(network.set_train(True), image)
 
     def forward(image):
-        with ms.saved_tensors_hooks(observer.keep, lambda packed: packed):
+        with ms.saved_tensors_hooks(observer.keep, lambda kept: kept):
             network(image)
         return image.sum()  # nothing of the network's, so that no backward pass follows
 
-    with _operator_by_operator(), observer.watching(network):
-        try:
-            ms.value_and_grad(forward)(image)[0].asnumpy()
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise UserError(
-                f"image_size: {image_size} given, but the network does not take such images "
-                f"({str(error).strip().splitlines()[0]})"
-            ) from error
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        ms.value_and_grad(forward)(image)[0].asnumpy()
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"image_size: the network does not take {image_size} pixels: {reason}") from error
+    finally:
+        ms.set_context(mode=mode)
+        for hook in observer.hooks:
+            hook.remove()
     return observer.cost
 
 
-@contextmanager
-def _operator_by_operator() -> Iterator[None]:
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)
-
-
 class _Observer:
-    """Knows tensors by their address, which names one only as long as it is held."""
+    """Hooks in all cells. It knows tensors by their address, which names one as long as that is held."""
 
-    def __init__(self, *, known: list[ms.Tensor]):
+    def __init__(self, network: nn.Cell, image: ms.Tensor):
         self.cost = NetworkCost()
-        self.addresses = {tensor.data_ptr() for tensor in known}
+        self.ledger = self.cost.kept
+        self.known = {tensor.data_ptr() for tensor in (image, *network.get_parameters())}
         self.held: list[ms.Tensor] = []
         self.made_of_weights: list[ms.Tensor] = []
-        self.ledger = self.cost.kept
+        self.hooks = []
+        for name, cell in network.cells_and_names():
+            own = [p for p in cell.get_parameters(expand=False) if ".moving_" not in f".{p.name}"]
+            self.cost.cells.append(CellCost(name, sum(p.size for p in own)))
+            self.hooks.append(cell.register_forward_hook(partial(self._count, self.cost.cells[-1])))
+            if getattr(cell, "recompute_block", False):
+                cell._recompute_cell = None  # it would hide the inside
+                self.hooks.append(cell.register_forward_pre_hook(partial(self._enter, name)))
+                self.hooks.append(cell.register_forward_hook(self._leave))
 
     def keep(self, tensor: ms.Tensor) -> None:
-        if tensor.data_ptr() in self.addresses:
+        if tensor.data_ptr() in self.known:
             return
-        self.addresses.add(tensor.data_ptr())
+        self.known.add(tensor.data_ptr())
         if tensor.shape[:1] == (1,):
             self.held.append(tensor)
             self.ledger.image += tensor.nbytes
@@ -126,42 +111,18 @@ class _Observer:
             self.made_of_weights.append(tensor)
             self.ledger.batch += tensor.nbytes
 
-    @contextmanager
-    def watching(self, network: nn.Cell) -> Iterator[None]:
-        hooks = []
-        for name, cell in network.cells_and_names():
-            own = [p for p in cell.get_parameters(expand=False) if "moving_" not in p.name.split(".")[-1]]
-            self.cost.cells.append(CellCost(name, sum(p.size for p in own)))
-            hooks.append(cell.register_forward_hook(self._counts(self.cost.cells[-1])))
-            if getattr(cell, "recompute_block", False):
-                cell._recompute_cell = None  # it would hide the inside
-                hooks.append(cell.register_forward_pre_hook(self._enters(name)))
-                hooks.append(cell.register_forward_hook(self._leaves))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    def _count(self, cost: CellCost, cell, inputs, output) -> None:
+        weight = getattr(cell, "weight", None)
+        cost.output_shape = output.shape[1:] if isinstance(output, ms.Tensor) else ()
+        if cost.output_shape and isinstance(weight, ms.Parameter) and weight.ndim > 1:
+            cost.multiply_adds += weight.size * (output.size // weight.shape[0])
+            # Held for all layers, they would take as much memory as the network, or twice.
+            self.known -= {tensor.data_ptr() for tensor in self.made_of_weights}
+            self.made_of_weights.clear()
 
-    def _counts(self, cost: CellCost):
-        def hook(cell, inputs, output):
-            if isinstance(output, ms.Tensor):
-                cost.output_shape = output.shape[1:]
-                weight = getattr(cell, "weight", None)
-                if isinstance(weight, ms.Parameter) and weight.ndim > 1:
-                    cost.multiply_adds += weight.size * (output.size // weight.shape[0])
-                    # Together they are as large as the network, or twice.
-                    self.addresses -= {tensor.data_ptr() for tensor in self.made_of_weights}
-                    self.made_of_weights.clear()
+    def _enter(self, name: str, cell, inputs) -> None:
+        self.keep(inputs[0])
+        self.ledger = self.cost.recomputed[name]
 
-        return hook
-
-    def _enters(self, name: str):
-        def hook(cell, inputs):
-            self.keep(inputs[0])
-            self.ledger = self.cost.recomputed[name]
-
-        return hook
-
-    def _leaves(self, cell, inputs, output):
+    def _leave(self, cell, inputs, output) -> None:
         self.ledger = self.cost.kept

@@ -246,39 +246,6 @@ class TestDamage:
             assert "bomb" in self.reason(tmp_path / name, (tmp_path / name).read_bytes())
 
 
-class TestReduced:
-    @pytest.fixture
-    def large(self, tmp_path):
-        Image.fromarray(photo(333, 250)).save(tmp_path / "x.jpg", quality=95)
-        return tmp_path / "x.jpg"
-
-    @pytest.mark.parametrize(
-        ("at_least", "scale"),
-        [(0, 1), (251, 1), (126, 1), (125, 2), (63, 2), (62, 4), (32, 4), (31, 8), (1, 8)],
-    )
-    def test_the_short_side_keeps_what_is_asked_for(self, large, at_least, scale):
-        pixels = decode(large, at_least=at_least)
-        assert pixels.shape == (-(-250 // scale), -(-333 // scale), 3)
-        assert min(pixels.shape[:2]) >= min(at_least, 250)
-
-    @pytest.mark.parametrize("scale", [2, 4, 8])
-    def test_a_reduced_pixel_is_the_mean_of_those_it_stands_for(self, tmp_path, scale):
-        Image.fromarray(photo(320, 240)).save(tmp_path / "x.jpg", quality=95, subsampling=0)
-        whole = decode(tmp_path / "x.jpg").astype(float)
-        means = whole.reshape(240 // scale, scale, 320 // scale, scale, 3).mean(axis=(1, 3))
-        difference = np.abs(decode(tmp_path / "x.jpg", at_least=240 // scale) - means)
-        assert difference.mean() < 2 and difference.max() < 12
-
-    def test_a_turned_image_is_reduced_and_turned(self, tmp_path):
-        Image.fromarray(photo(333, 250)).save(tmp_path / "x.jpg", exif=orientation(6))
-        assert decode(tmp_path / "x.jpg", at_least=100).shape == (167, 125, 3)
-
-    def test_other_files_keep_their_size(self, tmp_path):
-        for name in ("rgb.png", "cmyk.jpg"):
-            SAVED[name](tmp_path / name)
-            assert decode(tmp_path / name, at_least=1).shape == (47, 61, 3)
-
-
 def test_threads_decode_alike_and_leave_the_warnings_alone(tmp_path):
     names = ["rgb.jpg", "rgba.png", "16_bits.png", "palette_and_alpha.png", "damaged_exif.jpg"]
     for name in names:

@@ -260,11 +260,3 @@ class TestDamaged:
         monkeypatch.setattr(sources, "_CHUNK", 4)
         source = open_split(folder, "train")
         assert sorted(looked) == sorted(source.files)
-
-
-def test_a_large_jpeg_may_be_read_at_a_part_of_its_size(tmp_path, make_set):
-    (tmp_path / "a").mkdir()
-    Image.new("RGB", (640, 480), (9, 8, 7)).save(tmp_path / "a" / "x.jpg")
-    source = open_split(tmp_path, "train")
-    assert source.read(0).shape == (480, 640, 3) and source.read(0, at_least=100).shape == (120, 160, 3)
-    assert make_set(1).read(0, at_least=8).shape == (32, 32, 3)

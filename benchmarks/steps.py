@@ -1,0 +1,64 @@
+"""Training steps of several implementations, timed in turns, so that a drift of the machine meets all."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+
+def serve(step: Callable[[], object]) -> None:
+    """Makes one step for each line on standard input and answers with its seconds."""
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        step()
+        print(time.perf_counter() - began, flush=True)
+
+
+class Peer:
+    """A process that makes steps on demand: `command` ends in a call of `serve`."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None):
+        self.process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            try:
+                return float(line)
+            except ValueError:  # a framework's own words
+                continue
+        sys.exit(f"{self.process.args} ended before its step did")
+
+
+def take_turns(peers: Mapping[str, Peer], *, steps: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Seconds of `steps` steps of each, one of each at a time."""
+    for peer in peers.values():
+        for _ in range(warm_up):
+            peer.step()
+    seconds = {name: [] for name in peers}
+    for _ in range(steps):
+        for name, peer in peers.items():
+            seconds[name].append(peer.step())
+    return seconds
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def ratios(seconds: Mapping[str, list[float]], ours: str, theirs: str) -> list[float]:
+    """Of each turn."""
+    return [a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True)]
+
+
+def report(seconds: Mapping[str, list[float]], ratio: Mapping[str, dict]) -> None:
+    """Prints medians and ranges."""
+    for name, values in seconds.items():
+        print(f"{name:10} median {statistics.median(values):.2f} s  ({min(values):.2f} to {max(values):.2f})")
+    for name, values in ratio.items():
+        print(f"ratio to {name}: median {values['median']:.2f}  ({values['min']:.2f} to {values['max']:.2f})")
