@@ -4,7 +4,7 @@ Pre-activation bottlenecks, group normalisation and weight-standardised convolut
 normalisation, so that large networks can be fine-tuned with few images a card:
 
     root    7x7 convolution, stride 2, padding 3; zero padding 1; 3x3 max-pool, stride 2      1/4 of the image
-    body    4 blocks of bottleneck units, 256, 512, 1024, 2048 channels x width factor        1/4 1/8 1/16 1/32
+    body    4 blocks of bottleneck units, 256, 512, 1024, 2048 channels x width     1/4 1/8 1/16 1/32
     head    group normalisation, ReLU, mean over the image, 1x1 convolution with bias
 
 | network | units       | width | parameters, 10 classes |

@@ -100,7 +100,7 @@ def _decode_plain_jpeg(data: bytes) -> np.ndarray | None:
             bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
             if bits != 8 or components not in (1, 3) or height * width > _MANY_PIXELS:
                 return None
-            framed = True
+            framed = height > 0  # else it comes behind the scan
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     is_whole = data.endswith(_ENDS["JPEG"]) or data.find(_ENDS["JPEG"], at) >= 0
     if not framed or not data.startswith(_START_OF_SCAN, at) or not is_whole:
