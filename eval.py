@@ -17,10 +17,12 @@ def main(arguments):
 
     trained = open_from_flags(own, rest)
     config, device = trained.recipe.config, trained.device
+    batches = trained.recipe.eval_batches(rank=device.rank, size=device.size)
+    trained.checkpoint.check_classes(batches.class_names)
     evaluation = evaluate_network(
         trained.network,
         trained.recipe.inputs(),
-        trained.recipe.eval_batches(rank=device.rank, size=device.size),
+        batches,
         num_classes=len(trained.card.class_names),
         flip_tta=config.flip_tta,
         size=device.size,

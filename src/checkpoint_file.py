@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,23 @@ class Checkpoint:
     def has_average(self) -> bool:
         """Whether an average of the weights was kept."""
         return any(name.startswith("ema.") for name in self.arrays)
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Compares the classes of a data set with those that the network was trained on.
+
+        Raises:
+            UserError: they are others, or in another order.
+        """
+        own = self.meta["class_names"]
+        if list(class_names) != own:
+            pairs = zip(class_names, own, strict=False)
+            first = next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(own), len(class_names)))
+            theirs, ours = (list(names)[first : first + 1] or ["missing"] for names in (class_names, own))
+            raise UserError(
+                f"data_path: the data set has {len(class_names)} classes and checkpoint {self.path} "
+                f"{len(own)}; number {first} is {theirs[0]} there and {ours[0]} here; "
+                "give the data that it was trained on"
+            )
 
     def network_weights(self, *, ema: bool = True) -> dict[str, np.ndarray]:
         """The network's arrays by their own names; the averaged ones where kept, unless `ema` is false."""

@@ -284,3 +284,19 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         write_checkpoint(tmp_path / "file" / "a.ckpt", _parameters(), META)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "message"),
+    [
+        (("ant", "cat"), "has 2 classes and checkpoint x.ckpt 2; number 1 is cat there and bee here"),
+        (("bee", "ant"), "number 0 is bee there and ant here; give the data that it was trained on"),
+        (("ant",), "has 1 classes and checkpoint x.ckpt 2; number 1 is missing there and bee here"),
+        (("ant", "bee", "cat"), "has 3 classes .* number 2 is cat there and missing here"),
+    ],
+)
+def test_classes_of_other_data(class_names, message):
+    checkpoint = Checkpoint(Path("x.ckpt"), {}, {"class_names": ["ant", "bee"]})
+    checkpoint.check_classes(("ant", "bee"))
+    with pytest.raises(UserError, match=message):
+        checkpoint.check_classes(class_names)

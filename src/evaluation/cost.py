@@ -1,6 +1,5 @@
 """What a network costs: parameters, multiply-adds of an image, and what its backward pass keeps."""
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -38,7 +37,7 @@ class NetworkCost:
 
     cells: list[CellCost] = field(default_factory=list)
     kept: Kept = field(default_factory=Kept)
-    recomputed: dict[str, Kept] = field(default_factory=lambda: defaultdict(Kept))
+    recomputed: dict[str, Kept] = field(default_factory=dict)
 
     def activations(self, images: int) -> int:
         """Bytes kept of so many images, and of the recomputed cells the largest: one follows another."""
@@ -51,10 +50,10 @@ def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
     A cell's multiply-adds are those of its parameter `weight`, (out, in, *kernel): each number is used once
     at every position of the output, in convolutions, grouped ones too, and in dense layers.
 
-    Kept is every tensor that the framework saves for the backward pass, once, if it is no parameter and not
-    the image. As there is one image, the first dimension is 1 where a tensor belongs to it, and tells it from
-    what is made of weights. A cell whose attribute `recompute_block` is true counts as recomputed: its input
-    is kept. Afterwards recomputation is off, and running statistics have seen the image.
+    Kept is every tensor that the framework saves for the backward pass, once, but for parameters and the
+    image; its first dimension is 1 where it belongs to the one image, and not where it is made of weights. A
+    cell with a true `recompute_block` counts as recomputed, its input as kept. The network is spent then:
+    recomputation is off, and running statistics have seen the image.
 
     Raises:
         UserError: the network does not take images of that size.
@@ -88,9 +87,7 @@ class _Observer:
         self.cost = NetworkCost()
         self.ledger = self.cost.kept
         self.known = {tensor.data_ptr() for tensor in (image, *network.get_parameters())}
-        self.held: list[ms.Tensor] = []
-        self.made_of_weights: list[ms.Tensor] = []
-        self.hooks = []
+        self.held, self.made_of_weights, self.hooks = [], [], []
         for name, cell in network.cells_and_names():
             own = [p for p in cell.get_parameters(expand=False) if ".moving_" not in f".{p.name}"]
             self.cost.cells.append(CellCost(name, sum(p.size for p in own)))
@@ -122,7 +119,7 @@ class _Observer:
 
     def _enter(self, name: str, cell, inputs) -> None:
         self.keep(inputs[0])
-        self.ledger = self.cost.recomputed[name]
+        self.ledger = self.cost.recomputed.setdefault(name, Kept())
 
     def _leave(self, cell, inputs, output) -> None:
         self.ledger = self.cost.kept

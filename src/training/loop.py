@@ -252,6 +252,7 @@ class Trainer:
         self._start_interval()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
+        checkpoint.check_classes(self.class_names)
         parameters = {p.name: p for p in self.train_step.get_parameters()}
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         if shapes != {name: value.shape for name, value in checkpoint.arrays.items()}:

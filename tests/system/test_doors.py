@@ -34,7 +34,8 @@ def photos(data_path, tmp_path_factory):
 def test_a_run_leaves_all_that_the_readme_promises(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {
-        "config.yaml", "metrics.jsonl", "train.log", "tensorboard", "checkpoints", "summary.json",
+        "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "tensorboard", "checkpoints",
+        "summary.json",
         "learning_curves.png", "confusion_matrix.png", "worst_mistakes.png",
     }  # fmt: skip
 

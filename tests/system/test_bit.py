@@ -1,0 +1,164 @@
+"""BiT from the outside, on a folder of pictures: train, stop, resume, fine-tune, evaluate, export, infer."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.checkpoint_file import read_checkpoint
+from src.training.records import read_metrics
+
+SMALL = {
+    "model": "bit_r50x1", "block_units": "[1,1,1,1]", "width_factor": 0.5, "image_size": 32,
+    "resize_size": 40, "batch_size": 6, "eval_batch_size": 5, "train_steps": 6, "eval_every": 2, "log_every": 1,
+    "mixup_alpha": 0.2, "randaugment_layers": 1,
+}  # fmt: skip
+CLASSES = ("blue jays", "grass", "red")
+
+
+def last_json(process):
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def error_of(process) -> str:
+    """The one line of a refused call."""
+    assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
+    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, process.stderr
+    return errors[0]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Class folders, 12 pictures a class told by colour, of many sizes and kinds."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for number in range(12):
+            height, width = rng.integers(20, 90, 2)
+            pixels = rng.integers(0, 100, (height, width, 3)).astype(np.uint8)
+            pixels[..., 2 - label] += 120
+            image = Image.fromarray(pixels)
+            if number == 0:
+                image.convert("CMYK").save(root / name / "cmyk.jpg")
+            elif number == 1:
+                image.quantize(16).save(root / name / "palette.png")
+            else:
+                image.save(root / name / f"{number:02d}.{'jpg' if number % 2 else 'png'}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(door, pictures, tmp_path_factory):
+    output = tmp_path_factory.mktemp("bit")
+    done = door("train.py", data_path=pictures, output_path=output, run_name="first", **SMALL)
+    assert done.returncode == 0, done.stderr
+    return output / "first"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run):
+    return run / "checkpoints" / "last.ckpt"
+
+
+def test_class_names_are_saved_with_the_run(run, checkpoint):
+    assert (run / "classes.txt").read_text().splitlines() == list(CLASSES)
+    assert read_checkpoint(checkpoint).meta["class_names"] == list(CLASSES)
+
+
+def test_evaluation_is_that_of_training(door, run, checkpoint):
+    final = json.loads((run / "summary.json").read_text())["final"]
+    answer = last_json(door("eval.py", checkpoint_path=checkpoint, eval_batch_size=2))
+    assert answer["count"] == final["count"] == 3 and answer["top1"] == final["top1"]
+    assert answer["loss"] == pytest.approx(final["loss"], rel=1e-4)
+    larger = last_json(door("eval.py", checkpoint_path=checkpoint, eval_image_size=64))
+    assert larger["loss"] != answer["loss"] and larger["count"] == 3
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(door, run, checkpoint, pictures, tmp_path):
+    stopped = door(
+        "train.py", data_path=pictures, output_path=tmp_path, run_name="again", save_every=0.5,
+        keep_checkpoints=9, **SMALL,
+    )  # fmt: skip
+    assert stopped.returncode == 0, stopped.stderr
+    folder = tmp_path / "again" / "checkpoints"
+    for path in folder.glob("*.ckpt"):  # as if it had been killed after step 2
+        if path.name == "last.ckpt" or read_checkpoint(path).meta["step"] > 2:
+            path.unlink()
+    assert len(list(folder.glob("*.ckpt"))) > 0
+    done = door("train.py", resume=tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (read_checkpoint(path).arrays for path in (folder / "last.ckpt", checkpoint))
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    records = read_metrics(tmp_path / "again" / "metrics.jsonl")
+    assert [r["step"] for r in records if "loss" in r] == list(range(1, 7))
+    assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
+
+
+def test_fine_tuning_starts_from_a_checkpoint_with_other_classes(door, checkpoint, data_path, tmp_path):
+    keys = {**SMALL, "train_steps": 1, "lr": 1e-9, "mixup_alpha": 0.0}
+    done = door(
+        "train.py", data_path=data_path, output_path=tmp_path, run_name="tuned", examples_per_class=3,
+        pretrained_path=checkpoint, **keys,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"starting from {checkpoint}, sha256 " in (tmp_path / "tuned" / "train.log").read_text()
+    tuned = read_checkpoint(tmp_path / "tuned" / "checkpoints" / "last.ckpt").network_weights()
+    first = read_checkpoint(checkpoint).network_weights()
+    for name, array in first.items():
+        if name.startswith("head.conv."):
+            assert np.abs(tuned[name]).max() < 1e-6 and len(tuned[name]) == 4
+        else:
+            np.testing.assert_allclose(tuned[name], array, atol=1e-6)
+
+
+def test_the_export_is_folded_and_gives_the_same_answers(door, checkpoint, pictures, tmp_path):
+    report = last_json(door("export.py", checkpoint_path=checkpoint, file_name=tmp_path / "m"))
+    assert report["passed"] and report["relative_difference"] <= 1e-5 and report["inputs"]["real"] == 3
+    assert b"Rsqrt" not in (tmp_path / "m.mindir").read_bytes(), "weights are standardised at run time"
+    card = json.loads((tmp_path / "m.json").read_text())
+    assert (card["crop"], card["interpolation"], card["image_size"]) == ("squash", "bilinear", 32)
+    answers = [
+        last_json(door("infer.py", pictures, "--json", model_path=path))["results"]
+        for path in (tmp_path / "m.mindir", checkpoint)
+    ]
+    assert len(answers[0]) == 36
+    for exported, network in zip(*answers, strict=True):
+        ours, theirs = ({p["class"]: p["probability"] for p in r["predictions"]} for r in (exported, network))
+        assert ours.keys() == theirs.keys() and set(ours) <= set(CLASSES)
+        assert all(ours[name] == pytest.approx(theirs[name], abs=1e-4) for name in ours)
+
+
+def test_data_with_other_classes_is_refused(door, checkpoint, data_path):
+    message = error_of(door("eval.py", checkpoint_path=checkpoint, data_path=data_path))
+    assert "number 0 is red there and blue jays here" in message
+
+
+def test_bad_data_and_weights_are_one_line(door, pictures, tmp_path, checkpoint):
+    import shutil
+
+    def refused(**keys) -> str:
+        given = {**SMALL, "data_path": pictures, "output_path": tmp_path / "runs", **keys}
+        return error_of(door("train.py", **given))
+
+    empty, text, missing = (tmp_path / name for name in ("empty", "text", "missing"))
+    for folder in (empty, text):
+        shutil.copytree(pictures, folder)
+    (empty / "nothing").mkdir()
+    assert str(empty / "nothing") in refused(data_path=empty)
+    (text / "red" / "note.jpg").write_text("no picture")
+    assert "note.jpg" in refused(data_path=text) and "skip" in refused(data_path=text)
+    shutil.copytree(pictures, missing / "train")
+    shutil.copytree(pictures / "red", missing / "val" / "red")
+    assert "blue jays" in refused(data_path=missing)
+    truncated = tmp_path / "BiT-M-R50x1.npz"
+    np.savez(truncated, a=np.zeros((100, 100)))
+    truncated.write_bytes(truncated.read_bytes()[:-3000])
+    assert str(truncated) in refused(pretrained_path=tmp_path)
+    assert "use --block_units [1,1,1,1]" in refused(pretrained_path=checkpoint, block_units="[1,1,1,2]")
+    assert not (tmp_path / "runs").exists()
