@@ -3,10 +3,10 @@
 python -m src.tools.summary bit_r101x3 --image_size 160 --batch_size 64 --recompute true
 python -m src.tools.summary --config_path configs/resnet9/cifar10.yaml --card_memory 16 --json
 
-Every other --key value is a config key. The network runs with one image on the CPU. Memory is an estimate, of
-what training holds and the framework says it keeps for the backward pass. Each image adds within 3 % of what
-CPU steps take (ResNet9; R50x1 at 96x96; 16 % above with recompute); their working memory, which is not in it,
-was 2 to 3 times R50x1's weights. With --device_target CPU it counts a CPU's operators, otherwise a card's.
+Every other --key value is a config key. The network runs with one image on the CPU. Memory is an estimate:
+what training holds, and what the framework says it keeps for the backward pass. An image's share was within
+3 % of that of measured CPU steps (ResNet9; R50x1 at 96x96), with recompute 16 % too much. Working memory is
+not in it: 2 to 3 times R50x1's weights there. --device_target CPU counts a CPU's operators, not a card's.
 """
 
 import bisect

@@ -11,9 +11,9 @@ from src.checkpoint_file import read_checkpoint
 from src.training.records import read_metrics
 
 SMALL = {
-    "model": "bit_r50x1", "block_units": "[1,1,1,1]", "width_factor": 0.5, "image_size": 32,
-    "resize_size": 40, "batch_size": 6, "eval_batch_size": 5, "train_steps": 6, "eval_every": 2, "log_every": 1,
-    "mixup_alpha": 0.2, "randaugment_layers": 1,
+    "model": "bit_r50x1", "block_units": "[1,1,1,1]", "width_factor": 0.5,
+    "image_size": 32, "resize_size": 40, "batch_size": 6, "eval_batch_size": 5, "train_steps": 6,
+    "eval_every": 2, "log_every": 1, "mixup_alpha": 0.2, "randaugment_layers": 1,
 }  # fmt: skip
 CLASSES = ("blue jays", "grass", "red")
 

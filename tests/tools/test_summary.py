@@ -1,0 +1,199 @@
+"""The summary's arithmetic, its two outputs, and what it says to bad input."""
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.model_utils.config import load_config
+from src.model_utils.door import run
+from src.tools import summary
+from src.zoo import config_class_of, create_network
+
+ROOT = Path(__file__).parents[2]
+NARROW = ["resnet9", "--widths", "[2, 3, 4, 5]"]
+TRAINED = 2 * 27 + 4 + 3 * 18 + 6 + 2 * (27 * 3 + 6) + 4 * 27 + 8 + 5 * 36 + 10 + 2 * (45 * 5 + 10) + 10 * 5
+STATISTICS = 2 * (2 + 3 * 3 + 4 + 3 * 5)
+BIT = ["bit_r50x1", "--block_units", "[1, 1, 1, 1]", "--width_factor", "0.5", "--image_size", "32"]
+
+
+@pytest.fixture(autouse=True)
+def _plain_logger():
+    """The summary sets up the project's logger; the tests that follow find it as it was."""
+    logger = logging.getLogger("quartet")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def facts_of(capsys):
+    """The JSON object that the words of a command line lead to."""
+
+    def call(*words):
+        summary.main([*words, "--json"])
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return call
+
+
+def test_the_parts_that_are_known_exactly(facts_of):
+    facts = facts_of(*NARROW, "--batch_size", "8")
+    assert facts["parameters"] == TRAINED
+    assert facts["memory"] == {
+        "weights": 4 * (TRAINED + STATISTICS),
+        "gradients": 4 * TRAINED,
+        "optimizer": 4 * TRAINED,
+        "ema": 0,
+        "accumulation": 0,
+        "activations": facts["memory"]["activations"],
+        "input": 4 * 8 * (3 * 32 * 32 + 10),
+        "total": sum(value for name, value in facts["memory"].items() if name != "total"),
+    }
+
+
+@pytest.mark.parametrize(("name", "tensors", "scalars"), [("sgd", 1, 0), ("rmsprop", 2, 0), ("adamw", 2, 1)])
+def test_the_state_of_the_optimizer(facts_of, name, tensors, scalars):
+    assert facts_of(*NARROW, "--optimizer", name)["memory"]["optimizer"] == 4 * (tensors * TRAINED + scalars)
+
+
+def test_average_and_accumulation(facts_of):
+    words = ["--ema_decay", "0.99", "--accumulate_steps", "3", "--batch_size", "40"]
+    facts = facts_of(*NARROW, *words)
+    assert facts["memory"]["ema"] == 4 * (TRAINED + STATISTICS)
+    assert facts["memory"]["accumulation"] == 4 * TRAINED
+    assert (facts["ema_decay"], facts["accumulate_steps"], facts["images_per_update"]) == (0.99, 3, 120)
+    plain = facts_of(*NARROW, "--batch_size", "40")
+    assert facts["memory"]["activations"] == plain["memory"]["activations"]
+
+
+def test_activations_grow_with_the_batch_and_shrink_with_float16(facts_of):
+    one, two, four = (facts_of(*NARROW, "--batch_size", n)["memory"]["activations"] for n in ("1", "2", "4"))
+    assert four - two == 2 * (two - one) > 0
+    half = facts_of(*NARROW, "--batch_size", "4", "--amp_level", "O2")
+    assert half["amp_level"] == "O2" and half["memory"]["activations"] < four
+
+
+def test_a_cards_operators_count_unless_the_device_is_a_cpu(facts_of):
+    """Pooling keeps its input, and on a CPU places of 8 bytes, on a card its output of 4."""
+    card, cpu = (
+        facts_of(*NARROW, "--batch_size", "1", *words)["memory"]["activations"]
+        for words in ([], ["--device_target", "CPU"])
+    )
+    pooled = 3 * 16 * 16 + 4 * 8 * 8 + 5 * 4 * 4 + 5
+    assert cpu - card == (8 - 4) * pooled
+
+
+def test_recomputation(facts_of):
+    plain, less = facts_of(*BIT), facts_of(*BIT, "--recompute", "true")
+    assert (plain["recompute"], less["recompute"]) == (False, True)
+    assert (plain["blocks"], plain["parameters"]) == (less["blocks"], less["parameters"])
+    assert less["memory"]["activations"] < plain["memory"]["activations"]
+    assert less["largest_batch"] > plain["largest_batch"]
+    same = [name for name in plain["memory"] if name not in ("activations", "total")]
+    assert [plain["memory"][name] for name in same] == [less["memory"][name] for name in same]
+
+
+def test_the_largest_batch_is_the_last_one_that_fits(facts_of):
+    words = [*NARROW, "--card_memory", "0.01"]
+    largest = facts_of(*words)["largest_batch"]
+    usable = summary.USABLE * 0.01 * 2**30
+    for batch, fits in ((largest, True), (largest + 1, False)):
+        facts = facts_of(*words, "--batch_size", str(batch))
+        assert facts["fits"] is fits is (facts["memory"]["total"] <= usable)
+        assert facts["largest_batch"] == largest
+    power = facts["largest_power_of_two"]
+    assert power <= largest < 2 * power and power.bit_count() == 1
+
+
+def test_not_even_one_image_fits(facts_of):
+    facts = facts_of(*NARROW, "--card_memory", "0.00001", "--batch_size", "1")
+    assert (facts["fits"], facts["largest_batch"], facts["largest_power_of_two"]) == (False, 0, 0)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3, 9])
+@pytest.mark.parametrize("words", [NARROW, BIT], ids=["resnet9", "bit"])
+def test_the_rows_add_up(facts_of, words, depth):
+    facts = facts_of(*words, "--depth", str(depth))
+    for name in ("parameters", "multiply_adds"):
+        assert sum(row[name] for row in facts["blocks"]) == facts[name] > 0
+    assert all(row["name"].count(".") < (depth or 9) for row in facts["blocks"])
+
+
+def test_a_row_for_each_stage(facts_of):
+    rows = facts_of(*NARROW)["blocks"]
+    assert [row["name"] for row in rows] == [
+        "prep", "layer1", "layer1_res1", "layer1_res2", "layer2", "layer3", "layer3_res1", "layer3_res2",
+        "pool", "linear",
+    ]  # fmt: skip
+    assert (rows[0]["output"], rows[-1]["output"]) == ([2, 32, 32], [10])
+    stages = [f"body.block{number}" for number in (1, 2, 3, 4)]
+    names = [row["name"] for row in facts_of(*BIT)["blocks"]]
+    assert names == ["root.conv", "root.pool", *stages, "head.gn", "head.conv"]
+
+
+def test_the_table(capsys):
+    summary.main([*NARROW, "--num_classes", "7", "--batch_size", "16", "--accumulate_steps", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["resnet9", "output", "parameters", "multiply-adds"]
+    assert lines[1].split() == ["prep", "2x32x32", str(2 * 27 + 4), "55,296"]
+    total = next(line.split() for line in lines if line.startswith("total"))
+    assert total[1] == f"{TRAINED - 3 * 5:,}"
+    assert "batch_size 16, accumulate_steps 2" in lines[-2] and "images_per_update 32" in lines[-2]
+    assert lines[-1].startswith("batch_size 16 fits into 90% of 32 GiB; largest ")
+
+
+def test_the_config_may_come_from_a_file(facts_of, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: resnet9\nwidths: [2, 3, 4, 5]\noptimizer: adam\nbatch_size: 3\n")
+    by_file = facts_of("--config_path", str(path), "--batch_size", "5")
+    assert by_file == facts_of(*NARROW, "--optimizer", "adam", "--batch_size", "5")
+    assert facts_of("resnet9", "--config_path", str(path))["batch_size"] == 3
+
+
+def test_the_summary_describes_the_network_that_is_trained(facts_of):
+    network = create_network("resnet9", num_classes=10, widths=(2, 3, 4, 5))
+    assert sum(p.size for p in network.trainable_params()) == facts_of(*NARROW)["parameters"]
+    config = load_config({}, config_class_of=config_class_of)
+    assert facts_of(*NARROW)["batch_size"] == config.batch_size
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["resnet8"],
+            "model: 'resnet8' given, but there is no such model; the nearest known model is resnet9",
+        ),
+        ([*NARROW, "--batch", "3"], "batch: 3 given, but there is no such key"),
+        ([*NARROW, "--batch_size", "0"], "batch_size: 0 given, allowed: a whole number >= 1"),
+        ([*NARROW, "--num_classes", "0"], "num_classes: 0 given, allowed: a number > 0"),
+        ([*NARROW, "--card_memory", "nan"], "card_memory: nan given, allowed: a number > 0"),
+        ([*NARROW, "--depth", "x"], "argument --depth: invalid int value: 'x'; see --help"),
+        (["--config_path", "none.yaml"], "config_path: none.yaml cannot be read"),
+        (
+            [*NARROW, "--train_crop", "resize", "--image_size", "64"],
+            "image_size: the network does not take 64",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["summary.py", *words])
+    with pytest.raises(SystemExit) as end:
+        run(summary.main)
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def test_as_a_command():
+    ended = subprocess.run(
+        [sys.executable, "-m", "src.tools.summary", "resnet9", "--json"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    facts = json.loads(ended.stdout.splitlines()[-1])
+    assert (facts["parameters"], facts["multiply_adds"]) == (6_573_120, 379_261_952)
