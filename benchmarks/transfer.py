@@ -1,6 +1,6 @@
 """Does transfer help? A small ResNetV2 pre-trained on Tiny-ImageNet classes, against one from scratch.
 
-    python -m benchmarks.transfer --source DIR --target DIR [--pretrained FILE] [--seeds 3] [--output_path runs]
+    python -m benchmarks.transfer --source DIR --target DIR [--pretrained FILE] [--seeds 3]
 
 Pre-trains by configs/bit/tiny_imagenet.yaml on the class folders in --source (train/ and val/), unless
 --pretrained is a checkpoint of such a run. Then trains by configs/bit/tiny_cifar10.yaml on CIFAR-10 in
@@ -89,7 +89,7 @@ def main() -> int:
         }
     met = all(result["gain_points"]["mean"] >= BAR_POINTS for result in results.values())
     record = {
-        "question": "top-1 on all CIFAR-10 test images from few: pre-trained on 40 Tiny-ImageNet classes, or not",
+        "question": "top-1 on CIFAR-10 from few images: pre-trained on 40 Tiny-ImageNet classes, or not",
         "date": datetime.date.today().isoformat(),
         "command": "python -m benchmarks.transfer --source DIR --target DIR",
         "environment": environment(),
