@@ -10,13 +10,14 @@ from src.bit import hyper_rule
 from src.bit.config import BiTConfig
 from src.bit.network import ResNetV2
 from src.bit.weights import find_pretrained
+from src.model_utils.device_adapter import get_device_num
 from src.model_utils.errors import UserError
 from src.recipe import Recipe
 
 log = logging.getLogger("quartet")
 
 _LOOKED_AT = 32  # images whose median size stands for the data set
-_REPORTS = 10  # evaluations of a run by the hyper-rule
+_EVALUATIONS = 10  # of a run by the hyper-rule, at most: an epoch of a few images can be one batch
 
 
 class BiTRecipe(Recipe):
@@ -42,7 +43,10 @@ class BiTRecipe(Recipe):
         return find_pretrained(c.pretrained_path, c.pretrained_name or f"BiT-M-{c.variant}")
 
     def settled(self) -> Recipe:
-        """With `hyper_rule`: image sizes, mixup and length of the run from the training images."""
+        """With `hyper_rule`: image sizes, mixup and length of the run from the training images.
+
+        It is evaluated and saved 10 times, or less often if the config says so.
+        """
         c = self.config
         if not c.hyper_rule:
             return self
@@ -66,6 +70,9 @@ class BiTRecipe(Recipe):
                     f"of {height}x{width}; leave it out, or set hyper_rule false"
                 )
         log.info("hyper-rule for %d images of %dx%d: %s", len(images), height, width, keys)
+        steps_per_epoch = max(1, len(images) // (c.batch_size * get_device_num()))
+        interval = steps / _EVALUATIONS / steps_per_epoch
+        keys |= {name: max(getattr(c, name), interval) for name in ("eval_every", "save_every")}
         settled = BiTRecipe(c.model_copy(update=keys))
         settled._sources = self._sources
         return settled

@@ -100,6 +100,9 @@ def test_the_hyper_rule_settles_what_depends_on_the_data(data_path):
     config = asked.settled().config
     assert (config.resize_size, config.image_size, config.mixup_alpha) == (160, 128, 0.0)
     assert config.train_steps == 4 * 500
+    assert config.eval_every == config.save_every == 200, "ten times, where an epoch is one batch"
+    rarely = recipe(hyper_rule=True, data_path=str(data_path), eval_every=999.0).settled().config
+    assert rarely.eval_every == 999
     again = BiTRecipe(config).settled().config
     assert again == config, "a resumed run, or one by a saved config, is the same"
     assert recipe().settled().config == recipe().config
