@@ -160,6 +160,9 @@ def _write(network: nn.Cell, folder: Path, path: Path, shape: tuple[int, ...], f
     written = folder / (_plain_name(path) + path.suffix)
     if hasattr(network, "fold"):
         network.fold()
+    for _, cell in network.cells_and_names():
+        if hasattr(cell, "on_cpu"):
+            cell.on_cpu = False  # the file is for other devices too: no detours that are fast on this one
     level = ms.get_context("jit_syntax_level")
     try:
         # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.

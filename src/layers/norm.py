@@ -11,10 +11,10 @@ class GroupNorm(nn.Cell):
     (x - mean) / sqrt(variance + eps) * gamma + beta, where mean and (biased) variance are those of an image's
     group of C / groups channels, and gamma and beta are per channel.
 
-    Training on a CPU computes the same by two batch normalisations: one in training mode over the view
+    A CPU computes the same by two batch normalisations: one in training mode over the view
     (1, N * groups, ...), whose "channels" are the groups of all images, and one with the fixed statistics 0
     and 1 for gamma and beta. Forward and backward together are twice as fast as MindSpore's group
-    normalisation. Evaluation, exported files and other devices have the plain operator.
+    normalisation. Exported files and other devices have the plain operator.
 
     Args:
         channels: C, a multiple of `groups`.
@@ -37,7 +37,7 @@ class GroupNorm(nn.Cell):
             self.variance = ms.Tensor(np.full(channels, 1 - eps, np.float32))
 
     def construct(self, x):
-        if not (self.training and self.on_cpu):
+        if not self.on_cpu:
             return ops.group_norm(x, self.groups, self.gamma, self.beta, self.eps)
         shape = x.shape
         one = ops.ones((shape[0] * self.groups,), ms.float32)
