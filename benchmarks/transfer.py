@@ -24,8 +24,12 @@ from src.training.records import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "benchmarks" / "records" / "transfer.json"
-STEPS = {10: 200, 100: 500}  # images a class -> batches of 50
-RATES = {"transfer": 0.01, "scratch": 0.05}  # the best of 0.005 to 0.1 for another choice of images
+# images a class -> what its runs share, in batches of 50, and the rate of each start: the best of 0.003 to 0.1
+SETTINGS = {
+    10: {"train_steps": 200},
+    100: {"train_steps": 500, "train_crop": "random_resized", "crop_area": "[0.3, 1.0]"},
+}
+RATES = {10: {"transfer": 0.01, "scratch": 0.05}, 100: {"transfer": 0.03, "scratch": 0.05}}
 BAR_POINTS = 8
 
 
@@ -68,14 +72,14 @@ def main() -> int:
     pretraining = json.loads((checkpoint.parent.parent / "summary.json").read_text())
 
     results = {}
-    for shots, steps in STEPS.items():
-        top1 = {start: [] for start in RATES}
+    for shots, settings in SETTINGS.items():
+        top1 = {start: [] for start in RATES[shots]}
         for seed in range(own.seeds):
             shared = {
                 "data_path": own.target.resolve(), "examples_per_class": shots, "subset_seed": seed,
-                "seed": seed, "train_steps": steps,
+                "seed": seed, **settings,
             }  # fmt: skip
-            for start, rate in RATES.items():
+            for start, rate in RATES[shots].items():
                 keys = {"lr": rate} | (
                     {"pretrained_path": checkpoint.resolve()} if start == "transfer" else {}
                 )
@@ -98,7 +102,7 @@ def main() -> int:
             "top1_percent": pretraining["best"]["top1"], "epochs": pretraining["epochs"],
             "seconds": pretraining["wall_seconds"],
         },
-        "settings": {"steps": STEPS, "rates": RATES, "seeds": own.seeds},
+        "settings": SETTINGS, "rates": RATES,
         "results": results,
         "bar_points": BAR_POINTS,
         "bar_met": met,
