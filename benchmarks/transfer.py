@@ -24,7 +24,7 @@ from src.training.records import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "benchmarks" / "records" / "transfer.json"
-# images a class -> what its runs share, in batches of 50, and the rate of each start: the best of 0.003 to 0.1
+# images a class -> what its runs share, in batches of 50, and the rate of each start (tried: 0.003 to 0.1)
 SETTINGS = {
     10: {"train_steps": 200},
     100: {"train_steps": 500, "train_crop": "random_resized", "crop_area": "[0.3, 1.0]"},
