@@ -22,7 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.steps import Peer, ratios, report, serve, spread, take_turns  # noqa: E402
+from benchmarks.steps import Peer, ratios, report, serve, take_turns  # noqa: E402
+from benchmarks.turns import spread  # noqa: E402
 
 BATCH, SIDE, CLASSES = 32, 96, 10
 BARS = {"pytorch": 2.0, "mindcv": 0.6}
@@ -122,7 +123,7 @@ def main():
         "mindcv": peer(sys.executable, "mindcv", own.mindcv_packages),
     }
     seconds = take_turns(peers, steps=own.turns)
-    ratio = {name: spread(ratios(seconds, "quartet", name)) for name in BARS}
+    ratio = {name: spread(ratios(seconds, "quartet", name), 3) for name in BARS}
     record = {
         "question": f"seconds of one BiT R50x1 training step, {SIDE}x{SIDE}, batch {BATCH}, float32, CPU",
         "date": datetime.date.today().isoformat(),
@@ -130,7 +131,7 @@ def main():
         "--mindcv_packages ...",
         "environment": environment() | {"torch": "2.13.0", "mindcv": "0.3.0"},
         "load_average_before": load,
-        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "seconds": {name: spread(values, 3) for name, values in seconds.items()},
         "ratio": ratio,
         "bars": BARS,
         "bars_met": all(ratio[name]["median"] <= bar for name, bar in BARS.items()),

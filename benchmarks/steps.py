@@ -47,10 +47,6 @@ def take_turns(peers: Mapping[str, Peer], *, steps: int, warm_up: int = 2) -> di
     return seconds
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
-
-
 def ratios(seconds: Mapping[str, list[float]], ours: str, theirs: str) -> list[float]:
     """Of each turn."""
     return [a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True)]

@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.steps import Peer, ratios, report, serve, spread, take_turns  # noqa: E402
+from benchmarks.steps import Peer, ratios, report, serve, take_turns  # noqa: E402
+from benchmarks.turns import spread  # noqa: E402
 
 BATCH = 512
 
@@ -120,7 +121,7 @@ def main():
         },
         steps=own.pairs,
     )  # fmt: skip
-    ratio = spread(ratios(seconds, "quartet", "pytorch"))
+    ratio = spread(ratios(seconds, "quartet", "pytorch"), 3)
     version = [own.torch_python, "-c", "import torch; print(torch.__version__)"]
     record = {
         "question": "seconds of one ResNet9 training step, batch 512, float32, CPU",
@@ -129,7 +130,7 @@ def main():
         "environment": environment()
         | {"torch": subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()},
         "load_average_before": os.getloadavg()[0],
-        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "seconds": {name: spread(values, 3) for name, values in seconds.items()},
         "ratio": ratio,
         "bar": "median ratio <= 1.25",
     }
