@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.data.decode import UnreadableImage
 from src.deploy.card import ModelCard
-from src.deploy.images import UnreadableImage, find_images, load_image, preprocess
+from src.deploy.images import find_images, load_image, preprocess
 from src.model_utils.errors import UserError
 
 
