@@ -6,6 +6,7 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 from mindspore import nn
+from mindspore.common.api import _pynative_executor
 
 from src.model_utils.errors import UserError
 
@@ -71,6 +72,7 @@ def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
     try:
         ms.value_and_grad(forward)(image)[0].asnumpy()
     except (RuntimeError, TypeError, ValueError) as error:
+        _pynative_executor.clear_res()  # or the next gradient would count as the gradient of this one
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"image_size: the network does not take {image_size} pixels: {reason}") from error
     finally:
