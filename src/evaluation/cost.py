@@ -6,7 +6,7 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 from mindspore import nn
-from mindspore.common.api import _pynative_executor
+from mindspore.graph.api import _pynative_executor
 
 from src.model_utils.errors import UserError
 
