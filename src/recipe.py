@@ -4,17 +4,22 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mindspore import nn
 
+from src.data.autoaugment import autoaugment
 from src.data.batches import ShardBatches, ShuffledBatches
 from src.data.cifar10 import ImageSet, Split
+from src.data.colour import ColourChange
+from src.data.erasing import Erasing
 from src.data.few_shot import few_shot
 from src.data.loader import EvalBatches, TrainBatches
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from src.data.randaugment import RandAugment
 from src.data.sources import ImageFiles, open_split
+from src.evaluation.monitor import Monitor
 from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.model_utils.errors import UserError
@@ -46,12 +51,16 @@ class Recipe:
         return self.config.eval_image_size or self.config.image_size
 
     @property
-    def resizing(self) -> dict[str, str]:
-        """How evaluation resizes an image of another size: `crop` and `interpolation` of the model card."""
+    def resizing(self) -> dict[str, Any]:
+        """How evaluation resizes an image of another size, by the keys of the model card."""
         c = self.config
         if c.train_crop == "pad":
             return {"crop": "centre", "interpolation": "antialias"}
-        return {"crop": c.eval_crop, "interpolation": c.interpolation}
+        return {
+            "crop": c.eval_crop,
+            "interpolation": c.interpolation,
+            "crop_percentage": c.crop_percentage,
+        }
 
     def settled(self) -> "Recipe":
         """The recipe with the keys filled in that depend on the data; asked once, for a new run."""
@@ -80,6 +89,15 @@ class Recipe:
     def inputs(self) -> nn.Cell:
         """A cell from a batch's images to the network's input: uint8 pictures are normalised and mixed."""
         return Pixels(self.config.image_mean, self.config.image_std)
+
+    def monitor(self, network: nn.Cell, inputs: nn.Cell) -> Monitor | None:
+        """What is watched of the network in training, built before its first step; None: nothing.
+
+        Args:
+            network: from `network`, with the weights that training starts from.
+            inputs: from `inputs`.
+        """
+        return None
 
     def loss(self) -> nn.Cell:
         """A cell (logits, targets) -> scalar."""
@@ -114,17 +132,18 @@ class Recipe:
     def train_batches(self, *, rank: int = 0, size: int = 1) -> ShuffledBatches:
         """The training data of one rank, augmented."""
         c = self.config
-        augmented = None
+        policy = autoaugment if c.autoaugment == "imagenet" else None
         if c.randaugment_layers:
-            augmented = RandAugment(
+            policy = RandAugment(
                 layers=c.randaugment_layers, magnitude=c.randaugment_magnitude, std=c.randaugment_std
             )
         shared = {
             "batch_size": c.batch_size,
             "seed": c.seed,
             "flip": c.flip,
-            "randaugment": augmented,
+            "policy": policy,
             "mixup_alpha": c.mixup_alpha,
+            "cutmix_alpha": c.cutmix_alpha,
             "mixup_per_image": c.mixup_per_image,
             "label_smoothing": c.label_smoothing,
             "soft_labels": c.soft_labels,
@@ -141,6 +160,15 @@ class Recipe:
                 translate=c.translate,
                 **shared,
             )
+        erasing = None
+        if c.random_erasing:
+            erasing = Erasing(
+                probability=c.random_erasing,
+                noise=c.erasing_fill == "noise",
+                mean=c.image_mean,
+                std=c.image_std,
+            )
+        recolours = any(c.colour_jitter) or c.lighting
         return PictureBatches(
             self.source("train"),
             image_size=c.image_size,
@@ -149,6 +177,8 @@ class Recipe:
             crop_area=c.crop_area,
             crop_ratio=c.crop_ratio,
             interpolation=c.interpolation,
+            colour=ColourChange(jitter=c.colour_jitter, lighting=c.lighting) if recolours else None,
+            erasing=erasing,
             **shared,
         )
 
@@ -162,6 +192,7 @@ class Recipe:
             self.source("test"),
             image_size=self.image_size,
             eval_crop=c.eval_crop,
+            crop_percentage=c.crop_percentage,
             interpolation=c.interpolation,
             **shared,
         )
@@ -223,31 +254,40 @@ def _schedule(c: SharedConfig, updates: int, steps_in: Callable[[float], float])
         raise UserError(
             f"warmup_epochs: {c.warmup_epochs:g} given, {warmup} updates, allowed: up to the run's {updates}"
         )
-    warmup = min(warmup, updates)  # rounding, where updates and epochs do not meet
+    cooldown = round(steps_in(c.cooldown_epochs))
+    if cooldown and warmup + cooldown > updates + 2:
+        raise UserError(
+            f"cooldown_epochs: {c.cooldown_epochs:g} given, {cooldown} updates, allowed: with a warm-up of "
+            f"{warmup} up to the run's {updates}"
+        )
+    # Rounding, where updates and epochs do not meet.
+    warmup = min(warmup, updates)
+    cooldown = min(cooldown, updates - warmup)
     every = max(1, round(steps_in(c.lr_every)))
     rise = {"lr": c.lr, "warmup_steps": warmup, "lr_start": c.lr_start}
     build = {
-        "constant": lambda: schedules.constant(updates, lr=c.lr),
-        "one_cycle": lambda: schedules.one_cycle(updates, lr_end=c.lr_end, **rise),
-        "piecewise": lambda: schedules.piecewise_linear(
-            updates, knots=[steps_in(epoch) for epoch in c.lr_epochs], values=c.lr_values
+        "constant": lambda n: schedules.constant(n, lr=c.lr),
+        "one_cycle": lambda n: schedules.one_cycle(n, lr_end=c.lr_end, **rise),
+        "piecewise": lambda n: schedules.piecewise_linear(
+            n, knots=[steps_in(epoch) for epoch in c.lr_epochs], values=c.lr_values
         ),
-        "step": lambda: schedules.step(updates, lr=c.lr, every=every, gamma=c.lr_gamma),
-        "multi_step": lambda: schedules.multi_step(
-            updates,
+        "step": lambda n: schedules.step(n, lr=c.lr, every=every, gamma=c.lr_gamma),
+        "multi_step": lambda n: schedules.multi_step(
+            n,
             milestones=[round(steps_in(epoch)) for epoch in c.lr_milestones],
             gamma=c.lr_gamma,
             **rise,
         ),
-        "halving": lambda: schedules.halving(updates, lr=c.lr, every=every),
-        "exponential": lambda: schedules.exponential(updates, every=every, gamma=c.lr_gamma, **rise),
-        "polynomial": lambda: schedules.polynomial(updates, lr_end=c.lr_end, power=c.lr_power, **rise),
-        "linear": lambda: schedules.linear(updates, lr_end=c.lr_end, **rise),
-        "cosine": lambda: schedules.cosine(updates, lr_end=c.lr_end, **rise),
+        "halving": lambda n: schedules.halving(n, lr=c.lr, every=every),
+        "exponential": lambda n: schedules.exponential(n, every=every, gamma=c.lr_gamma, **rise),
+        "polynomial": lambda n: schedules.polynomial(n, lr_end=c.lr_end, power=c.lr_power, **rise),
+        "linear": lambda n: schedules.linear(n, lr_end=c.lr_end, **rise),
+        "cosine": lambda n: schedules.cosine(n, lr_end=c.lr_end, **rise),
     }
     try:
         if c.lr_schedule in build:
-            return build[c.lr_schedule]()
+            schedule = build[c.lr_schedule]
+            return schedules.cool_down(updates, schedule, cooldown_steps=cooldown, lr_end=c.lr_end)
         return schedules.cyclic(
             updates, lr_min=c.lr_start, lr_max=c.lr, half_cycle=every, mode=c.lr_schedule, gamma=c.lr_gamma
         )

@@ -35,6 +35,9 @@ class StoredArray:
         shape = tuple(self.shape[axis] for axis in axes)
         return StoredArray(shape, self.dtype, lambda: self.read().transpose(axes))
 
+    def reshape(self, shape: tuple[int, ...]) -> "StoredArray":
+        return StoredArray(shape, self.dtype, lambda: self.read().reshape(shape))
+
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.read(), dtype)
 
@@ -149,6 +152,7 @@ _READERS = {
     ".safetensors": _read_safetensors,
     ".pth": _read_torch,
     ".pt": _read_torch,
+    ".tar": _read_torch,  # as in model_best.pth.tar
 }
 
 

@@ -10,9 +10,12 @@ from typing import Any
 
 from mindspore import nn
 
+from src.bireal.network import VARIANTS as BIREAL
+from src.bireal.network import BiRealNet
+from src.bireal.recipe import BiRealRecipe
 from src.bit.network import ResNetV2
 from src.bit.recipe import BiTRecipe
-from src.bit.weights import VARIANTS
+from src.bit.weights import VARIANTS as BIT
 from src.model_utils.errors import UserError
 from src.model_utils.shared_config import SharedConfig
 from src.recipe import Recipe
@@ -27,7 +30,11 @@ _MODELS = {
     "resnet9": (ResNet9Recipe, ResNet9),
     **{
         f"bit_{name.lower()}": (BiTRecipe, partial(ResNetV2, block_units=units, width_factor=width))
-        for name, (units, width) in VARIANTS.items()
+        for name, (units, width) in BIT.items()
+    },
+    **{
+        name: (BiRealRecipe, partial(BiRealNet, block_units=units, bottleneck=bottleneck))
+        for name, (units, bottleneck) in BIREAL.items()
     },
 }
 

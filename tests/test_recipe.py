@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from src import recipe as module
+from src.data.autoaugment import autoaugment
 from src.data.cifar10 import ImageSet
+from src.data.colour import ColourChange
+from src.data.erasing import Erasing
 from src.data.randaugment import RandAugment
 from src.data.sources import ImageFiles
 from src.losses import CrossEntropy
 from src.model_utils.config import check
 from src.model_utils.errors import UserError
-from src.model_utils.shared_config import SharedConfig
+from src.model_utils.shared_config import WITH_COOLDOWN, SharedConfig
 from src.optim import schedules
 from src.optim.optimizers import SGD
 from src.recipe import Recipe
@@ -152,6 +155,25 @@ def test_a_warmup_that_rounding_made_too_long_is_the_whole_run():
     )
 
 
+@pytest.mark.parametrize("name", WITH_COOLDOWN)
+def test_the_last_epochs_of_a_cool_down_have_the_last_rate(name):
+    keys = EXPECTED[name][0]
+    rates = _rates(lr_schedule=name, cooldown_epochs=3, **keys)
+    shorter = _rates(lr_schedule=name, updates=UPDATES - 8, **keys)
+    np.testing.assert_array_equal(rates, [*shorter, *[0.01] * 8])
+
+
+def test_a_cool_down_fills_what_the_warm_up_leaves_and_no_more():
+    keys = {"lr_schedule": "linear", "warmup_epochs": 4, "cooldown_epochs": 14}
+    expected = [*np.linspace(0.02, 0.3, 10, endpoint=False), *[0.01] * 34]
+    np.testing.assert_allclose(_rates(updates=44, **keys), expected, rtol=1e-12)
+    np.testing.assert_array_equal(
+        _rates(lr_schedule="linear", warmup_epochs=0, cooldown_epochs=18), [0.01] * UPDATES
+    )
+    with pytest.raises(UserError, match=r"^cooldown_epochs: 14 given, 35 updates, .* of 10 up to .*'s 20$"):
+        _rates(updates=20, train_steps=20, **keys)
+
+
 # --- parameter groups
 
 
@@ -224,6 +246,7 @@ DATA_KEYS = {
     "cutout": 6,
     "translate": 1,
     "mixup_alpha": 0.2,
+    "cutmix_alpha": 0.7,
     "mixup_per_image": True,
     "label_smoothing": 0.1,
     "soft_labels": True,
@@ -238,7 +261,7 @@ def test_every_data_key_reaches_the_training_data(data_path, monkeypatch):
     recipe = _recipe(data_path=str(data_path), **keys)
     recipe.train_batches(rank=1, size=4)
     assert len(seen.pop("data")) == 200
-    assert seen.pop("randaugment") == RandAugment(layers=2, magnitude=9.0, std=0.25)
+    assert seen.pop("policy") == RandAugment(layers=2, magnitude=9.0, std=0.25)
     assert seen == {**DATA_KEYS, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
 
 
@@ -272,18 +295,43 @@ def test_every_picture_key_reaches_the_pictures(data_path, monkeypatch):
     assert {name: seen[name] for name in PICTURE_KEYS} == {
         **PICTURE_KEYS, "crop_area": (0.5, 0.9), "crop_ratio": (0.8, 1.2),
     }  # fmt: skip
+    assert seen["colour"] is seen["erasing"] is seen["policy"] is None
     seen.clear()
     Recipe(config).eval_batches(rank=1, size=4)
     assert len(seen.pop("data")) == 70
     assert seen == {
         "batch_size": 500, "rank": 1, "size": 4, "image_size": 40, "eval_crop": "centre",
-        "interpolation": "area",
+        "interpolation": "area", "crop_percentage": 1.0,
     }  # fmt: skip
-    larger = config.model_copy(update={"eval_image_size": 48})
+    larger = config.model_copy(update={"eval_image_size": 48, "crop_percentage": 0.875})
     Recipe(larger).eval_batches()
-    assert seen["image_size"] == 48 == Recipe(larger).image_size
-    assert Recipe(larger).resizing == {"crop": "centre", "interpolation": "area"}
+    assert seen["image_size"] == 48 == Recipe(larger).image_size and seen["crop_percentage"] == 0.875
+    assert Recipe(larger).resizing == {
+        "crop": "centre", "interpolation": "area", "crop_percentage": 0.875,
+    }  # fmt: skip
     assert _recipe().resizing == {"crop": "centre", "interpolation": "antialias"}
+
+
+CHANGES = {
+    "colour_jitter": [0.4, 0.3, 0.2, 0.1], "lighting": 0.1, "random_erasing": 0.25, "erasing_fill": "noise",
+    "image_mean": [1, 2, 3], "image_std": [4, 5, 6], "autoaugment": "imagenet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "colour", "erasing"), [
+    (CHANGES, ColourChange(jitter=(0.4, 0.3, 0.2, 0.1), lighting=0.1),
+     Erasing(probability=0.25, noise=True, mean=(1, 2, 3), std=(4, 5, 6))),
+    ({"lighting": 0.1}, ColourChange(lighting=0.1), None),
+    ({"colour_jitter": [0, 0, 0, 0.1]}, ColourChange(jitter=(0, 0, 0, 0.1)), None),
+    ({"random_erasing": 1}, None,
+     Erasing(probability=1, noise=False, mean=(125.31, 122.95, 113.87), std=(62.99, 62.09, 66.70))),
+])  # fmt: skip
+def test_what_changes_pictures_reaches_them(data_path, monkeypatch, keys, colour, erasing):
+    seen = {}
+    monkeypatch.setattr(module, "PictureBatches", lambda data, **settings: seen.update(settings))
+    Recipe(check({"data_path": str(data_path), **PICTURE_KEYS, **keys}, SharedConfig)).train_batches()
+    assert (seen["colour"], seen["erasing"]) == (colour, erasing)
+    assert seen["policy"] is (autoaugment if "autoaugment" in keys else None)
 
 
 def test_every_source_key_reaches_the_source(monkeypatch):
@@ -332,6 +380,7 @@ def test_a_data_set_that_is_not_there(tmp_path):
 def test_the_defaults_of_a_plain_classifier():
     recipe = Recipe(SharedConfig())
     assert isinstance(recipe.loss(), CrossEntropy)
+    assert recipe.monitor("network", "inputs") is None
     with pytest.raises(NotImplementedError):
         recipe.network(num_classes=10)
 

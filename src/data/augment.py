@@ -103,6 +103,23 @@ def mixup(values: np.ndarray, partners: np.ndarray, weights: np.ndarray) -> np.n
     return mixed
 
 
+def cutmix(images: np.ndarray, partners: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Puts a box of each image's partner in its place, in place (CutMix, Yun et al., 2019).
+
+    Args:
+        images: (B, H, W, C).
+        partners: (B,) which image of the batch, as it was, each box is from.
+        boxes: (B, 4) top, left, height, width.
+    """
+    holes = [
+        (slice(top, top + height), slice(left, left + width)) for top, left, height, width in boxes.tolist()
+    ]
+    patches = [images[partner][hole].copy() for partner, hole in zip(partners, holes, strict=True)]
+    for image, hole, patch in zip(images, holes, patches, strict=True):
+        image[hole] = patch
+    return images
+
+
 def draw_corners(rng: np.random.Generator, count: int, room: int) -> np.ndarray:
     """Rows and columns, (2, count), uniform over 0..room, both ends included."""
     return rng.integers(0, room + 1, (2, count))
@@ -143,3 +160,25 @@ def draw_mixup(
         )
     partners = rng.permutation(count).astype(np.int32)
     return partners, np.full(count, rng.beta(alpha, alpha), np.float32)
+
+
+def draw_cutmix(
+    rng: np.random.Generator, count: int, alpha: float, side: int, *, per_image: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Partners (count,) int32, weights (count,) float32 and boxes (count, 4) for `cutmix`.
+
+    A box has sqrt(1 - w) of the side, w ~ Beta(alpha, alpha), around a pixel anywhere in the image. What lies
+    outside is cut off; the weight is the share of the image that is left. One box and a permutation for the
+    batch, as the official code has it; or a box `per_image`, from the next one, the last from the first.
+
+    Args:
+        side: of the images, in pixels.
+    """
+    drawn = count if per_image else 1
+    sides = (side * np.sqrt(1 - rng.beta(alpha, alpha, drawn))).astype(int)
+    centres = rng.integers(0, side, (2, drawn))
+    starts, stops = (np.clip(centres + part, 0, side) for part in (-(sides // 2), sides // 2))
+    boxes = np.broadcast_to(np.concatenate([starts, stops - starts]).T, (count, 4))
+    partners = (np.arange(count) + 1) % count if per_image else rng.permutation(count)
+    weights = 1 - boxes[:, 2] * boxes[:, 3] / side**2
+    return partners.astype(np.int32), weights.astype(np.float32), boxes

@@ -21,7 +21,7 @@ Batch = TypeVar("Batch")
 class Stream(enum.IntEnum):
     """Each purpose has a stream of random numbers of its own: one setting does not change another's."""
 
-    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, RANDAUGMENT = range(8)
+    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, POLICY, COLOUR, ERASING, CUTMIX = range(11)
 
 
 class Labelled(Protocol):
@@ -59,8 +59,8 @@ class ShuffledBatches:
 
     A batch is a pure function of (seed, epoch, index, rank), so a run can go on in the middle of an epoch.
     The global batch of a step, `batch_size * size` images and what is done to each, does not depend on how
-    many ranks share it: rank r has the r-th of `size` equal parts. Only mixup pairs the images of each rank
-    among themselves.
+    many ranks share it: rank r has the r-th of `size` equal parts. Only mixup and CutMix pair the images of
+    each rank among themselves.
 
     An epoch has every image once, in an order of its own; the images that are left over are dropped. A set
     smaller than one global batch fills it with permutations of itself: an epoch is then one batch, and how
@@ -71,16 +71,19 @@ class ShuffledBatches:
         batch_size: images a rank in one step.
         seed: 0 or above.
         flip: mirror with probability one half, in every second epoch, or never.
-        randaugment: applied to each cropped and flipped image, with a generator of its own; None for none.
+        policy: RandAugment or AutoAugment, applied to each cropped and flipped image, with a generator of its
+            own; None for none.
         mixup_alpha: weight ~ Beta(alpha, alpha); 0 for none.
-        mixup_per_image: a weight for each image, and the next one as its partner, instead of one weight and
-            a permutation for the batch.
+        cutmix_alpha: share of the image that stays ~ Beta(alpha, alpha); 0 for none. With mixup too, a batch
+            has one of the two, with probability one half.
+        mixup_per_image: a weight or a rectangle for each image, and the next one as its partner, instead of
+            one weight or rectangle and a permutation for the batch.
         label_smoothing: share of the target spread over all classes, 0..1.
         soft_labels: targets as (B, K) float32; otherwise labels as (B,) int32.
 
     Raises:
         UserError: there are no images.
-        ValueError: mixup or label smoothing without soft labels, or an unknown `flip`.
+        ValueError: mixup, CutMix or label smoothing without soft labels, or an unknown `flip`.
     """
 
     workers = 1
@@ -92,8 +95,9 @@ class ShuffledBatches:
         batch_size: int,
         seed: int,
         flip: Literal["none", "random", "alternating"] = "random",
-        randaugment: ImageOperation | None = None,
+        policy: ImageOperation | None = None,
         mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
         mixup_per_image: bool = False,
         label_smoothing: float = 0.0,
         soft_labels: bool = True,
@@ -102,11 +106,12 @@ class ShuffledBatches:
     ):
         if flip not in ("none", "random", "alternating"):
             raise ValueError(f"flip must be none, random or alternating, not {flip!r}")
-        if not soft_labels and (mixup_alpha or label_smoothing):
-            raise ValueError("mixup and label smoothing need soft labels")
+        if not soft_labels and (mixup_alpha or cutmix_alpha or label_smoothing):
+            raise ValueError("mixup, CutMix and label smoothing need soft labels")
         self.source, self.class_names, self._count = source, source.class_names, len(source.labels)
-        self.batch_size, self.seed, self.flip, self.randaugment = batch_size, seed, flip, randaugment
-        self.mixup_alpha, self.mixup_per_image = mixup_alpha, mixup_per_image
+        self.batch_size, self.seed, self.flip, self.policy = batch_size, seed, flip, policy
+        self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
+        self.mixup_per_image = mixup_per_image
         self.label_smoothing, self.soft_labels = label_smoothing, soft_labels
         self.rank, self._total = rank, batch_size * size
         self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
@@ -167,8 +172,9 @@ class ShuffledBatches:
             return augment.alternating_flips(self._first_flips, indices, epoch)
         return np.zeros(len(indices), bool)
 
-    def _randaugmented(self, image: np.ndarray, epoch: int, index: int, row: int) -> np.ndarray:
-        return self.randaugment(image, self._rng(Stream.RANDAUGMENT, epoch, index, self._mine.start + row))
+    def _row_rng(self, stream: Stream, epoch: int, index: int, row: int) -> np.random.Generator:
+        """A generator for one image of this rank's batch."""
+        return self._rng(stream, epoch, index, self._mine.start + row)
 
     def _targets(self, indices: np.ndarray) -> np.ndarray:
         """(B, K) float32 smoothed targets, or (B,) int32 labels."""
@@ -177,10 +183,18 @@ class ShuffledBatches:
             return labels
         return augment.smooth_one_hot(labels, len(self.class_names), self.label_smoothing)
 
-    def _mixing(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(B,) int32 partners and (B,) float32 weights of this rank's batch."""
+    def _mixing(self, epoch: int, index: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """(B,) int32 partners and (B,) float32 weights of this rank's batch, and boxes (B, 4) for CutMix."""
+        if self.cutmix_alpha:
+            rng = self._rng(Stream.CUTMIX, epoch, index, self.rank)
+            if not self.mixup_alpha or rng.random() < 0.5:
+                return augment.draw_cutmix(
+                    rng, self.batch_size, self.cutmix_alpha, side, per_image=self.mixup_per_image
+                )
         rng = self._rng(Stream.MIXUP, epoch, index, self.rank)
-        return augment.draw_mixup(rng, self.batch_size, self.mixup_alpha, per_image=self.mixup_per_image)
+        return *augment.draw_mixup(
+            rng, self.batch_size, self.mixup_alpha, per_image=self.mixup_per_image
+        ), None
 
 
 class ShardBatches:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from src.data.geometry import ChooseBox, cut
 from src.model_utils.errors import UserError
 from src.model_utils.files import write_json, write_text
 
@@ -108,6 +109,10 @@ class ImageSet:
     def read(self, index: int) -> np.ndarray:
         """(32, 32, 3) uint8, C-contiguous."""
         return np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
+
+    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
+        """(height, width, 3) uint8: the box, whatever `least` is."""
+        return cut(self.read(index), choose(*self.images.shape[2:]))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images of `indices`, in their order."""

@@ -7,6 +7,7 @@ OpenCV was measured twice as fast in one thread, and twice that in two.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import cv2
@@ -20,6 +21,7 @@ _TRIES = 10
 _LONGEST = 4  # times the short side: beyond, the ends of a panorama cannot be in its central square
 
 Box = tuple[int, int, int, int]  # top, left, height, width
+ChooseBox = Callable[[int, int], Box]  # by height and width of a picture
 
 
 def cut(image: np.ndarray, box: Box) -> np.ndarray:
@@ -93,32 +95,32 @@ def centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def prepare_picture(
-    image: np.ndarray, *, size: int, eval_crop: EvalCrop, resize_size: int, interpolation: Interpolation
+    image: np.ndarray, *, size: int, eval_crop: EvalCrop, crop_percentage: float, interpolation: Interpolation
 ) -> np.ndarray:
     """What evaluation and inference make of a picture: (size, size, 3) uint8, C-contiguous.
 
     Args:
         image: (H, W, 3) uint8.
         size: side of the result, in pixels.
-        eval_crop: `squash` resizes to a square whatever the shape, as the official BiT does; `centre` resizes
-            the short side to `resize_size`, the other in proportion, and cuts out the central square. A
-            panorama is first cut to 4:1, so that it needs no more memory than another picture.
-        resize_size: for `centre`, at least `size`; 0 means `size`.
+        eval_crop: what is resized to `size / crop_percentage` before the central square is cut out: `squash`
+            both sides, whatever the shape, as the official BiT does; `centre` the short side, and the other
+            in proportion. A panorama is first cut to 4:1, so that it needs no more memory than another one.
+        crop_percentage: share of the resized side that is shown, in (0, 1]: 0.875 and 224 make 256 before the
+            cut.
         interpolation: see `resize`.
 
     Raises:
-        ValueError: an unknown crop or interpolation, or a `resize_size` below `size`.
+        ValueError: an unknown crop or interpolation, or a `crop_percentage` out of range.
     """
-    if eval_crop == "squash":
-        return resize(image, size, size, interpolation)
-    short = resize_size or size
-    if eval_crop != "centre" or short < size:
+    if eval_crop not in ("squash", "centre") or not 0 < crop_percentage <= 1:
         raise ValueError(
-            f"eval_crop must be squash, or centre with a resize_size of 0 or at least {size}; "
-            f"given {eval_crop!r} and {resize_size}"
+            "eval_crop must be squash or centre, with a crop_percentage in (0, 1]; "
+            f"given {eval_crop!r} and {crop_percentage}"
         )
-    reach = _LONGEST * min(image.shape[:2])
-    image = centre_crop(image, reach, reach)
-    scale = short / min(image.shape[:2])
-    height, width = (round(side * scale) for side in image.shape[:2])
+    height = width = short = round(size / crop_percentage)
+    if eval_crop == "centre":
+        reach = _LONGEST * min(image.shape[:2])
+        image = centre_crop(image, reach, reach)
+        scale = short / min(image.shape[:2])
+        height, width = (round(side * scale) for side in image.shape[:2])
     return np.ascontiguousarray(centre_crop(resize(image, height, width, interpolation), size, size))

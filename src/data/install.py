@@ -35,6 +35,11 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def occupied(target: Path) -> bool:
+    """Whether something is in the way of `install`: an empty folder is not."""
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
 def install(target: Path, fill: Callable[[Path], None]) -> None:
     """Fills a temporary folder beside `target` and renames it to that name.
 

@@ -14,7 +14,7 @@ from src.data.cifar10 import ImageSet
 class TrainBatches(ShuffledBatches):
     """Shuffled, augmented, normalised batches; the base class says how they are put together.
 
-    The operations run in the order crop, flip, RandAugment, normalise, translate, Cutout, mixup.
+    The operations run in the order crop, flip, policy, normalise, translate, Cutout, mixup or CutMix.
 
     Args:
         images: one split of a data set.
@@ -53,10 +53,11 @@ class TrainBatches(ShuffledBatches):
         tops, lefts = draw(Stream.CROP, augment.draw_corners, 2 * self.crop_pad)
         images = augment.crop(self._padded, indices, tops, lefts, side)
         images = augment.flip(images, self._flips(epoch, index, indices))
-        if self.randaugment:
+        if self.policy:
             for row, image in enumerate(images):
                 pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
-                images[row] = self._randaugmented(pixels, epoch, index, row).transpose(2, 0, 1)
+                pixels = self.policy(pixels, self._row_rng(Stream.POLICY, epoch, index, row))
+                images[row] = pixels.transpose(2, 0, 1)
         images = augment.normalise(images, self.mean, self.std)
         if self.translate:
             images = augment.translate(images, *draw(Stream.TRANSLATE, augment.draw_shifts, self.translate))
@@ -64,9 +65,13 @@ class TrainBatches(ShuffledBatches):
             corners = draw(Stream.CUTOUT, augment.draw_corners, side - self.cutout)
             images = augment.cutout(images, *corners, self.cutout)
         targets = self._targets(indices)
-        if self.mixup_alpha:
-            mixing = self._mixing(epoch, index)
-            images, targets = augment.mixup(images, *mixing), augment.mixup(targets, *mixing)
+        if self.mixup_alpha or self.cutmix_alpha:
+            partners, weights, boxes = self._mixing(epoch, index, side)
+            targets = augment.mixup(targets, partners, weights)
+            if boxes is None:
+                images = augment.mixup(images, partners, weights)
+            else:
+                augment.cutmix(images.transpose(0, 2, 3, 1), partners, boxes)
         return images, targets
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from src.data import augment, geometry
 from src.data.batches import Labelled, ShardBatches, ShuffledBatches, Stream, prefetch
+from src.data.colour import ColourChange, colour_maps, recolour
+from src.data.erasing import Erasing
 from src.model_utils.cpu import usable_cores
 
 _PARTS = 4  # of a batch for each worker: pictures differ in cost, and all wait for the last part
@@ -20,12 +22,15 @@ class PictureSource(Labelled, Protocol):
     def read(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB; several threads call it at once."""
 
+    def read_crop(self, index: int, choose: geometry.ChooseBox, least: int) -> np.ndarray:
+        """A box of the picture, as `decode.decode_crop`; several threads call it at once."""
+
 
 class PictureBatches(ShuffledBatches):
     """Shuffled, cropped, flipped pictures; the base class says how the batches are put together.
 
-    The operations run in the order crop and resize, flip, RandAugment. Normalisation and the mixing of
-    pixels are left to the device. OpenCV's own threads are switched off.
+    The operations run in the order crop and resize, flip, policy, colour, erasing, CutMix. Normalisation and
+    mixup of the pixels are left to the device. OpenCV's own threads are switched off.
 
     Args:
         source: one split of a data set.
@@ -36,6 +41,8 @@ class PictureBatches(ShuffledBatches):
         crop_area: for `random_resized`, smallest and largest share of the picture.
         crop_ratio: for `random_resized`, smallest and largest width / height.
         interpolation: see `geometry.resize`.
+        colour: jitter and lighting; None for none.
+        erasing: random erasing; None for none.
         workers: threads; 0 for one a usable core, 8 at most.
         shared: what the base class takes (batch_size, seed, flip, mixup_alpha, rank, size ...).
 
@@ -53,6 +60,8 @@ class PictureBatches(ShuffledBatches):
         crop_area: tuple[float, float] = (0.08, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         interpolation: geometry.Interpolation = "bilinear",
+        colour: ColourChange | None = None,
+        erasing: Erasing | None = None,
         workers: int = 0,
         **shared: Any,
     ):
@@ -63,6 +72,7 @@ class PictureBatches(ShuffledBatches):
         super().__init__(source, **shared)
         self.image_size, self.train_crop, self.resize_size = image_size, train_crop, resize_size
         self.crop_area, self.crop_ratio, self.interpolation = crop_area, crop_ratio, interpolation
+        self.colour, self.erasing = colour, erasing
         self.workers = workers or min(8, usable_cores())
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
@@ -71,45 +81,78 @@ class PictureBatches(ShuffledBatches):
         Returns:
             images (B, S, S, 3) uint8, C-contiguous, and targets (B, K) float32 or labels (B,) int32. With
             mixup also partners (B,) int32 and weights (B,) float32, the share of the image itself, for the
-            device to mix the pixels with; the targets are mixed already.
+            device to mix the pixels with; the targets are mixed already. In a batch of CutMix, whose pixels
+            are mixed too, the weights are 1.
         """
         (batch,) = prefetch(self._begin, [(epoch, index)], threads=self.workers)
         return batch
 
     def _begin(self, pool: Executor, step: tuple[int, int]) -> Callable[[], tuple[np.ndarray, ...]]:
         indices = self._indices(*step)
-        flips, crop = self._flips(*step, indices), self._crops(*step)
+        flips, crop, change = self._flips(*step, indices), self._crops(*step), self._changes(*step)
 
         def picture(row: int) -> np.ndarray:
-            image = crop(self.source.read(int(indices[row])), row)
+            image = crop(int(indices[row]), row)
             if flips[row]:
                 image = cv2.flip(image, 1)  # a reversed copy takes numpy 40 times as long
-            return self._randaugmented(image, *step, row) if self.randaugment else image
+            if self.policy:
+                image = self.policy(image, self._row_rng(Stream.POLICY, *step, row))
+            return change(image, row)
 
-        targets, mixing = self._targets(indices), ()
-        if self.mixup_alpha:
-            mixing = self._mixing(*step)
-            targets = augment.mixup(targets, *mixing)
+        targets, for_device, boxes = self._targets(indices), (), None
+        if self.mixup_alpha or self.cutmix_alpha:
+            partners, weights, boxes = self._mixing(*step, self.image_size)
+            targets = augment.mixup(targets, partners, weights)
+            if self.mixup_alpha:
+                for_device = partners, weights if boxes is None else np.ones_like(weights)
         images = np.empty((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
-        return _fill(pool, self.workers, images, len(images), picture, targets, *mixing)
+        filled = _fill(pool, self.workers, images, len(images), picture, targets, *for_device)
+        if boxes is None:
+            return filled
 
-    def _crops(self, epoch: int, index: int) -> Callable[[np.ndarray, int], np.ndarray]:
-        """A function (picture, row of the batch) -> (S, S, 3)."""
+        def cutmixed() -> tuple[np.ndarray, ...]:
+            batch = filled()
+            augment.cutmix(images, partners, boxes)
+            return batch
+
+        return pool.submit(cutmixed).result  # its pictures are before it in the queue: they get a thread
+
+    def _changes(self, epoch: int, index: int) -> Callable[[np.ndarray, int], np.ndarray]:
+        """A function (picture, row of the batch) -> picture: colour and erasing."""
+        if self.colour:
+            maps = colour_maps(self._draw(epoch, index, Stream.COLOUR, self.colour.draw))
+        if self.erasing:
+            boxes = self._draw(epoch, index, Stream.ERASING, self.erasing.draw, self.image_size).T
+
+        def change(image: np.ndarray, row: int) -> np.ndarray:
+            if self.colour:
+                image = recolour(image, *(part[row] for part in maps))
+            if self.erasing and boxes[row, 2]:
+                image = self.erasing(image, boxes[row], self._row_rng(Stream.ERASING, epoch, index, row))
+            return image
+
+        return change
+
+    def _crops(self, epoch: int, index: int) -> Callable[[int, int], np.ndarray]:
+        """A function (which picture, row of the batch) -> (S, S, 3)."""
         side, whole = self.image_size, self.resize_size
         if self.train_crop == "resize":
             corners = self._draw(epoch, index, Stream.CROP, augment.draw_corners, whole - side)
 
-            def crop(image: np.ndarray, row: int) -> np.ndarray:
-                box = (*corners[:, row], side, side)
-                return geometry.cut(geometry.resize(image, whole, whole, self.interpolation), box)
+            def crop(picture: int, row: int) -> np.ndarray:
+                image = geometry.resize(self.source.read(picture), whole, whole, self.interpolation)
+                return geometry.cut(image, (*corners[:, row], side, side))
 
         else:
             bounds = self.crop_area, self.crop_ratio
             numbers = self._draw(epoch, index, Stream.CROP, geometry.draw_boxes, *bounds)
 
-            def crop(image: np.ndarray, row: int) -> np.ndarray:
-                box = geometry.random_box(*image.shape[:2], numbers[:, row], self.crop_ratio)
-                return geometry.resize(geometry.cut(image, box), side, side, self.interpolation)
+            def crop(picture: int, row: int) -> np.ndarray:
+                def choose(height: int, width: int) -> geometry.Box:
+                    return geometry.random_box(height, width, numbers[:, row], self.crop_ratio)
+
+                image = self.source.read_crop(picture, choose, side)
+                return geometry.resize(image, side, side, self.interpolation)
 
         return crop
 
@@ -121,7 +164,7 @@ class PictureEvalBatches(ShardBatches):
         source: one split of a data set.
         image_size: side of the pictures in a batch, in pixels.
         eval_crop: `squash` or `centre`, see `geometry.prepare_picture`; so are the next two.
-        resize_size: for `centre`, of the short side; 0 means `image_size`.
+        crop_percentage: share of the resized side that is shown.
         interpolation: how pixels are computed.
         workers: threads; 0 for one a usable core, 8 at most.
         shared: what the base class takes (batch_size, rank, size).
@@ -133,14 +176,14 @@ class PictureEvalBatches(ShardBatches):
         *,
         image_size: int,
         eval_crop: geometry.EvalCrop = "squash",
-        resize_size: int = 0,
+        crop_percentage: float = 1.0,
         interpolation: geometry.Interpolation = "bilinear",
         workers: int = 0,
         **shared: Any,
     ):
         super().__init__(source, **shared)
         self.image_size, self.eval_crop = image_size, eval_crop
-        self.resize_size, self.interpolation = resize_size, interpolation
+        self.crop_percentage, self.interpolation = crop_percentage, interpolation
         self.workers = workers or min(8, usable_cores())
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
@@ -154,7 +197,7 @@ class PictureEvalBatches(ShardBatches):
                 self.source.read(rows.start + row),
                 size=self.image_size,
                 eval_crop=self.eval_crop,
-                resize_size=self.resize_size,
+                crop_percentage=self.crop_percentage,
                 interpolation=self.interpolation,
             )
 

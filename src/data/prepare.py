@@ -1,14 +1,18 @@
-"""Prepares a data set in the CIFAR-10 binary layout, or CIFAR-100 in its own.
+"""Prepares a data set: in the CIFAR-10 binary layout, CIFAR-100 in its own, ImageNet in class folders.
 
     python -m src.data.prepare cifar10  --output_path data [--archive FILE] [--md5 HEX|any]
     python -m src.data.prepare cifar100 --output_path data [--archive FILE] [--md5 HEX|any]
     python -m src.data.prepare shapes   --output_path DIR [--seed 0] [--train_images N] [--test_images N]
     python -m src.data.prepare folder IMAGES --output_path DIR [--test_fraction 0.2] [--seed 0]
+    python -m src.data.prepare imagenet --archives FOLDER --output_path DIR [--md5 skip] [--val_labels FILE]
 
+    python -m src.data.prepare mindrecord --data_path FOLDER --output_path DIR [--shards 16]
     python -m src.data.prepare samples --data_path DIR --output_path FOLDER [--count 8]
 
-The data set is then DIR/cifar-10-batches-bin or DIR/cifar-100-binary; give DIR as data_path. `folder` packs
-images at 32x32; for larger ones train on the folder as it is. `samples` writes test images as PNG.
+The data set is then DIR/cifar-10-batches-bin, DIR/cifar-100-binary or DIR/train and DIR/val; give DIR as
+data_path. `folder` packs images at 32x32; for larger ones train on the folder as it is. `imagenet` unpacks
+the official ILSVRC2012 archives that you brought. `mindrecord` writes class folders of images, compressed as
+they are, into MindRecord shards; run it again to go on after a stop. `samples` writes test images as PNG.
 """
 
 import argparse
@@ -16,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -26,8 +31,11 @@ from src.data.cifar10 import CIFAR10, ImageSet, Layout, read_set, write_cifar10
 from src.data.cifar100 import CIFAR100
 from src.data.download import download, md5_of
 from src.data.folder import pack_folder
-from src.data.install import install, locked
+from src.data.imagenet import DEVKIT_NAME, TRAIN_NAME, VAL_NAME, prepare_imagenet
+from src.data.install import install, locked, occupied
 from src.data.listing import LAYOUT, list_folder
+from src.data.mindrecord import MAX_SHARDS
+from src.data.mindrecord_writer import write_mindrecord
 from src.data.sources import open_split
 from src.model_utils.door import parser, run
 from src.model_utils.errors import UserError
@@ -150,12 +158,46 @@ def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.
     skipped = []
     with locked(output_path):
         target = output_path / CIFAR10.folder_name
-        if _occupied(target):
+        if occupied(target):
             raise UserError(f"{target} exists already; remove it or choose another --output_path")
         install(target, lambda folder: skipped.extend(pack_folder(listing, folder)))
         for line in skipped:
             print(f"skipped {line}", file=sys.stderr)
         _report(CIFAR10, output_path, f"packed, {len(skipped)} unreadable files skipped")
+
+
+def prepare_mindrecord(
+    data_path: Path,
+    output_path: Path,
+    *,
+    shards: int = 16,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    damaged_images: Literal["fail", "skip"] = "fail",
+) -> None:
+    """Writes both splits of a folder of class folders into MindRecord shards.
+
+    Args:
+        data_path: see `open_split`, which looks at each file first; so are the last three.
+        output_path: the folder for the shards; those that are in place are kept.
+        shards: of each split, at most.
+
+    Raises:
+        UserError: the data set is not complete, for the reason it gives.
+    """
+    if seed < 0 or not 0 < val_fraction < 1 or not 1 <= shards <= MAX_SHARDS:
+        raise UserError(
+            f"--seed must be 0 or above, --val_fraction between 0 and 1, --shards 1 to {MAX_SHARDS}"
+        )
+    chosen = {"dataset": "folder", "val_fraction": val_fraction, "seed": seed, "damaged": damaged_images}
+    splits = {split: open_split(data_path, split, **chosen) for split in ("train", "test")}
+    with locked(output_path):
+        write_mindrecord(splits, output_path, root=data_path, shards=shards)
+    train, test = splits.values()
+    print(
+        f"{output_path}: written and read back: {len(train):,} training and {len(test):,} test images of "
+        f"{len(train.class_names)} classes; use it with --data_path {output_path}"
+    )
 
 
 def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> None:
@@ -172,16 +214,12 @@ def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> No
     print(f"{output_path}: {min(count, len(test))} test images")
 
 
-def _occupied(target: Path) -> bool:
-    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
-
-
 def _existing(
     layout: Layout, output_path: Path, class_names: tuple[str, ...]
 ) -> tuple[ImageSet, ImageSet] | None:
     """The splits in place, None where there are none; UserError where they are damaged or of another set."""
     target = output_path / layout.folder_name
-    if not _occupied(target):
+    if not occupied(target):
         return None
     try:
         train, test = _read(layout, target)
@@ -226,12 +264,34 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     folder.add_argument(
         "--test_fraction", type=float, default=0.2, help="of each class, where there is no test folder"
     )
+    imagenet = commands.add_parser(
+        "imagenet", help="arrange the official ILSVRC2012 archives in class folders"
+    )
+    imagenet.add_argument(
+        "--archives",
+        type=Path,
+        required=True,
+        help=f"the folder with {TRAIN_NAME}, {VAL_NAME} and {DEVKIT_NAME}; train or val can be absent",
+    )
+    imagenet.add_argument("--md5", choices=("check", "skip"), default="check", help="of the archives")
+    imagenet.add_argument(
+        "--val_labels",
+        type=Path,
+        help='in place of the devkit: lines "ILSVRC2012_val_00000001.JPEG n01751748"',
+    )
+    record = commands.add_parser("mindrecord", help="write class folders of images into MindRecord shards")
+    record.add_argument("--data_path", type=Path, required=True, help=LAYOUT)
+    record.add_argument("--shards", type=int, default=16, help="of each split, at most")
+    record.add_argument(
+        "--val_fraction", type=float, default=0.1, help="of each class, where there is no val or test folder"
+    )
+    record.add_argument("--damaged_images", choices=("fail", "skip"), default="fail")
     samples = commands.add_parser("samples", help="write some test images as PNG files")
     samples.add_argument("--data_path", type=Path, required=True)
     samples.add_argument("--count", type=int, default=8)
-    for command in (drawn, folder):
+    for command in (drawn, folder, record):
         command.add_argument("--seed", type=int, default=0)
-    for command in (*official, drawn, folder, samples):
+    for command in (*official, drawn, folder, imagenet, record, samples):
         command.add_argument("--output_path", type=Path, required=True)
     return made.parse_args(argv)
 
@@ -248,6 +308,8 @@ def main(argv: Sequence[str]) -> int:
         "cifar100": prepare_cifar100,
         "shapes": prepare_shapes,
         "folder": prepare_folder,
+        "imagenet": prepare_imagenet,
+        "mindrecord": prepare_mindrecord,
         "samples": prepare_samples,
     }
     command[options.pop("command")](**options)

@@ -1,7 +1,8 @@
 """Where images come from: finding a data set, and images in class folders, read when they are asked for.
 
 A source has `labels` (N,) int32, `class_names`, `len()`, `read(index)` -> (H, W, 3) uint8 RGB, C-contiguous,
-and `take(indices)` -> a source of those images. `ImageSet` (in memory) and `ImageFiles` are such.
+`read_crop(index, choose, least)` -> a box of it, as `decode.decode_crop`, and `take(indices)` -> a source of
+those images. `ImageSet` (in memory), `ImageFiles` and `MindRecordImages` are such.
 """
 
 import logging
@@ -18,8 +19,10 @@ from tqdm import tqdm
 
 from src.data.cifar10 import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
 from src.data.cifar100 import CIFAR100
-from src.data.decode import decode, fault
+from src.data.decode import decode, decode_crop, fault
+from src.data.geometry import ChooseBox
 from src.data.listing import Item, Listing, class_folders, list_folder
+from src.data.mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
 from src.model_utils.errors import UserError
 
 log = logging.getLogger("quartet")
@@ -55,6 +58,10 @@ class ImageFiles:
         """
         return decode(self.files[index])
 
+    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""
+        return decode_crop(self.files[index], choose, least)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageFiles":
         """The images of `indices`, in their order."""
         files = tuple(self.files[index] for index in indices)
@@ -65,19 +72,19 @@ def open_split(
     data_path: str | os.PathLike,
     split: Split,
     *,
-    dataset: Literal["auto", "cifar10", "cifar100", "folder"] = "auto",
+    dataset: Literal["auto", "cifar10", "cifar100", "folder", "mindrecord"] = "auto",
     val_fraction: float = 0.1,
     seed: int = 0,
     damaged: Literal["fail", "skip"] = "fail",
-) -> ImageSet | ImageFiles:
-    """Opens one split of the binary CIFAR-10 or CIFAR-100, or of a folder of class folders.
+) -> ImageSet | ImageFiles | MindRecordImages:
+    """Opens one split of the binary CIFAR-10 or CIFAR-100, of a folder of class folders, or of MindRecord.
 
     Every file of a folder is looked at first, without decoding it (`fault`).
 
     Args:
         data_path: the folder of the data set, or one that holds it under its usual name.
         split: "test" is what is evaluated: the test files, the folder val or test, or what is held out.
-        dataset: which of the three it is; "auto" looks.
+        dataset: which of them it is; "auto" looks.
         val_fraction: share of each class that is held out of a folder without val or test, between 0 and 1.
         seed: says which images are held out.
         damaged: refuse a folder with damaged files, or leave them out and name them in the log.
@@ -88,6 +95,8 @@ def open_split(
     data_path = Path(data_path)
     if dataset == "auto":
         dataset = _detect(data_path)
+    if dataset == "mindrecord":
+        return open_mindrecord(data_path, split)
     if dataset != "folder":
         return read_set(_BINARY[dataset], data_path, split)
     listing = list_folder(data_path, test_fraction=val_fraction, seed=seed)
@@ -101,6 +110,8 @@ def _detect(data_path: Path) -> str:
         return [name for name, layout in _BINARY.items() if find(layout, data_path)]
 
     found = found_by(find_set) or found_by(find_python_version)  # reading the latter says what is needed
+    if (data_path / INDEX_NAME).is_file():
+        found.append("mindrecord")
     folders = class_folders(data_path) if data_path.is_dir() else []
     if "train" in folders or (folders and not found):
         found.append("folder")

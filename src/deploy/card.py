@@ -12,11 +12,13 @@ from src.model_utils.errors import UserError
 from src.model_utils.files import write_json
 
 KEYS = ("model", "class_names", "image_size", "mean", "std", "crop", "interpolation")
+OPTIONAL_KEYS = ("crop_percentage",)  # cards of earlier exports lack them
 CROPS = ("centre", "squash")
 INTERPOLATIONS = ("antialias", "bilinear", "bicubic", "area")
 INPUT_RULE = "NCHW float32, RGB, (value - mean) / std per channel on the 0..255 scale"
 RESIZE_RULE = (
-    "crop centre: the short side to image_size, then the central square; squash: to a square directly; "
+    "crop centre: the short side to image_size / crop_percentage; squash: both sides to it, whatever the "
+    "shape; then the central square of image_size is cut out; "
     "interpolation antialias: Pillow's bicubic; the others: OpenCV's"
 )
 
@@ -40,8 +42,10 @@ class ModelCard:
         image_size: side of the square input, in pixels.
         mean: per RGB channel, on the 0..255 scale.
         std: per RGB channel, on the 0..255 scale, above zero.
-        crop: one of CROPS: the short side becomes `image_size` and the centre is cut, or both sides do.
+        crop: one of CROPS: the short side becomes `image_size / crop_percentage`, or both sides do; then the
+            central square is cut out.
         interpolation: one of INTERPOLATIONS; `antialias` (Pillow's bicubic) goes with `centre` alone.
+        crop_percentage: share of the resized side that the model sees, in (0, 1].
 
     Raises:
         UserError: a value is of the wrong type or out of range; the message names the key.
@@ -54,6 +58,7 @@ class ModelCard:
     std: tuple[float, ...]
     crop: str = "centre"
     interpolation: str = "antialias"
+    crop_percentage: float = 1.0
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, str) and self.model):
@@ -77,6 +82,9 @@ class ModelCard:
                 f"model card: 'interpolation' must be one of {', '.join(INTERPOLATIONS)}, "
                 "and antialias only with crop centre"
             )
+        share = self.crop_percentage
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share <= 1:
+            raise UserError("model card: 'crop_percentage' must be a number above 0, 1 at most")
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the card as JSON, with the rules of preparation in words for who reads it without this code.
@@ -84,7 +92,7 @@ class ModelCard:
         Raises:
             UserError: the file cannot be written.
         """
-        values = {key: getattr(self, key) for key in KEYS}
+        values = {key: getattr(self, key) for key in (*KEYS, *OPTIONAL_KEYS)}
         write_json(path, {**values, "input": INPUT_RULE, "resize": RESIZE_RULE})
 
     @classmethod
@@ -101,7 +109,7 @@ class ModelCard:
                 f"{path}: model card without {', '.join(map(repr, missing))}; export the model again"
             )
         try:
-            return cls(**{key: values[key] for key in KEYS})
+            return cls(**{key: values[key] for key in (*KEYS, *OPTIONAL_KEYS) if key in values})
         except UserError as error:
             raise UserError(f"{path}: {error}; export the model again") from error
 

@@ -54,34 +54,35 @@ def load_image(path: str | os.PathLike) -> Image.Image:
 def preprocess(image: Image.Image, card: ModelCard) -> np.ndarray:
     """Prepares one RGB image for the model as the card says, with S = `card.image_size`.
 
-    With the card's interpolation `antialias`, the short side is resized to S (bicubic; when shrinking, the
-    filter widens so that every pixel counts), the long side in proportion, rounded; then the central S x S is
-    cut out. Only that part is computed, so a panorama needs no more memory than a square. An image whose
-    short side is S already is not resampled. With another, as evaluation does (`prepare_picture`).
+    With the card's interpolation `antialias`, the short side is resized to S / `crop_percentage` (bicubic;
+    when shrinking, the filter widens so that every pixel counts), the long side in proportion, rounded; then
+    the central S x S is cut out. Only that part is computed, so a panorama needs no more memory than a
+    square. An image whose short side is right already is not resampled. With another, as evaluation does
+    (`prepare_picture`).
 
     Returns:
         float32 of shape (3, S, S), `(value - mean) / std`.
     """
     if card.interpolation == "antialias":
-        pixels = np.asarray(_central_square(image, card.image_size), dtype=np.float32)
+        pixels = np.asarray(_central_square(image, card.image_size, card.crop_percentage), dtype=np.float32)
     else:
         pixels = prepare_picture(
             np.asarray(image),
             size=card.image_size,
             eval_crop=card.crop,
-            resize_size=0,
+            crop_percentage=card.crop_percentage,
             interpolation=card.interpolation,
         )
     normalised = (pixels - np.float32(card.mean)) / np.float32(card.std)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
 
-def _central_square(image: Image.Image, size: int) -> Image.Image:
+def _central_square(image: Image.Image, size: int, crop_percentage: float) -> Image.Image:
     width, height = image.size
-    short = min(width, height)
-    resized_width, resized_height = (max(size, round(side * size / short)) for side in (width, height))
+    short, wanted = min(width, height), round(size / crop_percentage)
+    resized_width, resized_height = (max(wanted, round(side * wanted / short)) for side in (width, height))
     left, top = (resized_width - size) // 2, (resized_height - size) // 2
-    if short == size:
+    if short == wanted:
         return image.crop((left, top, left + size, top + size))
     # The source region of the crop. The filter still reads the pixels around it, so the result is that of
     # resizing the whole image and cropping.

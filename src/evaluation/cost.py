@@ -13,12 +13,18 @@ from src.model_utils.errors import UserError
 
 @dataclass
 class CellCost:
-    """One cell without the cells in it; `output_shape` is that of one image, () where there is none."""
+    """One cell without the cells in it; the 1-bit counts are parts of the two others.
+
+    `output_shape` is that of one image, of several outputs the last one's, () where there is none and of
+    nn.Identity.
+    """
 
     name: str
     parameters: int
+    parameters_1bit: int = 0
     output_shape: tuple[int, ...] = ()
     multiply_adds: int = 0
+    multiply_adds_1bit: int = 0
 
 
 @dataclass
@@ -49,7 +55,10 @@ def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
     """Runs `network` on one image, (1, 3, image_size, image_size), in training mode and outside of a graph.
 
     A cell's multiply-adds are those of its parameter `weight`, (out, in, *kernel): each number is used once
-    at every position of the output, in convolutions, grouped ones too, and in dense layers.
+    at every position of the output, in convolutions, grouped ones too, and in dense layers. That weight is
+    1-bit where the cell's `weight_bits` is 1, its multiply-adds where `input_bits` is 1 too: a real-valued
+    input takes additions of floats. The scale of a binary weight counts as nothing: it is made of the weight,
+    and the normalisation that follows can hold it.
 
     Kept is every tensor that the framework saves for the backward pass, once, but for parameters and the
     image; its first dimension is 1 where it belongs to the one image, and not where it is made of weights. A
@@ -82,6 +91,10 @@ def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
     return observer.cost
 
 
+def _is_1bit(cell: nn.Cell, operand: str) -> bool:
+    return getattr(cell, f"{operand}_bits", 32) == 1
+
+
 class _Observer:
     """Hooks in all cells. It knows tensors by their address, which names one as long as that is held."""
 
@@ -92,7 +105,8 @@ class _Observer:
         self.held, self.made_of_weights, self.hooks = [], [], []
         for name, cell in network.cells_and_names():
             own = [p for p in cell.get_parameters(expand=False) if ".moving_" not in f".{p.name}"]
-            self.cost.cells.append(CellCost(name, sum(p.size for p in own)))
+            one_bit = cell.weight.size if _is_1bit(cell, "weight") else 0
+            self.cost.cells.append(CellCost(name, sum(p.size for p in own), one_bit))
             self.hooks.append(cell.register_forward_hook(partial(self._count, self.cost.cells[-1])))
             if getattr(cell, "recompute_block", False):
                 cell._recompute_cell = None  # it would hide the inside
@@ -111,10 +125,15 @@ class _Observer:
             self.ledger.batch += tensor.nbytes
 
     def _count(self, cost: CellCost, cell, inputs, output) -> None:
+        if isinstance(cell, nn.Identity):
+            return  # a place where other configs have something
         weight = getattr(cell, "weight", None)
+        output = output[-1] if isinstance(output, tuple) else output
         cost.output_shape = output.shape[1:] if isinstance(output, ms.Tensor) else ()
         if cost.output_shape and isinstance(weight, ms.Parameter) and weight.ndim > 1:
-            cost.multiply_adds += weight.size * (output.size // weight.shape[0])
+            products = weight.size * (output.size // weight.shape[0])
+            cost.multiply_adds += products
+            cost.multiply_adds_1bit += products * (_is_1bit(cell, "weight") and _is_1bit(cell, "input"))
             # Held for all layers, they would take as much memory as the network, or twice.
             self.known -= {tensor.data_ptr() for tensor in self.made_of_weights}
             self.made_of_weights.clear()

@@ -3,6 +3,7 @@
 Figures are built as objects, without pyplot, so that drawing changes nothing outside this module.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -21,26 +22,33 @@ _DPI = 120
 _CELL = 224  # pixels an image gets on the sheet of mistakes
 _INK, _QUIET, _FAINT = "#22272e", "#6b7480", "#e3e6ea"
 _BLUE, _PALE_BLUE, _RED = "#1f5a96", "#b4cbe2", "#b5432a"
+_SERIES = (_BLUE, _RED, _QUIET, "#3d8b5f", "#b58a1b", "#7a4f9e")
 
 
 def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
     """Draws losses, top-1 and learning rate by epoch, from the records of metrics.jsonl.
 
     Training records have `epoch`, `loss` and `lr`; evaluation records `epoch`, `eval_loss` and `eval_top1`.
-    Whatever is missing leaves its panel empty, and says so. Losses that are not finite leave a gap.
+    A fourth panel shows what evaluation records have under `monitor_*`, shares in per cent, if any. Whatever
+    is missing leaves its panel empty, and says so. Losses that are not finite leave a gap.
 
     Raises:
         UserError: the file cannot be written.
     """
-    figure = _figure(8.0, 9.0)
-    losses, accuracies, rates = figure.subplots(
-        3, 1, sharex=True, height_ratios=(3, 3, 1.6), gridspec_kw={"hspace": 0.12}
+    watched = list(dict.fromkeys(key for record in records for key in record if key.startswith("monitor_")))
+    ratios = (3, 3, 3, 1.6) if watched else (3, 3, 1.6)
+    height = 11.9 if watched else 9.0
+    figure = _figure(8.0, height)
+    losses, accuracies, *shares, rates = figure.subplots(
+        len(ratios), 1, sharex=True, height_ratios=ratios, gridspec_kw={"hspace": 0.12}
     )
-    figure.subplots_adjust(left=0.1, right=0.96, top=0.885, bottom=0.07)
+    figure.subplots_adjust(left=0.1, right=0.96, top=1 - 1.035 / height, bottom=0.63 / height)
     _draw_losses(losses, records)
     headline = _draw_top1(accuracies, records)
+    for axes in shares:
+        _draw_shares(axes, records, watched)
     _draw_rate(rates, records)
-    for axes in (losses, accuracies, rates):
+    for axes in (losses, accuracies, *shares, rates):
         _style(axes)
     figure.align_ylabels()
     last = max((record["epoch"] for record in records), default=0)
@@ -131,6 +139,18 @@ def _draw_top1(axes: Axes, records: Sequence[dict]) -> str:
         f"best top-1 {high:.2f} % at epoch {epochs[best]:g} (ringed), last {values[-1]:.2f} % "
         f"at epoch {epochs[-1]:g}"
     )
+
+
+def _draw_shares(axes: Axes, records: Sequence[dict], watched: Sequence[str]) -> None:
+    axes.set_ylabel("share (%)")
+    highest = 0.0
+    for key, color in zip(watched, itertools.cycle(_SERIES)):
+        epochs, values = _series(records, key)
+        _line(axes, epochs, values, color=color, label=key.removeprefix("monitor_").replace("_", " "))
+        highest = np.nanmax(values, initial=highest)
+    axes.set_ylim(0, highest * 1.05 or 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
 
 
 def _draw_rate(axes: Axes, records: Sequence[dict]) -> None:

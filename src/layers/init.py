@@ -25,18 +25,25 @@ def torch_default(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
     return rng.uniform(-bound, bound, shape)
 
 
+def small_positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """U(0, 0.001), where the official Bi-Real code starts its binary weights from: all signs are +1."""
+    return rng.uniform(0, 0.001, shape)
+
+
 def initialise(network: nn.Cell, *, seed: int, weight: Initialiser) -> None:
     """Fills every weight of two or more dimensions in `network` in place; the biases beside them become 0.
 
     Each weight has a generator of its own, seeded with (seed, its name), so that adding a layer leaves the
-    others as they were and every rank starts from the same network.
+    others as they were and every rank starts from the same network. A cell with an attribute `initialiser`
+    has its weight from that instead.
     """
     for prefix, cell in network.cells_and_names():
         held = getattr(cell, "weight", None)
         if not isinstance(held, ms.Parameter) or held.ndim < 2:
             continue
         rng = np.random.default_rng([seed, zlib.crc32(f"{prefix}.weight".encode())])
-        held.set_data(ms.Tensor(weight(rng, held.shape).astype(np.float32)))
+        values = getattr(cell, "initialiser", weight)(rng, held.shape)
+        held.set_data(ms.Tensor(values.astype(np.float32)))
         bias = getattr(cell, "bias", None)
         if isinstance(bias, ms.Parameter):
             bias.set_data(ms.Tensor(np.zeros(bias.shape, np.float32)))

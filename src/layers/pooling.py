@@ -1,4 +1,4 @@
-"""Maximum pooling."""
+"""Maximum and average pooling."""
 
 import mindspore as ms
 from mindspore import nn, ops
@@ -49,3 +49,37 @@ class ZeroPaddedMaxPool2d(nn.Cell):
         columns = ops.zeros((n, c, height + 2, 1), x.dtype)
         x = ops.concat((rows, x, rows), axis=2)
         return self.pool(ops.concat((columns, x, columns), axis=3))
+
+
+class PaddedMaxPool2d(nn.Cell):
+    """3x3 maximum with stride 2 and padding 1, (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2)).
+
+    The border does not count, as in PyTorch: it repeats the pixel beside it, which is in every window that
+    the border is in. (With `pad_mode="pad"` MindSpore compiles a three-dimensional pooling; "same" shifts
+    the windows of even images by a pixel.)
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid", padding=0, ceil_mode=False)
+
+    def construct(self, x):
+        height, width = x.shape[2:]
+        rows = (x[:, :, :1], x, x[:, :, -1:]) if height % 2 else (x[:, :, :1], x)
+        x = ops.concat(rows, axis=2)
+        columns = (x[:, :, :, :1], x, x[:, :, :, -1:]) if width % 2 else (x[:, :, :, :1], x)
+        return self.pool(ops.concat(columns, axis=3))
+
+
+class AvgPool2d(nn.Cell):
+    """The mean of every k x k window, side by side, (N, C, H, W) -> (N, C, H // k, W // k).
+
+    The plain operator: `nn.AvgPool2d` compiles to a three-dimensional pooling.
+    """
+
+    def __init__(self, kernel_size: int):
+        super().__init__()
+        self.pool = ops.AvgPool(kernel_size=kernel_size, strides=kernel_size, pad_mode="valid")
+
+    def construct(self, x):
+        return self.pool(x)

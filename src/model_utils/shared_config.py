@@ -8,6 +8,11 @@ Numbers = Annotated[tuple[float, ...], Field(strict=False)]
 Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]
 Range = Annotated[tuple[float, float], Field(strict=False)]
+LrSchedule = Literal[
+    "constant", "one_cycle", "piecewise", "triangular", "triangular2", "exp_range", "step", "multi_step",
+    "halving", "exponential", "polynomial", "linear", "cosine",
+]  # fmt: skip
+Jitter = Annotated[tuple[float, float, float, float], Field(strict=False)]
 
 
 def key(default: Any, meaning: str, *, unit: str = "", **limits: Any) -> Any:
@@ -45,7 +50,7 @@ class RunKeys(Keys):
 class DataKeys(Keys):
     """Data and augmentation; positions and sizes in pixels of the training image."""
 
-    dataset: Literal["auto", "cifar10", "cifar100", "folder"] = key(
+    dataset: Literal["auto", "cifar10", "cifar100", "folder", "mindrecord"] = key(
         "auto", "layout of data_path; folder: a folder of images a class; auto: what is found there"
     )
     val_fraction: float = key(
@@ -71,6 +76,9 @@ class DataKeys(Keys):
     eval_crop: Literal["squash", "centre"] = key(
         "squash", "evaluation: resize to a square, or the short side and cut the centre"
     )
+    crop_percentage: float = key(
+        1.0, "evaluation: share of the resized side in the centre that is cut out", unit="0..1", gt=0, le=1
+    )
     flip: Literal["none", "random", "alternating"] = key(
         "random", "mirror at random, or each image in every second epoch"
     )
@@ -81,9 +89,19 @@ class DataKeys(Keys):
     randaugment_layers: int = key(0, "RandAugment: operations an image; 0: none", unit="operations", ge=0)
     randaugment_magnitude: float = key(10.0, "RandAugment: mean magnitude, 10 the nominal full range", ge=0)
     randaugment_std: float = key(0.5, "RandAugment: deviation of the magnitude", ge=0)
+    autoaugment: Literal["none", "imagenet"] = key("none", "AutoAugment: the policy found on ImageNet")
+    colour_jitter: Jitter = key(
+        (0.0, 0.0, 0.0, 0.0), "strength of brightness, contrast, saturation (factors) and hue (turns)"
+    )
+    lighting: float = key(0.0, "AlexNet's noise along ImageNet's colours: deviation of its weights", ge=0)
+    random_erasing: float = key(0.0, "probability that a rectangle is erased", unit="0..1", ge=0, le=1)
+    erasing_fill: Literal["mean", "noise"] = key("mean", "random erasing: image_mean, or noise about it")
     mixup_alpha: float = key(0.0, "mixup weight ~ Beta(alpha, alpha); 0: none", ge=0)
+    cutmix_alpha: float = key(
+        0.0, "CutMix share ~ Beta(alpha, alpha); 0: none; with mixup, each batch has one of them", ge=0
+    )
     mixup_per_image: bool = key(
-        False, "mixup: a weight an image, mixed with the next one; not one a batch, with a random one"
+        False, "mixup, CutMix: each image with the next one, drawn for itself; not alike in a batch"
     )
     label_smoothing: float = key(0.0, "share of the target spread over all classes", unit="0..1", ge=0, lt=1)
     soft_labels: bool = key(True, "targets as distributions over classes; false: integers")
@@ -100,10 +118,9 @@ class ScheduleKeys(Keys):
         "how the rates follow images an update / lr_base_batch; none: they do not, and the log says so",
     )
     lr_base_batch: int = key(512, "images an update for which the rates hold", unit="images", ge=1)
-    lr_schedule: Literal[
-        "constant", "one_cycle", "piecewise", "triangular", "triangular2", "exp_range", "step", "multi_step",
-        "halving", "exponential", "polynomial", "linear", "cosine",
-    ] = key("one_cycle", "course of the learning rate; src/optim/schedules.py has the formulas")  # fmt: skip
+    lr_schedule: LrSchedule = key(
+        "one_cycle", "course of the learning rate; src/optim/schedules.py has the formulas"
+    )
     warmup_epochs: float = key(
         5.0,
         "linear rise from lr_start (one_cycle, multi_step, exponential, polynomial, linear, cosine)",
@@ -111,7 +128,18 @@ class ScheduleKeys(Keys):
         ge=0,
     )
     lr_start: float = key(0.0, "rate before the warm-up; lower bound of the cyclic ones", unit="rate", ge=0)
-    lr_end: float = key(0.0, "last rate (one_cycle, polynomial, linear, cosine)", unit="rate", ge=0)
+    lr_end: float = key(
+        0.0,
+        "last rate (one_cycle, polynomial, linear, cosine; exponential and multi_step in the cool-down)",
+        unit="rate",
+        ge=0,
+    )
+    cooldown_epochs: float = key(
+        0.0,
+        "last part of the run, at lr_end (multi_step, exponential, polynomial, linear, cosine)",
+        unit="epochs",
+        ge=0,
+    )
     lr_epochs: Numbers = key((), "where lr_values hold (piecewise)", unit="epochs")
     lr_values: Numbers = key((), "rates at lr_epochs, straight lines between (piecewise)", unit="rate")
     lr_milestones: Numbers = key((), "when the rate is multiplied by lr_gamma (multi_step)", unit="epochs")
@@ -170,6 +198,12 @@ class LoopKeys(Keys):
 
     eval_every: float = key(1.0, "interval of evaluation", unit="epochs", gt=0)
     flip_tta: bool = key(False, "evaluate the mean of the logits of an image and its mirror image")
+    bn_reestimation_batches: int = key(
+        0,
+        "after the last step, running statistics of batch normalisation anew over so many; 0: no",
+        unit="batches",
+        ge=0,
+    )
     best_metric: Literal["top1", "top5", "loss"] = key("top1", "which evaluation figure chooses `best`")
     log_every: int = key(20, "interval of log records", unit="batches", ge=1)
     save_every: float = key(1.0, "interval of checkpoints", unit="epochs", gt=0)
@@ -196,7 +230,8 @@ def other_default(name: str, default: Any) -> Any:
 
 
 _LIMITS = ("gt", "ge", "lt", "le")
-WITH_WARMUP = ("one_cycle", "multi_step", "exponential", "polynomial", "linear", "cosine")
+WITH_COOLDOWN = ("multi_step", "exponential", "polynomial", "linear", "cosine")
+WITH_WARMUP = ("one_cycle", *WITH_COOLDOWN)
 GROUPS = (RunKeys, DataKeys, ScheduleKeys, OptimizerKeys, StepKeys, LoopKeys)
 
 
@@ -206,7 +241,7 @@ class SharedConfig(LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, Ru
     @model_validator(mode="after")
     def _fit_together(self) -> "SharedConfig":
         if not self.soft_labels:
-            for name in ("mixup_alpha", "label_smoothing"):
+            for name in ("mixup_alpha", "cutmix_alpha", "label_smoothing"):
                 if getattr(self, name):
                     raise ValueError(
                         f"{name}: {getattr(self, name)} given, allowed: 0 while soft_labels is false"
@@ -215,6 +250,16 @@ class SharedConfig(LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, Ru
         if warms_up and self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs: {self.warmup_epochs:g} given, allowed: up to epochs ({self.epochs:g})"
+            )
+        if self.cooldown_epochs and self.lr_schedule not in WITH_COOLDOWN:
+            raise ValueError(
+                f"cooldown_epochs: {self.cooldown_epochs:g} given, allowed: 0 with lr_schedule "
+                f"{self.lr_schedule}"
+            )
+        if warms_up and self.warmup_epochs + self.cooldown_epochs > self.epochs:
+            raise ValueError(
+                f"cooldown_epochs: {self.cooldown_epochs:g} given, allowed: with warmup_epochs "
+                f"({self.warmup_epochs:g}) up to epochs ({self.epochs:g})"
             )
         if self.lr_schedule == "piecewise" and (
             len(self.lr_epochs) != len(self.lr_values) or len(self.lr_epochs) < 2
@@ -227,7 +272,22 @@ class SharedConfig(LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, Ru
             raise ValueError(
                 "lr_milestones: [] given, allowed: at least one epoch with lr_schedule multi_step"
             )
+        if self.autoaugment != "none" and self.randaugment_layers:
+            raise ValueError(
+                f"autoaugment: {self.autoaugment!r} given, allowed: 'none' with randaugment_layers above 0"
+            )
+        if min(self.colour_jitter) < 0 or self.colour_jitter[3] > 0.5:
+            raise ValueError(
+                f"colour_jitter: {list(self.colour_jitter)} given, allowed: numbers >= 0, the last <= 0.5"
+            )
         if self.train_crop == "pad":
+            for name in ("colour_jitter", "lighting", "random_erasing", "crop_percentage"):
+                value = getattr(self, name)
+                if value != DataKeys.model_fields[name].default:
+                    shown = list(value) if isinstance(value, tuple) else value
+                    raise ValueError(
+                        f"{name}: {shown} given, allowed: only with train_crop resize or random_resized"
+                    )
             if self.image_size != 32:
                 raise ValueError(
                     f"image_size: {self.image_size} given, allowed: 32 with train_crop pad; "

@@ -16,7 +16,7 @@ A bad argument raises ValueError with one line that names it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from numbers import Integral
 
@@ -211,6 +211,26 @@ def cosine(
     warmup = _linear_warmup(steps, lr=lr, warmup_steps=warmup_steps, lr_start=lr_start)
     left = (1 + np.cos(np.pi * _decay_progress(steps - warmup_steps))) / 2
     return np.concatenate([warmup, lr_end + (lr - lr_end) * left])
+
+
+def cool_down(
+    steps: int, schedule: Callable[[int], np.ndarray], *, cooldown_steps: int, lr_end: float
+) -> np.ndarray:
+    """`schedule` over the steps before the last `cooldown_steps`, which have `lr_end`.
+
+    The decay ends where the cool-down begins: step `steps - cooldown_steps`, the first one at `lr_end`, is
+    where the shorter schedule would have reached it.
+
+    Args:
+        schedule: from a number of steps, 1 or more, to its rates.
+    """
+    _check_count("steps", steps, at_least=1)
+    _check_count("cooldown_steps", cooldown_steps, at_least=0)
+    if cooldown_steps > steps:
+        raise ValueError(f"cooldown_steps must be between 0 and steps ({steps}), got {cooldown_steps}")
+    _check_rates(lr_end=lr_end)
+    left = steps - cooldown_steps
+    return np.concatenate([schedule(max(1, left))[:left], np.full(cooldown_steps, lr_end)])
 
 
 def _linear_warmup(steps: int, *, lr: float, warmup_steps: int, lr_start: float) -> np.ndarray:

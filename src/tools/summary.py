@@ -7,14 +7,19 @@ Every other --key value is a config key. The network runs with one image on the 
 what training holds, and what the framework says it keeps for the backward pass. An image's share was within
 3 % of that of measured CPU steps (ResNet9; R50x1 at 96x96), with recompute 16 % too much. Working memory is
 not in it: 2 to 3 times R50x1's weights there. --device_target CPU counts a CPU's operators, not a card's.
+
+Of a binary network (birealnet18) 1-bit and 32-bit counts stand apart, and the model's size is given twice: 4
+bytes a number, and 1/8 byte a 1-bit weight with 4 bytes each other number, running statistics included.
 """
 
 import bisect
+import math
 
 from src.model_utils.door import parser, run
 
 GIB = 2**30
 USABLE = 0.9  # the share of a card that working memory, framework and communication leave: an assumption
+COUNTS = ("parameters", "parameters_1bit", "multiply_adds", "multiply_adds_1bit")
 KEYS = ("model", "image_size", "batch_size", "accumulate_steps", "amp_level", "optimizer", "ema_decay")
 
 
@@ -43,6 +48,8 @@ def summarise(recipe, num_classes: int, card_memory: float, depth: int = 0) -> d
         if config.device_target != "CPU" and hasattr(cell, "on_cpu"):
             cell.on_cpu = False  # a card's operators keep other tensors
     cost = measure(set_precision(network, config.amp_level), image_size=config.image_size)
+    counts = _sums(cost.cells)
+    one_bit = counts["parameters_1bit"]
 
     def memory(images: int) -> dict[str, int]:
         numbers = images * (3 * config.image_size**2 + num_classes)
@@ -57,14 +64,19 @@ def summarise(recipe, num_classes: int, card_memory: float, depth: int = 0) -> d
         "recompute": bool(cost.recomputed),
         "images_per_update": config.batch_size * config.accumulate_steps,
         "blocks": _blocks(cost.cells, depth),
-        "parameters": sum(cell.parameters for cell in cost.cells),
-        "multiply_adds": sum(cell.multiply_adds for cell in cost.cells),
+        **counts,
+        "model_bytes_float": fixed["weights"],
+        "model_bytes_bits": fixed["weights"] - 4 * one_bit + math.ceil(one_bit / 8),
         "memory": memory(config.batch_size),
         "card_memory": int(card_memory * GIB),
         "fits": config.batch_size <= largest,
         "largest_batch": largest,
         "largest_power_of_two": 1 << largest.bit_length() >> 1,
     }
+
+
+def _sums(cells) -> dict[str, int]:
+    return {name: sum(getattr(cell, name) for cell in cells) for name in COUNTS}
 
 
 def _blocks(cells, depth: int) -> list[dict]:
@@ -77,19 +89,45 @@ def _blocks(cells, depth: int) -> list[dict]:
                 continue
             all_in = [c for c in used if f"{c.name}.".startswith(f"{cell.name}.")]
             if cell.name.count(".") + 1 >= level or cell.parameters or len(all_in) == 1:
-                sums = {k: sum(getattr(c, k) for c in all_in) for k in ("parameters", "multiply_adds")}
-                rows.append({"name": cell.name, "output": cell.output_shape, **sums})
+                rows.append({"name": cell.name, "output": cell.output_shape, **_sums(all_in)})
         if len(rows) >= 5:
             break
     return rows
 
 
+def _columns(row: dict, binary: bool) -> dict[str, int]:
+    """The numbers of a row by the names of their columns; where `binary`, of each kind apart."""
+    columns = {}
+    for name in ("parameters", "multiply_adds"):
+        title, total, one_bit = name.replace("_", "-"), row[name], row[f"{name}_1bit"]
+        kinds = {f"1-bit {title}": one_bit, f"32-bit {title}": total - one_bit}
+        columns |= kinds if binary else {title: total}
+    return columns
+
+
+def _binary_lines(facts: dict) -> list[str]:
+    """FLOPs as the paper of Bi-Real Net counts them (arXiv 1808.00278), and the size of the model."""
+    one_bit = facts["multiply_adds_1bit"]
+    flops = facts["multiply_adds"] - one_bit + one_bit / 64
+    as_float, as_bits = (facts[f"model_bytes_{kind}"] for kind in ("float", "bits"))
+    return [
+        f"FLOPs {flops:.4g} (32-bit multiply-adds, and 1-bit ones / 64)",
+        f"model size {as_float:,} bytes as float ({as_float / 2**20:.2f} MiB), {as_bits:,} as bits "
+        f"({as_bits / 2**20:.2f} MiB, {as_bits / 125e3:.1f} Mbit), running statistics included",
+    ]
+
+
 def as_text(facts: dict) -> str:
-    """The figures as two tables and a verdict."""
-    text = [f"{facts['model']:<24}{'output':>16}{'parameters':>16}{'multiply-adds':>18}"]
-    for row in [*facts["blocks"], facts | {"name": "total", "output": ()}]:
-        shape = "x".join(map(str, row["output"]))
-        text.append(f"{row['name']:<24}{shape:>16}{row['parameters']:>16,}{row['multiply_adds']:>18,}")
+    """The figures as two tables and a verdict; of 1-bit cells there is more to say."""
+    binary = facts["parameters_1bit"] > 0
+    widths = (18, 19, 21, 22) if binary else (16, 18)
+    rows = [(row["name"], row["output"], _columns(row, binary)) for row in facts["blocks"]]
+    total = _columns(facts, binary)
+    text = [f"{facts['model']:<24}{'output':>16}" + "".join(map(str.rjust, total, widths))]
+    for name, output, columns in [*rows, ("total", (), total)]:
+        numbers = (f"{number:,}" for number in columns.values())
+        text.append(f"{name:<24}{'x'.join(map(str, output)):>16}" + "".join(map(str.rjust, numbers, widths)))
+    text += _binary_lines(facts) if binary else []
     text += ["", "memory of a card in training, GiB (estimate)"]
     text += [f"{name:<24}{size / GIB:>16.3f}" for name, size in facts["memory"].items()]
     text.append(", ".join(f"{name} {facts[name]}" for name in (*KEYS, "recompute", "images_per_update")))

@@ -41,6 +41,11 @@ class EMA(nn.Cell):
             ops.assign_add(average, share * (weight - average))
         return updates
 
+    def keep_changes(self) -> None:
+        """Within `applied`: the averages become what the network's parameters hold now."""
+        for average, weight in zip(self.averages, self.weights):
+            ops.assign(average, weight)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within the block, the network's parameters hold the averages."""

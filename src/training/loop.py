@@ -19,6 +19,7 @@ from src.model_utils.errors import UserError
 from src.training.build import TrainRecipe, build_train_step
 from src.training.checkpoints import CheckpointFolder
 from src.training.collective import sum_over_ranks
+from src.training.precise_bn import batch_norms, reestimate_bn
 from src.training.records import MetricsLog
 from src.training.report import write_report
 from src.training.signals import Interrupted, StopRequest
@@ -55,12 +56,19 @@ class Trainer:
         self.train_step = build_train_step(
             recipe, self.network, steps=self.steps, steps_per_epoch=self.steps_per_epoch, cards=device.size
         )
+        if c.bn_reestimation_batches:
+            batch_norms(self.network)  # without any, it says so before the training
+        self.monitor = recipe.monitor(self.network, self.train_step.inputs)
+        self.state = list(self.train_step.get_parameters())
+        if self.monitor is not None:
+            self.state += self.monitor.parameters
         self.eval_interval = max(1, round(c.eval_every * self.steps_per_epoch))
         self.save_interval = max(1, round(c.save_every * self.steps_per_epoch))
         self.checkpoints = CheckpointFolder(run_dir / "checkpoints", keep=c.keep_checkpoints)
         self.step = 0
         self.best: dict[str, Any] | None = None
         self.evaluated_step = 0
+        self.bn_reestimated = False
         self.seconds_before = 0.0
         self.saved_step = -1
         self.nonfinite = 0
@@ -110,6 +118,8 @@ class Trainer:
                     sum_over_ranks(np.zeros(1), size=self.device.size)
                     raise Interrupted(self.step, self.steps, self.run_dir)
             evaluation = evaluation or self._evaluate(worst=25)
+            if self.config.bn_reestimation_batches and not self.bn_reestimated:
+                evaluation = self._reestimate_bn(evaluation)
         return write_report(self, evaluation)
 
     def _agree_to_stop(self, stop: StopRequest) -> bool:
@@ -185,8 +195,7 @@ class Trainer:
 
     def _evaluate(self, *, worst: int = 0) -> Evaluation:
         self._flush()
-        averaged = self.train_step.ema.applied() if self.train_step.ema else contextlib.nullcontext()
-        with averaged:
+        with self._evaluated_weights():
             evaluation = evaluate_network(
                 self.train_step.network,
                 self.train_step.inputs,
@@ -196,27 +205,60 @@ class Trainer:
                 size=self.device.size,
                 worst=worst,
             )
-        self.train_step.set_train(True)
         metrics = evaluation.metrics
+        shares = {}
         if self.evaluated_step != self.step:  # a finished run that is resumed has the record already
             self.evaluated_step = self.step
+            shares = self._measure()
             self._write(
                 {
                     "step": self.step,
                     "epoch": self.step / self.steps_per_epoch,
                     **{f"eval_{name}": value for name, value in metrics.items()},
+                    **{f"monitor_{name}": share for name, share in shares.items()},
                 }
             )
+        self.train_step.set_train(True)
         log.info(
-            "epoch %.2f  top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%d images)",
+            "epoch %.2f  top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%d images)%s",
             self.step / self.steps_per_epoch, metrics["top1"], metrics["top5"], metrics["loss"],
             metrics["count"],
+            "".join(f"  {name.replace('_', ' ')} {share:.2f} %" for name, share in shares.items()),
         )  # fmt: skip
         if self._is_best(metrics):
             self.best = {"step": self.step, **metrics}
             self._save(best=True)
         self._start_interval()
         return evaluation
+
+    def _evaluated_weights(self) -> contextlib.AbstractContextManager:
+        """Within it, the network holds what is evaluated: the average, where one is kept."""
+        return self.train_step.ema.applied() if self.train_step.ema else contextlib.nullcontext()
+
+    def _measure(self) -> dict[str, float]:
+        first = next(iter(self.eval_batches), None) if self.monitor is not None else None
+        if first is None or self.bn_reestimated:  # no weight has changed since the last measurement
+            return {}
+        images, _, valid = first
+        return self.monitor.measure(images[:valid])
+
+    def _reestimate_bn(self, before: Evaluation) -> Evaluation:
+        """Computes the running statistics of what is evaluated anew; evaluates and saves it once more."""
+        count = self.config.bn_reestimation_batches
+        following = contextlib.closing(self.train_batches.batches(self.steps, self.steps + count))
+        with self._evaluated_weights(), following as batches:
+            reestimate_bn(self.network, self.train_step.inputs, batches, size=self.device.size)
+            if self.train_step.ema:
+                self.train_step.ema.keep_changes()
+        self.bn_reestimated = True
+        self.evaluated_step = self.saved_step = -1
+        after = self._evaluate(worst=25)
+        log.info(
+            "batch normalisation anew over %d batches: top-1 %.2f %%, before %.2f %%",
+            count, after.metrics["top1"], before.metrics["top1"],
+        )  # fmt: skip
+        self._save()
+        return after
 
     def _evaluation_due(self) -> bool:
         return self.step % self.eval_interval == 0 and self.evaluated_step != self.step
@@ -243,17 +285,18 @@ class Trainer:
             "class_names": list(self.class_names),
             "best": self.best,
             "evaluated_step": self.evaluated_step,
+            "bn_reestimated": self.bn_reestimated,
             "seconds": self.seconds,
             # Every batch is a function of these three, so they are the data's whole random state.
             "random_state": {"seed": self.config.seed, "epoch": epoch, "batch": batch},
         }
-        self.checkpoints.save(self.train_step.get_parameters(), step=self.step, meta=meta, best=best)
+        self.checkpoints.save(self.state, step=self.step, meta=meta, best=best)
         self.saved_step = self.step
         self._start_interval()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         checkpoint.check_classes(self.class_names)
-        parameters = {p.name: p for p in self.train_step.get_parameters()}
+        parameters = {p.name: p for p in self.state}
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         if shapes != {name: value.shape for name, value in checkpoint.arrays.items()}:
             raise UserError(
@@ -265,6 +308,7 @@ class Trainer:
         self.saved_step = self.step
         self.best = checkpoint.meta["best"]
         self.evaluated_step = checkpoint.meta["evaluated_step"]
+        self.bn_reestimated = checkpoint.meta.get("bn_reestimated", False)
         self.seconds_before = checkpoint.meta["seconds"]
         log.info("continuing from %s after step %d of %d", checkpoint.path, self.step, self.steps)
 

@@ -34,8 +34,9 @@ class MetricsLog:
 
     A training record is {"step", "epoch", "loss", "lr", "images_per_second"} with, where they apply,
     "loss_scale", "overflow" and "grad_norm"; an evaluation record {"step", "epoch", "eval_top1",
-    "eval_top5", "eval_loss", "eval_count"}. In TensorBoard "eval_top1" becomes the tag eval/top1, "lr"
-    train/lr, and so on.
+    "eval_top5", "eval_loss", "eval_count"}, with "monitor_<name>" where the recipe watches the network. In
+    TensorBoard "eval_top1" becomes the tag eval/top1, "monitor_<name>" monitor/<name>, "lr" train/lr, and so
+    on.
 
     Each record is in the files when `write` returns, so a killed process loses at most the line it was
     writing. JSON has no number for NaN and the infinities: they are written as the strings "NaN",
@@ -155,7 +156,8 @@ def _from_json(value: Any) -> Any:
 
 
 def _tag(key: str) -> str:
-    return "eval/" + key.removeprefix("eval_") if key.startswith("eval_") else "train/" + key
+    group, _, name = key.partition("_")
+    return f"{group}/{name}" if group in ("eval", "monitor") else f"train/{key}"
 
 
 @contextlib.contextmanager

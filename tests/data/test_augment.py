@@ -148,3 +148,43 @@ def test_alternating_flips_turn_every_image_in_every_second_epoch(rng):
         flips = augment.alternating_flips(first, indices, epoch)
         for flipped, index in zip(flips, indices, strict=True):
             assert flipped == (first[index] if epoch % 2 == 0 else not first[index])
+
+
+def test_cutmix(batch, rng):
+    images = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+    partners = np.array([4, 1, 0, 2, 2])
+    boxes = np.array([[0, 0, SIZE, SIZE], [1, 2, 3, 3], [5, 5, 1, 1], [2, 2, 0, 4], [1, 0, 2, SIZE]])
+    mixed = augment.cutmix(images.copy(), partners, boxes)
+    for k, (top, left, height, width) in enumerate(boxes):
+        for row in range(SIZE):
+            for column in range(SIZE):
+                inside = top <= row < top + height and left <= column < left + width
+                source = images[partners[k] if inside else k, row, column]
+                np.testing.assert_array_equal(mixed[k, row, column], source)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("side", [1, 2, 33])
+def test_drawn_cutmix_weighs_the_exact_area(rng, side, per_image):
+    for alpha in (0.2, 1.0):
+        partners, weights, boxes = augment.draw_cutmix(rng, 50, alpha, side, per_image=per_image)
+        assert partners.dtype == np.int32 and weights.dtype == np.float32 and boxes.shape == (50, 4)
+        assert sorted(partners) == list(range(50))
+        assert (partners.tolist() == [*range(1, 50), 0]) is per_image
+        for (top, left, height, width), weight in zip(boxes, weights, strict=True):
+            assert min(top, left, height, width) >= 0 and top + height <= side and left + width <= side
+            assert weight == pytest.approx(1 - height * width / side**2)
+        assert (len(set(map(tuple, boxes))) > 1) is (per_image and side > 1)
+
+
+def test_drawn_cutmix_has_beta_areas_and_even_places(rng):
+    """Boxes that the border does not cut have 1 - w of the area; w ~ Beta(1, 1) is uniform."""
+    _, _, boxes = augment.draw_cutmix(rng, 20_000, 1.0, 1000, per_image=True)
+    top, left, height, width = boxes.T
+    whole = (top > 0) & (left > 0) & (top + height < 1000) & (left + width < 1000)
+    np.testing.assert_allclose(height[whole], width[whole])
+    # s^2 is uniform, and a box of side s is whole with probability (1 - s)^2: half of those have s < 0.386.
+    assert whole.mean() == pytest.approx(1 / 6, abs=0.01)
+    assert (height[whole] < 386).mean() == pytest.approx(0.5, abs=0.03)
+    centres = np.stack([top + height // 2, left + width // 2])[:, whole]
+    assert abs(centres.mean() - 500) < 10 and abs(np.corrcoef(centres)[0, 1]) < 0.05

@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
 from src.data import decode as module
-from src.data.decode import UnreadableImage, decode, fault
+from src.data.decode import UnreadableImage, decode, decode_crop, fault
 
 # Pillow's warnings are silenced once a process, which pytest undoes after each test.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -112,6 +113,112 @@ def test_every_kind_of_file_has_the_pixels_that_pillow_gives(path):
     assert fault(path) is None
 
 
+def reduced(pixels, factor):
+    """The mean of each square of pixels."""
+    height, width = (side // factor * factor for side in pixels.shape[:2])
+    blocks = pixels[:height, :width].reshape(height // factor, factor, width // factor, factor, 3)
+    return blocks.mean((1, 3))
+
+
+def test_a_box_of_every_kind_of_file_has_the_pixels_of_the_whole(path):
+    """What is decoded ends at every row, and so within, at and after the last rows of blocks."""
+    whole, sizes = with_pillow(path), []
+
+    def choose(height, width):
+        sizes.append((height, width))
+        return top, width // 3, bottom - top, width - width // 3
+
+    for top, bottom in ((k // 3, k) for k in range(1, len(whole) + 1)):
+        crop = decode_crop(path, choose, 100)
+        assert crop.dtype == np.uint8
+        np.testing.assert_array_equal(crop, whole[top:bottom, whole.shape[1] // 3 :])
+    assert set(sizes) == {whole.shape[:2]}
+
+
+class TestCrop:
+    SHAPE = (500, 600)
+
+    def saved(self, path, **options):
+        smooth = photo(150, 125)
+        Image.fromarray(cv2.resize(smooth, self.SHAPE[::-1], interpolation=cv2.INTER_CUBIC)).save(
+            path, quality=95, **options
+        )
+        return path
+
+    def shapes_decoded(self, monkeypatch):
+        """Collects the shape of all that is decoded."""
+        shapes, decode_jpeg = [], simplejpeg.decode_jpeg
+
+        def spy(*arguments, **options):
+            pixels = decode_jpeg(*arguments, **options)
+            shapes.append(pixels.shape[:2])
+            return pixels
+
+        monkeypatch.setattr(simplejpeg, "decode_jpeg", spy)
+        return shapes
+
+    @pytest.mark.parametrize(
+        ("options", "rows"),
+        [
+            ({}, 320),
+            ({"subsampling": 0}, 312),
+            ({"restart_marker_rows": 1}, 320),
+            ({"progressive": True}, 500),
+        ],
+        ids=["4:2:0", "4:4:4", "restart markers", "progressive"],
+    )
+    def test_rows_below_the_box_are_not_decoded(self, tmp_path, monkeypatch, capfd, options, rows):
+        path = self.saved(tmp_path / "x.jpg", **options)
+        shapes = self.shapes_decoded(monkeypatch)
+        crop = decode_crop(path, lambda *_: (100, 50, 200, 300), 224)
+        assert shapes == [(rows, 600)] and crop.shape == (200, 300, 3)
+        np.testing.assert_array_equal(crop, with_pillow(path)[100:300, 50:350])
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize(
+        ("least", "factor"),
+        [(301, 1), (300, 1), (151, 1), (150, 2), (76, 2), (75, 4), (38, 4), (37, 8), (1, 8)],
+    )
+    def test_a_large_box_is_reduced_to_its_mean(self, tmp_path, least, factor):
+        path = self.saved(tmp_path / "x.jpg")
+        crop = decode_crop(path, lambda *_: (96, 40, 300, 400), least)
+        expected = reduced(with_pillow(path)[96:396, 40:440], factor)
+        assert min(crop.shape[:2]) >= least or factor == 1
+        assert crop.shape[0] in (expected.shape[0], expected.shape[0] + 1)
+        off = np.abs(crop[: expected.shape[0]] - expected)
+        assert off.mean() < 1.5 and off.max() < 40
+
+    def test_edges_of_a_reduced_box_are_rounded_and_the_border_is_kept(self, tmp_path):
+        path = self.saved(tmp_path / "x.jpg")
+        shapes = {
+            (top, height): decode_crop(path, lambda *_: (top, 1, height, 599), 125).shape  # noqa: B023
+            for top, height in ((0, 500), (1, 499), (3, 251), (2, 250), (1, 250))
+        }
+        assert shapes == {
+            (0, 500): (125, 150, 3), (1, 499): (249, 299, 3), (3, 251): (125, 299, 3),
+            (2, 250): (125, 299, 3), (1, 250): (125, 299, 3),
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("name", ["cut.jpg", "empty.jpg", "text.jpg"])
+    def test_a_damaged_file_is_named(self, tmp_path, name):
+        data = self.saved(tmp_path / "x.jpg").read_bytes()
+        path = tmp_path / name
+        path.write_bytes({"cut.jpg": data[:-9000], "empty.jpg": b"", "text.jpg": b"<html>"}[name])
+        with pytest.raises(UnreadableImage, match=name) as crop:
+            decode_crop(path, lambda *_: (0, 0, 9, 9), 4)
+        with pytest.raises(UnreadableImage) as whole:
+            decode(path)
+        assert str(crop.value) == str(whole.value)
+
+    def test_damage_below_the_box_changes_nothing(self, tmp_path, capfd):
+        path = self.saved(tmp_path / "x.jpg")
+        expected, data = with_pillow(path), bytearray(path.read_bytes())
+        data[-9000:-8000] = bytes(1000)
+        crop = decode_crop(bytes(data), lambda *_: (0, 0, 100, 600), 100)
+        np.testing.assert_array_equal(crop, expected[:100])
+        assert decode(bytes(data)).shape == (500, 600, 3) and capfd.readouterr() == ("", "")
+
+
 def test_the_extension_does_not_matter(tmp_path):
     Image.fromarray(photo()).save(tmp_path / "x.png")
     (tmp_path / "x.png").rename(tmp_path / "x.jpg")
@@ -120,10 +227,17 @@ def test_the_extension_does_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rgb.jpg", "grey.jpg", "turned_6.jpg", "progressive.jpg"])
-def test_opencv_decodes_common_jpegs_and_no_others(tmp_path, name, monkeypatch):
-    calls = []
-    imdecode = cv2.imdecode
-    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: calls.append(1) or imdecode(*arguments))
+def test_simplejpeg_decodes_common_jpegs_and_no_others(tmp_path, name, monkeypatch):
+    calls, decode_jpeg = [], simplejpeg.decode_jpeg
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return decode_jpeg(*arguments, **options)
+
+    def refuse(*arguments, **options):
+        raise ValueError("not this one")
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", counted)
     for saved in (name, "cmyk.jpg", "rgb.png"):
         SAVED[saved](tmp_path / saved)
         decode(tmp_path / saved)
@@ -132,7 +246,7 @@ def test_opencv_decodes_common_jpegs_and_no_others(tmp_path, name, monkeypatch):
         file.write(b"a camera's own data")
     decode(tmp_path / name)
     assert len(calls) == 2
-    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: None)  # what it gives up is left to Pillow
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)  # what it gives up is left to Pillow
     np.testing.assert_array_equal(decode(tmp_path / name), with_pillow(tmp_path / name))
 
 
@@ -147,7 +261,7 @@ def test_odd_headers_are_left_to_pillow(tmp_path, monkeypatch, at, value):
     at += data.index(b"\xff\xc0")
     data[at : at + len(value)] = value
     calls = []
-    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: calls.append(1))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: calls.append(1))
     with contextlib.suppress(UnreadableImage):
         decode(bytes(data))
     assert not calls

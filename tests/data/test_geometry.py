@@ -150,13 +150,14 @@ def test_without_a_fit_the_box_is_the_largest_central_one_and_never_empty(shape,
 
 
 def prepared(image, **settings):
-    defaults = {"size": 16, "eval_crop": "centre", "resize_size": 0, "interpolation": "bilinear"}
+    defaults = {"size": 16, "eval_crop": "centre", "crop_percentage": 1.0, "interpolation": "bilinear"}
     return geometry.prepare_picture(image, **{**defaults, **settings})
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("settings", [
-    {"eval_crop": "squash"}, {"eval_crop": "centre"}, {"eval_crop": "centre", "resize_size": 21},
+    {"eval_crop": "squash"}, {"eval_crop": "centre"}, {"eval_crop": "centre", "crop_percentage": 0.76},
+    {"eval_crop": "squash", "crop_percentage": 0.01},
 ])  # fmt: skip
 def test_any_picture_becomes_one_square(shape, settings):
     result = prepared(picture(*shape), **settings)
@@ -166,7 +167,15 @@ def test_any_picture_becomes_one_square(shape, settings):
 def test_squash_is_a_plain_resize():
     image = picture(40, 90)
     expected = geometry.resize(image, 16, 16, "area")
-    squashed = prepared(image, eval_crop="squash", resize_size=300, interpolation="area")
+    squashed = prepared(image, eval_crop="squash", interpolation="area")
+    np.testing.assert_array_equal(squashed, expected)
+
+
+@pytest.mark.parametrize(("size", "percentage", "whole"), [(224, 0.875, 256), (16, 0.8, 20), (17, 0.8, 21)])
+def test_squash_cuts_out_the_share_in_the_middle(size, percentage, whole):
+    image, start = picture(40, 90), (whole - size) // 2
+    expected = geometry.resize(image, whole, whole, "bilinear")[start : start + size, start : start + size]
+    squashed = prepared(image, size=size, eval_crop="squash", crop_percentage=percentage)
     np.testing.assert_array_equal(squashed, expected)
 
 
@@ -178,7 +187,7 @@ def test_centre_resizes_the_short_side_and_cuts_out_the_middle(shape, resized, c
     image, (top, left) = picture(*shape), corner
     whole = geometry.resize(image, *resized, "bilinear")
     expected = whole[top : top + 16, left : left + 16]
-    np.testing.assert_array_equal(prepared(image, resize_size=20), expected)
+    np.testing.assert_array_equal(prepared(image, crop_percentage=0.8), expected)
 
 
 def test_a_picture_of_the_right_size_is_left_as_it_is():
@@ -200,9 +209,11 @@ def test_a_panorama_shows_its_centre_and_costs_no_more_than_4_to_1(monkeypatch):
     assert abs(result.mean() - 127.5) < 1 and (np.diff(result[:, 0, 0].astype(int)) >= 0).all()
 
 
-@pytest.mark.parametrize("settings", [{"eval_crop": "center"}, {"resize_size": 15}])
-def test_unknown_crops_and_too_small_sizes_are_refused(settings):
-    with pytest.raises(ValueError, match="eval_crop must be squash, or centre with"):
+@pytest.mark.parametrize(
+    "settings", [{"eval_crop": "center"}, {"crop_percentage": 0}, {"crop_percentage": 1.1}]
+)
+def test_unknown_crops_and_shares_out_of_range_are_refused(settings):
+    with pytest.raises(ValueError, match="eval_crop must be squash or centre, with"):
         prepared(picture(20, 20), **settings)
 
 

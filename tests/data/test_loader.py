@@ -335,15 +335,15 @@ def test_randaugment_sees_the_cropped_and_flipped_image_and_draws_for_each(make_
     data = make_set(24)
     settings = {"flip": "random", "cutout": 0, "crop_pad": 4}
     plain = np.concatenate([train(data, **settings).batch(1, k)[0] for k in range(6)])
-    batches = train(data, randaugment=stamp, **settings)
+    batches = train(data, policy=stamp, **settings)
     changed = np.concatenate([batches.batch(1, k)[0] for k in range(6)])
     stamps = changed[:, :, 0, 0].copy()
     assert (stamps != plain[:, :, 0, 0]).any(1).all()
     changed[:, :, 0, 0] = plain[:, :, 0, 0]
     np.testing.assert_array_equal(changed, plain)
     assert len(np.unique(stamps, axis=0)) == 24
-    assert same(batches.batch(1, 2), train(data, randaugment=stamp, **settings).batch(1, 2))
-    parts = [train(data, randaugment=stamp, batch_size=2, rank=r, size=2, **settings) for r in range(2)]
+    assert same(batches.batch(1, 2), train(data, policy=stamp, **settings).batch(1, 2))
+    parts = [train(data, policy=stamp, batch_size=2, rank=r, size=2, **settings) for r in range(2)]
     joined = np.concatenate([part.batch(1, 2)[0] for part in parts])
     np.testing.assert_array_equal(joined, batches.batch(1, 2)[0])
 

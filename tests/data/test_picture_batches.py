@@ -33,6 +33,10 @@ class Pictures:
             raise UserError(f"picture {index} is damaged")
         return self.pictures[index]
 
+    def read_crop(self, index, choose, least):
+        image = self.read(index)
+        return geometry.cut(image, choose(*image.shape[:2]))
+
 
 def random_pictures(count, shapes=SHAPES):
     rng = np.random.default_rng(0)
@@ -97,9 +101,7 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(settings):
     assert not any(np.array_equal(other[0], later[0]) for other in others)
 
 
-@pytest.mark.parametrize(
-    "settings", [BUSY, {**RESIZE, "randaugment": lambda image, rng: image ^ rng.bytes(1)[0]}]
-)
+@pytest.mark.parametrize("settings", [BUSY, {**RESIZE, "policy": lambda image, rng: image ^ rng.bytes(1)[0]}])
 @pytest.mark.parametrize("workers", [1, 3, 8])
 def test_the_number_of_workers_does_not_matter(settings, workers):
     source = random_pictures(23)
@@ -113,7 +115,7 @@ def test_the_number_of_workers_does_not_matter(settings, workers):
 @pytest.mark.parametrize("settings", [RESIZE, {"flip": "alternating", "label_smoothing": 0.1}])
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_share_the_global_batch_of_one_rank(settings, size):
-    settings = {**settings, "randaugment": lambda image, rng: image ^ rng.bytes(1)[0]}
+    settings = {**settings, "policy": lambda image, rng: image ^ rng.bytes(1)[0]}
     source = random_pictures(26)
     whole = train(source, batch_size=4 * size, **settings)
     parts = [train(source, rank=rank, size=size, **settings) for rank in range(size)]
@@ -217,7 +219,7 @@ def test_randaugment_sees_the_finished_picture_and_draws_for_each():
         return image
 
     plain, _ = train(source, batch_size=24).batch(1, 0)
-    changed, _ = train(source, batch_size=24, randaugment=stamp).batch(1, 0)
+    changed, _ = train(source, batch_size=24, policy=stamp).batch(1, 0)
     assert all(
         np.array_equal(after, seen[before.tobytes()]) for before, after in zip(plain, changed, strict=True)
     )
@@ -352,13 +354,13 @@ def test_a_batch_beyond_the_epoch_is_refused():
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"eval_crop": "centre"}, {"eval_crop": "centre", "resize_size": 11, "interpolation": "area"},
+    {}, {"eval_crop": "centre"}, {"eval_crop": "centre", "crop_percentage": 0.73, "interpolation": "area"},
 ])  # fmt: skip
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (1, 3), (13, 1), (13, 2), (13, 5)])
 @pytest.mark.parametrize("batch_size", [1, 4, 20])
 def test_evaluation_shows_every_picture_once(settings, count, size, batch_size):
     source, seen = random_pictures(count), 0
-    full = {"eval_crop": "squash", "resize_size": 0, "interpolation": "bilinear", **settings}
+    full = {"eval_crop": "squash", "crop_percentage": 1.0, "interpolation": "bilinear", **settings}
     for rank in range(size):
         batches = evaluation(source, batch_size=batch_size, rank=rank, size=size, **settings)
         rows = list(batches)

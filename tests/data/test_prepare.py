@@ -276,7 +276,8 @@ def test_a_folder_of_images_is_packed_and_unreadable_ones_are_named(tmp_path, ca
     ("arguments", "named"),
     [
         ((), "command"),
-        (("imagenet",), "imagenet"),
+        (("mnist",), "mnist"),
+        (("imagenet", "--output_path", "x"), "--archives"),
         (("cifar10",), "--output_path"),
         (("cifar10", "--output_path", "x", "--sed", "1"), "--sed"),
         (("shapes", "--output_path", "x", "--seed", "one"), "--seed"),

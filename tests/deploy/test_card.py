@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -48,6 +49,16 @@ def test_missing_key_is_named(card, tmp_path, key):
         ModelCard.load(path)
 
 
+def test_a_card_of_an_earlier_export_shows_the_whole_resized_side(card, tmp_path):
+    path = tmp_path / "c.json"
+    dataclasses.replace(card, crop_percentage=0.875).save(path)
+    assert ModelCard.load(path).crop_percentage == 0.875
+    values = json.loads(path.read_text())
+    del values["crop_percentage"]
+    path.write_text(json.dumps(values))
+    assert ModelCard.load(path) == card and card.crop_percentage == 1.0
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b"null", b'{"model": "a', b"[" * 100_000],
@@ -80,6 +91,10 @@ def test_damaged_file_is_named(tmp_path, content):
         ("std", [1, 2, 0]),
         ("std", [1, 2, -1]),
         ("std", None),
+        ("crop_percentage", 0),
+        ("crop_percentage", 1.01),
+        ("crop_percentage", True),
+        ("crop_percentage", "0.875"),
     ],
 )
 def test_bad_value_names_file_and_key(card, tmp_path, key, value):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from src.data.decode import UnreadableImage
+from src.data.geometry import prepare_picture
 from src.deploy.card import ModelCard
 from src.deploy.images import find_images, load_image, preprocess
 from src.model_utils.errors import UserError
@@ -280,6 +281,29 @@ class TestPreprocess:
         output = preprocess(Image.new("RGB", size, (10, 20, 30)), plain_card(side))
         assert output.shape == (3, side, side)
         assert np.array_equal(output[:, 0, 0], [10, 20, 30]) and (output == output[:, :1, :1]).all()
+
+    @pytest.mark.parametrize("crop", ["centre", "squash"])
+    def test_the_share_of_the_card_is_cut_out_as_in_evaluation(self, crop):
+        pixels, resizing = noise(50, 40), {"crop": crop, "interpolation": "bilinear", "crop_percentage": 0.8}
+        card = ModelCard("m", ["a"], 32, [0, 0, 0], [1, 1, 1], **resizing)
+        expected = prepare_picture(
+            pixels, size=32, eval_crop=crop, crop_percentage=0.8, interpolation="bilinear"
+        )
+        output = preprocess(Image.fromarray(pixels), card)
+        assert np.array_equal(output, expected.transpose(2, 0, 1))
+        if crop == "centre":  # 32 / 0.8 is the short side
+            assert np.array_equal(expected, pixels[4:36, 9:41])
+
+    def test_the_share_of_the_card_with_antialiasing(self):
+        pixels = noise(50, 40)
+        card = ModelCard("m", ["a"], 32, [0, 0, 0], [1, 1, 1], crop_percentage=0.8)
+        assert np.array_equal(
+            preprocess(Image.fromarray(pixels), card), pixels[4:36, 9:41].transpose(2, 0, 1)
+        )
+        larger = np.kron(pixels, np.ones((2, 2, 1), np.uint8))
+        resized = Image.fromarray(larger).resize((50, 40), Image.Resampling.BICUBIC)
+        output = preprocess(Image.fromarray(larger), card).transpose(1, 2, 0)
+        assert np.abs(output - np.asarray(resized, np.float32)[4:36, 9:41]).max() <= 1
 
     def test_panorama_keeps_its_centre(self):
         pixels = np.zeros((3, 10_000, 3), np.uint8)

@@ -56,6 +56,20 @@ class Normalised(nn.Cell):
         return self.second(ops.relu(self.bn(self.first(x))))
 
 
+class Binary(nn.Cell):
+    """A stem, then 3x3 convolutions of 1-bit weights: one with a 1-bit input, used twice, and one without."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = conv2d(in_channels=3, out_channels=4, kernel_size=1)
+        self.both = conv2d(in_channels=4, out_channels=4, kernel_size=3, bias=True)
+        self.weight_only = conv2d(in_channels=4, out_channels=6, kernel_size=3, stride=2)
+        self.both.weight_bits = self.both.input_bits = self.weight_only.weight_bits = 1
+
+    def construct(self, x):
+        return self.weight_only(self.both(self.both(self.stem(x))))
+
+
 def _small_bit(**arguments) -> nn.Cell:
     return ResNetV2(num_classes=3, block_units=(2, 1, 1, 2), width_factor=0.5, zero_head=False, **arguments)
 
@@ -80,6 +94,16 @@ def test_a_network_counted_by_hand():
 def test_each_call_counts_and_each_parameter_once():
     network = measure(Twice(), image_size=5).cells[1]
     assert (network.parameters, network.multiply_adds) == (9, 2 * 25 * 9)
+
+
+def test_1bit_weights_and_1bit_multiply_adds():
+    """A bias stays a float; a multiply-add is 1-bit where weight and input are."""
+    stem, both, weight_only = measure(Binary(), image_size=8).cells[1:]
+    assert (stem.parameters_1bit, stem.multiply_adds_1bit) == (0, 0)
+    assert (both.parameters, both.parameters_1bit) == (4 * 4 * 9 + 4, 4 * 4 * 9)
+    assert both.multiply_adds == both.multiply_adds_1bit == 2 * 64 * 4 * 4 * 9
+    assert weight_only.parameters == weight_only.parameters_1bit == 6 * 4 * 9
+    assert (weight_only.multiply_adds, weight_only.multiply_adds_1bit) == (16 * 6 * 4 * 9, 0)
 
 
 def test_what_is_kept_counted_by_hand():

@@ -92,6 +92,25 @@ def test_curves_show_the_records(tmp_path, figures):
     assert "best top-1 80.00 % at epoch 4 (ringed), last 80.00 % at epoch 4" in texts
 
 
+def test_what_a_monitor_says_has_a_panel_of_its_own(tmp_path, figures):
+    records = _records()
+    evaluations = [record for record in records if "eval_top1" in record]
+    for record, flips in zip(evaluations, [8.0, 2.0, np.nan, 1.0], strict=True):
+        record |= {"monitor_bit_flips": flips, "monitor_dead": np.nan}
+    learning_curves(records, tmp_path / "curves.png")
+    assert _pixels(tmp_path / "curves.png").shape == (1428, 960, 3)
+    *_, accuracies, shares, rates = figures[0].axes
+    assert [axes.get_ylabel() for axes in (accuracies, shares, rates)] == [
+        "top-1 (%)", "share (%)", "learning rate",
+    ]  # fmt: skip
+    lines = _lines(shares)
+    assert list(lines) == ["bit flips", "dead"]
+    np.testing.assert_array_equal(lines["bit flips"].get_xydata(), [[1, 8], [2, 2], [3, np.nan], [4, 1]])
+    assert lines["bit flips"].get_color() != lines["dead"].get_color()
+    assert shares.get_ylim()[0] == 0 and 8 < shares.get_ylim()[1] < 10
+    assert {"bit flips", "dead"} <= set(_texts(figures[0]))
+
+
 def test_curves_of_other_records_are_another_picture(tmp_path):
     records = _records()
     learning_curves(records, tmp_path / "a.png")

@@ -246,6 +246,52 @@ def test_cosine_by_hand():
     np.testing.assert_allclose(actual, [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5], rtol=1e-12)
 
 
+DECAYS = {
+    schedules.linear: {"lr": 0.7},
+    schedules.cosine: {"lr": 0.7},
+    schedules.polynomial: {"lr": 0.7, "power": 2.0},
+    schedules.exponential: {"lr": 0.7, "every": 3, "gamma": 0.5},
+    schedules.multi_step: {"lr": 0.7, "milestones": [4, 12, 20], "gamma": 0.1},
+}
+
+
+@pytest.mark.parametrize("schedule", DECAYS, ids=lambda schedule: schedule.__name__)
+@fuzz
+@given(warmups(), st.integers(0, 60), rates)
+def test_cool_down(schedule, lengths, cooldown_steps, lr_end):
+    steps, warmup_steps = lengths
+    cooldown_steps = min(cooldown_steps, steps - warmup_steps)
+    keys = {**DECAYS[schedule], "warmup_steps": warmup_steps, "lr_start": 0.2}
+    if schedule not in (schedules.exponential, schedules.multi_step):
+        keys["lr_end"] = lr_end
+    rates_of_run = schedules.cool_down(
+        steps, lambda n: schedule(n, **keys), cooldown_steps=cooldown_steps, lr_end=lr_end
+    )
+    left = steps - cooldown_steps
+    expected = [schedule(left, **keys)[i] if i < left else lr_end for i in range(steps)]
+    np.testing.assert_array_equal(rates_of_run, expected)
+    if not cooldown_steps:
+        assert rates_of_run.tobytes() == schedule(steps, **keys).tobytes()
+
+
+def test_cool_down_by_hand():
+    actual = schedules.cool_down(
+        9, lambda n: schedules.linear(n, lr=1.0, lr_end=0.2, warmup_steps=2), cooldown_steps=3, lr_end=0.2
+    )
+    np.testing.assert_allclose(actual, [0, 0.5, 1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [({"cooldown_steps": 6}, "cooldown_steps"), ({"cooldown_steps": -1}, "cooldown_steps"),
+     ({"lr_end": -0.1}, "lr_end"), ({"steps": 0, "cooldown_steps": 0}, "steps")],
+)  # fmt: skip
+def test_a_bad_cool_down_is_named(keys, named):
+    keys = {"steps": 5, "cooldown_steps": 2, "lr_end": 0.1, **keys}
+    with pytest.raises(ValueError, match=rf"^{named} must be"):
+        schedules.cool_down(keys.pop("steps"), lambda n: schedules.constant(n, lr=1.0), **keys)
+
+
 CALLS = {
     schedules.constant: {"lr": 0.1},
     schedules.piecewise_linear: {"knots": [0, 5], "values": [0.0, 0.1]},

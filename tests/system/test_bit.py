@@ -5,51 +5,16 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from src.checkpoint_file import read_checkpoint
 from src.training.records import read_metrics
+from tests.system.answers import CLASSES, error_of, last_json
 
 SMALL = {
     "model": "bit_r50x1", "block_units": "[1,1,1,1]", "width_factor": 0.5,
     "image_size": 32, "resize_size": 40, "batch_size": 6, "eval_batch_size": 5, "train_steps": 6,
     "eval_every": 2, "log_every": 1, "mixup_alpha": 0.2, "randaugment_layers": 1,
 }  # fmt: skip
-CLASSES = ("blue jays", "grass", "red")
-
-
-def last_json(process):
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
-
-
-def error_of(process) -> str:
-    """The one line of a refused call."""
-    assert process.returncode == 2 and "Traceback" not in process.stderr, process.stderr
-    errors = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, process.stderr
-    return errors[0]
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Class folders, 12 pictures a class told by colour, of many sizes and kinds."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(CLASSES):
-        (root / name).mkdir()
-        for number in range(12):
-            height, width = rng.integers(20, 90, 2)
-            pixels = rng.integers(0, 100, (height, width, 3)).astype(np.uint8)
-            pixels[..., 2 - label] += 120
-            image = Image.fromarray(pixels)
-            if number == 0:
-                image.convert("CMYK").save(root / name / "cmyk.jpg")
-            elif number == 1:
-                image.quantize(16).save(root / name / "palette.png")
-            else:
-                image.save(root / name / f"{number:02d}.{'jpg' if number % 2 else 'png'}")
-    return root
 
 
 @pytest.fixture(scope="module")

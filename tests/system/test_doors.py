@@ -8,11 +8,7 @@ from PIL import Image
 
 from src.checkpoint_file import read_checkpoint
 from src.data.cifar10 import read_cifar10
-
-
-def last_json(process):
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
+from tests.system.answers import last_json
 
 
 @pytest.fixture(scope="module")

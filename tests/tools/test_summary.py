@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ NARROW = ["resnet9", "--widths", "[2, 3, 4, 5]"]
 TRAINED = 2 * 27 + 4 + 3 * 18 + 6 + 2 * (27 * 3 + 6) + 4 * 27 + 8 + 5 * 36 + 10 + 2 * (45 * 5 + 10) + 10 * 5
 STATISTICS = 2 * (2 + 3 * 3 + 4 + 3 * 5)
 BIT = ["bit_r50x1", "--block_units", "[1, 1, 1, 1]", "--width_factor", "0.5", "--image_size", "32"]
+BIREAL = ["birealnet18", "--block_units", "[1, 1, 1, 1]", "--widths", "[8, 16, 32, 64]", "--image_size", "32"]
 
 
 @pytest.fixture(autouse=True)
@@ -115,11 +117,12 @@ def test_not_even_one_image_fits(facts_of):
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3, 9])
-@pytest.mark.parametrize("words", [NARROW, BIT], ids=["resnet9", "bit"])
+@pytest.mark.parametrize("words", [NARROW, BIT, BIREAL], ids=["resnet9", "bit", "bireal"])
 def test_the_rows_add_up(facts_of, words, depth):
     facts = facts_of(*words, "--depth", str(depth))
-    for name in ("parameters", "multiply_adds"):
-        assert sum(row[name] for row in facts["blocks"]) == facts[name] > 0
+    assert facts["parameters"] > 0 and facts["multiply_adds"] > 0
+    for name in summary.COUNTS:
+        assert sum(row[name] for row in facts["blocks"]) == facts[name]
     assert all(row["name"].count(".") < (depth or 9) for row in facts["blocks"])
 
 
@@ -135,6 +138,12 @@ def test_a_row_for_each_stage(facts_of):
     assert names == ["root.conv", "root.pool", *stages, "head.gn", "head.conv"]
 
 
+def test_a_block_of_two_outputs_is_one_row_and_what_does_nothing_is_none(facts_of):
+    rows = {row["name"]: row["output"] for row in facts_of("birealnet50", *BIREAL[1:])["blocks"]}
+    assert list(rows) == ["conv1", "bn1", "maxpool", *(f"layers.{stage}" for stage in range(4)), "fc"]
+    assert rows["layers.1"] == [64, 4, 4]
+
+
 def test_the_table(capsys):
     summary.main([*NARROW, "--num_classes", "7", "--batch_size", "16", "--accumulate_steps", "2"])
     lines = capsys.readouterr().out.splitlines()
@@ -144,6 +153,40 @@ def test_the_table(capsys):
     assert total[1] == f"{TRAINED - 3 * 5:,}"
     assert "batch_size 16, accumulate_steps 2" in lines[-2] and "images_per_update 32" in lines[-2]
     assert lines[-1].startswith("batch_size 16 fits into 90% of 32 GiB; largest ")
+
+
+def test_a_plain_network_has_nothing_of_1_bit(facts_of):
+    facts = facts_of(*NARROW)
+    assert (facts["parameters_1bit"], facts["multiply_adds_1bit"]) == (0, 0)
+    assert facts["model_bytes_float"] == facts["model_bytes_bits"] == 4 * (TRAINED + STATISTICS)
+
+
+def test_birealnet18_counted_by_hand(capsys):
+    """Sixteen binary 3x3 convolutions; stem, three 1x1 shortcuts and classifier are real-valued."""
+    sides, inputs, widths = (56, 28, 14, 7), (64, 64, 128, 256), (64, 128, 256, 512)
+    weights = [9 * width * (before + 3 * width) for before, width in zip(inputs, widths, strict=True)]
+    shortcuts = [before * width for before, width in zip(inputs[1:], widths[1:], strict=True)]
+    stem, classifier = 64 * 3 * 7 * 7, 512 * 1000
+    normalised = 64 + 4 * sum(widths) + sum(widths[1:])
+    floats = stem + sum(shortcuts) + classifier + 1000 + 2 * normalised
+    products = sum(side**2 * number for side, number in zip(sides, weights, strict=True))
+    real = 112**2 * stem + sum(s**2 * n for s, n in zip(sides[1:], shortcuts, strict=True)) + classifier
+    assert (sum(weights), floats) == (10_985_472, 704_040)
+
+    summary.main(["birealnet18", "--image_size", "224", "--num_classes", "1000", "--json"])
+    *lines, last = capsys.readouterr().out.splitlines()
+    facts = json.loads(last)
+    assert (facts["parameters"], facts["parameters_1bit"]) == (11_689_512, sum(weights))
+    assert (facts["multiply_adds"], facts["multiply_adds_1bit"]) == (products + real, products)
+    assert facts["model_bytes_float"] == 4 * (11_689_512 + 2 * normalised)
+    assert facts["model_bytes_bits"] == sum(weights) // 8 + 4 * (floats + 2 * normalised)
+
+    kinds = ["1-bit parameters", "32-bit parameters", "1-bit multiply-adds", "32-bit multiply-adds"]
+    assert re.split(r" {2,}", lines[0]) == ["birealnet18", "output", *kinds]
+    total = next(number for number, line in enumerate(lines) if line.startswith("total"))
+    assert lines[total].split()[1:] == [f"{n:,}" for n in (sum(weights), floats, products, real)]
+    assert lines[total + 1].startswith(f"FLOPs {real + products / 64:.4g} (")
+    assert "46,796,448 bytes as float (44.63 MiB), 4,227,744 as bits (4.03 MiB" in lines[total + 2]
 
 
 def test_the_config_may_come_from_a_file(facts_of, tmp_path):

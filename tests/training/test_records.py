@@ -126,7 +126,7 @@ def test_numpy_numbers_are_plain_numbers_in_the_file(tmp_path):
 def test_tensorboard_tags(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(_train(4, overflow=True, loss_scale=2.0**15))
-        log.write(_eval(4))
+        log.write(_eval(4) | {"monitor_bit_flips": 1.5})
     assert _tensorboard(tmp_path) == {
         "train/loss": {4: 0.5},
         "train/lr": {4: pytest.approx(0.1)},
@@ -134,6 +134,7 @@ def test_tensorboard_tags(tmp_path):
         "train/overflow": {4: 1.0},
         "train/loss_scale": {4: 32768.0},
         "eval/top1": {4: 50.0},
+        "monitor/bit_flips": {4: 1.5},
         "eval/top5": {4: 90.0},
         "eval/loss": {4: 1.5},
         "eval/count": {4: 7.0},
@@ -157,7 +158,7 @@ def test_resume_drops_later_records_and_keeps_the_bytes_of_earlier_ones(tmp_path
     with MetricsLog(tmp_path) as log:
         for step in range(1, 7):
             log.write(_train(step))
-        log.write(_eval(4))
+        log.write(_eval(4) | {"monitor_bit_flips": 1.5})
     # A person's own spacing and keys are kept.
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = b'{"step":2 ,  "epoch": 0.50, "note": "\xe5\x9b\xbe"}\n'

@@ -1,0 +1,1 @@
+"""Bi-Real Net: ResNets with convolutions of one bit and real-valued shortcuts."""

@@ -1,0 +1,77 @@
+"""Bi-Real Net's own keys, and its defaults for the shared ones: the official ImageNet training."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from src.bireal.network import VARIANTS, WIDTHS
+from src.model_utils.shared_config import (
+    Channels,
+    Counts,
+    LrSchedule,
+    SharedConfig,
+    key,
+    other_default,
+)
+
+
+class BiRealConfig(SharedConfig):
+    """The shared keys and the network's arguments (network.py)."""
+
+    model: str = other_default("model", "birealnet18")
+    block_units: Counts = key((), "blocks of each of the four stages; []: those of the model", unit="blocks")
+    widths: Counts = key(WIDTHS, "channels of the four stages, of bottlenecks a quarter", unit="channels")
+    stem: Literal["imagenet", "small"] = key(
+        "imagenet", "7x7 convolution and max-pool, both stride 2; small: 3x3 convolution, stride 2"
+    )
+    activation: Literal["approx_sign", "ste_sign", "relu", "leaky_clip", "clip"] = key(
+        "approx_sign", "of each block's input: a sign with its slope, or what a real-valued network has"
+    )
+    binary_weights: bool = key(True, "1-bit weights in the blocks; false: real ones")
+    weight_gradient: Literal["clipped", "scaled_identity"] = key(
+        "clipped", "straight-through gradient of 1-bit weights; scaled_identity: the earlier port's"
+    )
+    divide_by_deviation: bool = key(
+        False, "divide each block's input by an image's deviation in training (the earlier port's)"
+    )
+    clip_after_add: bool = key(
+        False, "clip to [-1, 1] behind each addition and the stem (the earlier port's Hardtanh)"
+    )
+    head_norm: bool = key(False, "batch normalisation before the classifier (the earlier port's)")
+
+    image_mean: Channels = other_default("image_mean", (123.675, 116.28, 103.53))
+    image_std: Channels = other_default("image_std", (58.395, 57.12, 57.375))
+    image_size: int = other_default("image_size", 224)
+    train_crop: Literal["pad", "resize", "random_resized"] = other_default("train_crop", "random_resized")
+    eval_crop: Literal["squash", "centre"] = other_default("eval_crop", "centre")
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = other_default("optimizer", "adam")
+    lr: float = other_default("lr", 0.001)
+    lr_schedule: LrSchedule = other_default("lr_schedule", "linear")
+    lr_scale_rule: Literal["none", "linear", "sqrt"] = other_default("lr_scale_rule", "linear")
+    warmup_epochs: float = other_default("warmup_epochs", 0.0)
+    weight_decay: float = other_default("weight_decay", 0.0)
+    eval_batch_size: int = other_default("eval_batch_size", 100)
+
+    @model_validator(mode="after")
+    def _is_a_network(self) -> "BiRealConfig":
+        for name, allowed in (
+            ("block_units", "a list of 4 whole numbers > 0, or []"),
+            ("widths", "a list of 4 whole numbers > 0"),
+        ):
+            given = getattr(self, name)
+            if len(given) not in ((4, 0) if name == "block_units" else (4,)):
+                raise ValueError(f"{name}: {list(given)} given, allowed: {allowed}")
+        factor = 32 if self.stem == "imagenet" else 16
+        for name in ("image_size", "eval_image_size"):
+            if getattr(self, name) % factor:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)} given, allowed: multiples of {factor} with stem "
+                    f"{self.stem}: a shortcut halves the image evenly"
+                )
+        return self
+
+    @property
+    def structure(self) -> tuple[tuple[int, ...], bool]:
+        """Blocks of each stage, the config's own or those of the model's name; and whether bottlenecks."""
+        units, bottleneck = VARIANTS[self.model]
+        return self.block_units or units, bottleneck

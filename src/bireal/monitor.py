@@ -1,0 +1,77 @@
+"""Whether a 1-bit network learns: which weights change sign, and which activations have no slope."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src.layers.binary import ApproxSign, BinaryConv2d, SteSign, UnitDeviation
+
+
+class BinaryMonitor:
+    """`bit_flips` and `saturated_activations` of a network with signs (the protocol: evaluation/monitor.py).
+
+    - bit_flips: share of the 1-bit weights whose sign is not what it was at the last measurement, that is
+      with `eval_every` 1 an epoch ago. Near 0 long before the end, the network has stopped learning; high
+      at the end, the rate is too.
+    - saturated_activations: share of the numbers that come into a sign with a magnitude of 1 or more, where
+      its slope is 0 and nothing is learnt.
+
+    Args:
+        network: with weights of one bit, or signs as activations, or both.
+        inputs: a cell from a batch's images to what the network takes.
+    """
+
+    def __init__(self, network: nn.Cell, inputs: nn.Cell):
+        self.network, self.inputs = network, inputs
+        cells = [cell for _, cell in network.cells_and_names()]
+        self.weights = [c.weight for c in cells if isinstance(c, BinaryConv2d) and c.weight_bits == 1]
+        self.activations = [cell for cell in cells if isinstance(cell, ApproxSign | SteSign)]
+        self.deviations = [cell for cell in cells if isinstance(cell, UnitDeviation)]
+        self.parameters = [
+            ms.Parameter(ms.Tensor(_signs(weight)), name=f"monitor.{weight.name}", requires_grad=False)
+            for weight in self.weights
+        ]
+
+    def measure(self, images: np.ndarray) -> dict[str, float]:
+        figures = {}
+        if self.weights:
+            figures["bit_flips"] = self._bit_flips()
+        if self.activations:
+            figures["saturated_activations"] = self._saturated_activations(images)
+        return figures
+
+    def _bit_flips(self) -> float:
+        flipped = 0
+        for weight, before in zip(self.weights, self.parameters, strict=True):
+            now = _signs(weight)
+            flipped += int((now != before.asnumpy()).sum())
+            before.set_data(ms.Tensor(now))
+        return 100 * flipped / sum(weight.size for weight in self.weights)
+
+    def _saturated_activations(self, images: np.ndarray) -> float:
+        counts = []
+
+        def count(cell, inputs):
+            magnitude = np.abs(inputs[0].asnumpy())
+            counts.append((np.count_nonzero(magnitude >= 1), magnitude.size))
+
+        mode = ms.get_context("mode")
+        ms.set_context(mode=ms.PYNATIVE_MODE)  # a graph has no hooks
+        hooks = [cell.register_forward_pre_hook(count) for cell in self.activations]
+        for cell in self.deviations:
+            cell.set_train(True)  # what the signs see in training
+        try:
+            self.network(self.inputs(ms.Tensor(images)))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for cell in self.deviations:
+                cell.set_train(False)
+            ms.set_context(mode=mode)
+        saturated, total = np.sum(counts, axis=0)
+        return 100 * saturated / total
+
+
+def _signs(weight: ms.Parameter) -> np.ndarray:
+    """1 where the bit is set, that is the weight is not negative; int8."""
+    return (weight.asnumpy() >= 0).astype(np.int8)

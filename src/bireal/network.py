@@ -1,0 +1,251 @@
+"""Bi-Real Net (Liu et al., ECCV 2018, arXiv 1808.00278; IJCV 2020, arXiv 1811.01335; own code).
+
+A ResNet with one convolution a block, whose inputs and weights are signs, and a real-valued shortcut around
+each: sign, 1-bit convolution, batch normalisation, addition, and no activation behind it. Stem, the 1x1
+convolutions of shortcuts that change the shape, normalisations and the classifier are real-valued.
+
+| network     | blocks        | convolutions a block | widths              | parameters, 1000 classes |
+|-------------|---------------|----------------------|---------------------|--------------------------|
+| birealnet18 | 4, 4, 4, 4    | one 3x3              | 64, 128, 256, 512   | 11,689,512               |
+| birealnet34 | 6, 8, 12, 6   | one 3x3              | 64, 128, 256, 512   | 21,797,672               |
+| birealnet50 | 3, 4, 6, 3    | 1x1, 3x3, 1x1        | 256, 512, 1024, 2048| 25,729,064               |
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import nn
+
+from src.bireal.weights import translate
+from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.binary import (
+    BinaryConv2d,
+    LeakyClip,
+    ScaledSign,
+    UnitDeviation,
+    fold_scale,
+    input_activation,
+    is_sign,
+)
+from src.layers.init import initialise, small_positive, torch_default
+from src.layers.pooling import AvgPool2d, PaddedMaxPool2d
+from src.model_utils.errors import UserError
+
+# name -> (blocks of each stage, whether they are bottlenecks)
+VARIANTS = {
+    "birealnet18": ((4, 4, 4, 4), False),
+    "birealnet34": ((6, 8, 12, 6), False),
+    "birealnet50": ((3, 4, 6, 3), True),
+}
+WIDTHS = (64, 128, 256, 512)
+EXPANSION = 4
+
+
+@dataclass(frozen=True)
+class Binarisation:
+    """What a network does to the inputs and weights of its blocks; the defaults are the official network's.
+
+    Attributes:
+        activation: of each block's input, one of `layers.binary.ACTIVATIONS`; a sign, or what stands for it.
+        binary_weights: false for a real-valued network of the same shape and names.
+        weight_gradient: of ScaledSign.
+        divide_by_deviation: UnitDeviation before the activation (an earlier port's).
+        clip_after_add: clip to [-1, 1] behind each addition and the stem (an earlier port's).
+    """
+
+    activation: str = "approx_sign"
+    binary_weights: bool = True
+    weight_gradient: str = "clipped"
+    divide_by_deviation: bool = False
+    clip_after_add: bool = False
+
+    def input(self) -> nn.Cell:
+        """What comes before a convolution."""
+        cell = input_activation(self.activation)
+        return nn.SequentialCell(UnitDeviation(), cell) if self.divide_by_deviation else cell
+
+    def conv(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Cell:
+        """A convolution of one bit, or its real-valued twin."""
+        conv = BinaryConv2d(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            quantiser=ScaledSign(gradient=self.weight_gradient) if self.binary_weights else None,
+            input_bits=1 if is_sign(self.activation) else 32,
+        )
+        if self.binary_weights:
+            conv.initialiser = small_positive
+        return conv
+
+    def after_add(self) -> nn.Cell:
+        """What comes behind an addition."""
+        return LeakyClip(slope=0.0) if self.clip_after_add else nn.Identity()
+
+
+def _downsample(in_channels: int, out_channels: int, *, stride: int) -> nn.Cell:
+    """The shortcut where the shape changes: mean of 2x2 pixels, 1x1 convolution, batch normalisation."""
+    return nn.SequentialCell(
+        AvgPool2d(2) if stride > 1 else nn.Identity(),
+        conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=1),
+        batch_norm2d(channels=out_channels),
+    )
+
+
+class BasicBlock(nn.Cell):
+    """Sign, 3x3 convolution of one bit, batch normalisation, plus the input.
+
+    (N, in, H, W) -> (N, out, H / stride, W / stride).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, binarisation: Binarisation):
+        super().__init__()
+        self.activation = binarisation.input()
+        self.binary_conv = binarisation.conv(in_channels, out_channels, stride=stride)
+        self.bn1 = batch_norm2d(channels=out_channels)
+        self.downsample = None
+        if stride > 1 or in_channels != out_channels:
+            self.downsample = _downsample(in_channels, out_channels, stride=stride)
+        self.after_add = binarisation.after_add()
+
+    def construct(self, x):
+        out = self.bn1(self.binary_conv(self.activation(x)))
+        return self.after_add(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Cell):
+    """1x1, 3x3, 1x1 convolutions of one bit on two streams with a shortcut each: narrow and wide.
+
+    (N, in / 4, H, W), (N, in, H, W) -> (N, out / 4, H', W'), (N, out, H', W'). The very first block's first
+    convolution is real-valued, of a leaky clip of its input, and the narrow stream begins behind it.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, first: bool, binarisation: Binarisation
+    ):
+        super().__init__()
+        middle = out_channels // EXPANSION
+        self.first = first
+        self.activation = binarisation.input()
+        self.first_activation = LeakyClip() if first else None
+        if first:
+            self.conv1 = conv2d(in_channels=in_channels, out_channels=middle, kernel_size=1)
+        else:
+            self.conv1 = binarisation.conv(in_channels, middle, kernel_size=1)
+        self.bn1 = batch_norm2d(channels=middle)
+        self.conv2 = binarisation.conv(middle, middle, stride=stride)
+        self.bn2 = batch_norm2d(channels=middle)
+        self.conv3 = binarisation.conv(middle, out_channels, kernel_size=1)
+        self.bn3 = batch_norm2d(channels=out_channels)
+        changes = stride > 1 or in_channels != out_channels
+        self.down_conv1x1 = None
+        if changes and not first:
+            self.down_conv1x1 = conv2d(
+                in_channels=in_channels // EXPANSION, out_channels=middle, kernel_size=1
+            )
+        self.downsample = _downsample(in_channels, out_channels, stride=stride) if changes else None
+        self.pooling = AvgPool2d(2) if stride > 1 else None
+        self.after_add = binarisation.after_add()
+
+    def construct(self, narrow, wide):
+        if self.first:
+            out = self.bn1(self.conv1(self.first_activation(wide)))
+        else:
+            out = self.bn1(self.conv1(self.activation(wide)))
+            out = self.after_add(out + (narrow if self.down_conv1x1 is None else self.down_conv1x1(narrow)))
+        narrow = self.bn2(self.conv2(self.activation(out)))
+        narrow = self.after_add(narrow + (out if self.pooling is None else self.pooling(out)))
+        out = self.bn3(self.conv3(self.activation(narrow)))
+        return narrow, self.after_add(out + (wide if self.downsample is None else self.downsample(wide)))
+
+
+class BiRealNet(nn.Cell):
+    """(N, 3, H, W) float32 -> logits (N, num_classes). See the module's docstring.
+
+    Args:
+        num_classes: number of classes.
+        block_units: blocks of each of the four stages.
+        widths: channels of the four stages; bottlenecks put out four times as many.
+        bottleneck: blocks of birealnet50.
+        stem: "imagenet" is a 7x7 convolution and a max-pool, both with stride 2; "small" one 3x3 convolution
+            with stride 2, for images of 64 pixels and less.
+        binarisation: of inputs and weights.
+        head_norm: batch normalisation of the features before the classifier (an earlier port's).
+        seed: seed of the initial weights.
+
+    Raises:
+        UserError: `block_units` or `widths` are not four positive numbers.
+    """
+
+    head_prefix = "fc."
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        block_units: Sequence[int] = VARIANTS["birealnet18"][0],
+        widths: Sequence[int] = WIDTHS,
+        bottleneck: bool = False,
+        stem: str = "imagenet",
+        binarisation: Binarisation = Binarisation(),
+        head_norm: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for name, numbers in (("block_units", block_units), ("widths", widths)):
+            if len(numbers) != 4 or min(numbers) < 1:
+                raise UserError(f"{name} is {list(numbers)}; four positive numbers are needed, as {WIDTHS}")
+        if stem not in ("imagenet", "small"):
+            raise UserError(f"stem is {stem!r}; known are imagenet, small")
+        self.bottleneck = bottleneck
+        large = stem == "imagenet"
+        self.conv1 = conv2d(in_channels=3, out_channels=widths[0], kernel_size=7 if large else 3, stride=2)
+        self.bn1 = batch_norm2d(channels=widths[0])
+        self.after_stem = binarisation.after_add()
+        self.maxpool = PaddedMaxPool2d() if large else nn.Identity()
+        factor = EXPANSION if bottleneck else 1
+        channels, stages = widths[0], []
+        for stage, (units, width) in enumerate(zip(block_units, widths, strict=True)):
+            blocks = []
+            for unit in range(units):
+                stride = 2 if stage and not unit else 1
+                kind = {"stride": stride, "binarisation": binarisation}
+                if bottleneck:
+                    kind["first"] = not stage and not unit
+                blocks.append((Bottleneck if bottleneck else BasicBlock)(channels, factor * width, **kind))
+                channels = factor * width
+            stages.append(blocks)
+        if bottleneck:
+            self.layers = nn.CellList([block for blocks in stages for block in blocks])
+        else:
+            self.layer1, self.layer2, self.layer3, self.layer4 = (nn.SequentialCell(b) for b in stages)
+        self.head_norm = batch_norm2d(channels=channels) if head_norm else nn.Identity()
+        self.fc = dense(in_channels=channels, out_channels=num_classes)
+        initialise(self, seed=seed, weight=torch_default)
+
+    def embed(self, x):
+        """Features before the classifier, (N, 3, H, W) -> (N, channels of the last stage)."""
+        x = self.maxpool(self.after_stem(self.bn1(self.conv1(x))))
+        if self.bottleneck:
+            narrow = x
+            for block in self.layers:
+                narrow, x = block(narrow, x)
+        else:
+            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.head_norm(x.mean(axis=(2, 3), keep_dims=True)).reshape(x.shape[0], -1)
+
+    def construct(self, x):
+        return self.fc(self.embed(x))
+
+    def translate_weights(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The official repository's names and shapes to this network's (weights.py)."""
+        return translate(weights, {p.name: tuple(p.shape) for p in self.get_parameters()})
+
+    def fold(self) -> None:
+        """Leaves +-1 as the weights of binary convolutions, for inference; training is over then."""
+        for _, cell in self.cells_and_names():
+            pairs = {"binary_conv": "bn1", "conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
+            for conv, norm in pairs.items():
+                if getattr(getattr(cell, conv, None), "weight_bits", 32) == 1:
+                    fold_scale(getattr(cell, conv), getattr(cell, norm))

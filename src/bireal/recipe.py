@@ -1,0 +1,49 @@
+"""Bi-Real Net as a recipe: a plain classifier whose binary weights are not decayed."""
+
+from mindspore import nn
+
+from src.bireal.config import BiRealConfig
+from src.bireal.monitor import BinaryMonitor
+from src.bireal.network import Binarisation, BiRealNet
+from src.layers.binary import is_sign
+from src.optim.groups import ParamRule
+from src.recipe import Recipe
+
+
+class BiRealRecipe(Recipe):
+    """See `Recipe` and configs/bireal/."""
+
+    config_class = BiRealConfig
+
+    def network(self, *, num_classes: int) -> nn.Cell:
+        c = self.config
+        block_units, bottleneck = c.structure
+        return BiRealNet(
+            num_classes=num_classes,
+            block_units=block_units,
+            widths=c.widths,
+            bottleneck=bottleneck,
+            stem=c.stem,
+            binarisation=Binarisation(
+                activation=c.activation,
+                binary_weights=c.binary_weights,
+                weight_gradient=c.weight_gradient,
+                divide_by_deviation=c.divide_by_deviation,
+                clip_after_add=c.clip_after_add,
+            ),
+            head_norm=c.head_norm,
+            seed=c.seed,
+        )
+
+    def monitor(self, network: nn.Cell, inputs: nn.Cell) -> BinaryMonitor | None:
+        c = self.config
+        return BinaryMonitor(network, inputs) if c.binary_weights or is_sign(c.activation) else None
+
+    def param_rules(self) -> list[ParamRule]:
+        """As a plain classifier's, but for the weights whose size does not count: no decay pulls at signs."""
+        rules = super().param_rules()
+        if not self.config.binary_weights:
+            return rules
+        units, bottleneck = self.config.structure
+        pattern = r"^layers\.(0\.conv[23]|[1-9]\d*\.conv\d)\.weight$" if bottleneck else r"\.binary_conv\."
+        return [ParamRule("binary weights", pattern, 0.0), *rules]

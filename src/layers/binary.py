@@ -1,0 +1,208 @@
+"""Quantisers of 1-bit networks: signs forward, and what stands in for their gradient backward.
+
+sign(0) is +1 everywhere here, in activations and in weights: one bit has no third value, packed inference
+takes the sign bit, and the paper's own Caffe code has weights so. `torch.sign` gives 0 there, which the
+official PyTorch code inherits; no number of a trained network is exactly 0, so the two agree on it.
+
+All of them compute in float32 under mixed precision: alpha and the slopes are small numbers.
+"""
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from src.model_utils.cpu import use_fast_convolutions
+from src.model_utils.errors import UserError
+
+
+def binary_sign(x):
+    """+1 where x >= 0, else -1, in the type of x.
+
+    `ops.sign` gives 0 at 0 and `ops.where` takes twice as long on a CPU.
+    """
+    return (x >= 0).astype(x.dtype) * 2 - 1
+
+
+class ApproxSign(nn.Cell):
+    """sign(x), with the slope of a piecewise quadratic (Liu et al., Bi-Real Net, arXiv 1808.00278).
+
+    forward: +1 where x >= 0, else -1. Backward: dx = dy * max(0, 2 - 2 |x|), the derivative of
+    2x + x^2 on [-1, 0) and 2x - x^2 on [0, 1): a closer fit to the step than a clipped line.
+    Any shape.
+    """
+
+    keep_float32 = True
+
+    def construct(self, x):
+        return binary_sign(x)
+
+    def bprop(self, x, out, dout):
+        return (dout * ops.relu(2 - 2 * ops.abs(x)),)
+
+
+class SteSign(nn.Cell):
+    """sign(x), with the slope of a clipped line (Hubara et al., BinaryNet, arXiv 1602.02830).
+
+    forward: +1 where x >= 0, else -1. Backward: dx = dy where |x| <= 1, else 0. Any shape.
+    """
+
+    keep_float32 = True
+
+    def construct(self, x):
+        return binary_sign(x)
+
+    def bprop(self, x, out, dout):
+        return (dout * (ops.abs(x) <= 1).astype(dout.dtype),)
+
+
+class ScaledSign(nn.Cell):
+    """alpha * sign(w), alpha the mean of |w| in each filter; (O, ...) -> the same shape.
+
+    The scale is XNOR-Net's (Rastegari et al., arXiv 1603.05279) and a constant for the gradient.
+
+    Args:
+        gradient: "clipped" is Bi-Real Net's: dw = dy where |w| <= 1, else 0, not multiplied by alpha.
+            "scaled_identity" is that of an earlier port: dw = alpha * dy, wherever w is.
+    """
+
+    keep_float32 = True
+
+    def __init__(self, *, gradient: str = "clipped"):
+        super().__init__()
+        if gradient not in ("clipped", "scaled_identity"):
+            raise UserError(f"gradient is {gradient!r}; known are clipped, scaled_identity")
+        self.clipped = gradient == "clipped"
+
+    def construct(self, w):
+        flat = w.reshape(w.shape[0], -1)
+        return (ops.abs(flat).mean(axis=1, keep_dims=True) * binary_sign(flat)).reshape(w.shape)
+
+    def bprop(self, w, out, dout):
+        if self.clipped:
+            return (dout * (ops.abs(w) <= 1).astype(dout.dtype),)
+        return (dout * ops.abs(out),)
+
+
+class LeakyClip(nn.Cell):
+    """x within [-1, 1], and beyond it a line of slope 0.1; any shape.
+
+    What stands in for the sign while a real-valued network is prepared to become a binary one (Liu et al.,
+    arXiv 1808.00278). `slope` 0 is the clip that comes after it.
+    """
+
+    def __init__(self, *, slope: float = 0.1):
+        super().__init__()
+        self.slope = slope
+
+    def construct(self, x):
+        clipped = ops.minimum(ops.maximum(x, -1.0), 1.0)
+        return clipped + self.slope * (x - clipped) if self.slope else clipped
+
+
+class UnitDeviation(nn.Cell):
+    """x / sqrt(variance of an image over its channels and pixels), (N, C, H, W) -> the same, in training.
+
+    It does not change signs, only which values ApproxSign takes for saturated; so evaluation leaves it out.
+    An earlier port's, which divides by 0 for a constant image: here 1e-10 is added to the variance.
+    """
+
+    keep_float32 = True
+
+    def construct(self, x):
+        if not self.training:
+            return x
+        flat = x.reshape(x.shape[0], -1)
+        centred = flat - flat.mean(axis=1, keep_dims=True)
+        variance = ops.square(centred).mean(axis=1, keep_dims=True)
+        return (flat * ops.rsqrt(variance + 1e-10)).reshape(x.shape)
+
+
+ACTIVATIONS = ("approx_sign", "ste_sign", "relu", "leaky_clip", "clip")
+
+
+def input_activation(name: str) -> nn.Cell:
+    """What a block does to its input, by name: a sign, or what a real-valued network has in its place.
+
+    Raises:
+        UserError: the name is none of ACTIVATIONS.
+    """
+    cells = {
+        "approx_sign": ApproxSign,
+        "ste_sign": SteSign,
+        "relu": nn.ReLU,
+        "leaky_clip": LeakyClip,
+        "clip": lambda: LeakyClip(slope=0.0),
+    }
+    if name not in cells:
+        raise UserError(f"activation is {name!r}; known are {', '.join(cells)}")
+    return cells[name]()
+
+
+def is_sign(name: str) -> bool:
+    """Whether that activation leaves one bit."""
+    return name.endswith("_sign")
+
+
+class BinaryConv2d(nn.Cell):
+    """Convolution with weights of one bit and a scale a filter, (N, in, H, W) -> (N, out, H', W'), no bias.
+
+    The stored weight is the real one that training moves. The border is 0, neither +1 nor -1, as officially.
+
+    Args:
+        quantiser: from the stored weight to the used one, as `ScaledSign()`; None for a real-valued twin.
+        input_bits: 1 where signs come in, else 32; for counting alone, as `weight_bits` is.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        quantiser: nn.Cell | None,
+        input_bits: int = 1,
+    ):
+        super().__init__()
+        if ms.get_context("device_target") == "CPU":
+            use_fast_convolutions()
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
+        self.conv = ops.Conv2D(
+            out_channel=out_channels,
+            kernel_size=kernel_size,
+            pad_mode="pad",
+            pad=kernel_size // 2,
+            stride=stride,
+        )
+        self.quantiser = quantiser
+        self.weight_bits = 1 if quantiser else 32
+        self.input_bits = input_bits
+
+    def construct(self, x):
+        weight = self.weight if self.quantiser is None else self.quantiser(self.weight)
+        return self.conv(x, weight.astype(x.dtype))
+
+
+def fold_scale(conv: BinaryConv2d, norm: nn.Cell) -> None:
+    """Stores +-1 as the convolution's weight and moves its scale into the batch normalisation behind it.
+
+    For inference: gamma (alpha c - mean) / d + beta = gamma alpha (c - mean / alpha) / d + beta, with c the
+    convolution by +-1, exact whole numbers, and d = sqrt(variance + eps). A filter of zeros (alpha 0), which
+    adds beta - gamma mean / d, stays so.
+    """
+    weight = conv.weight.asnumpy().astype(np.float64)
+    alpha = np.abs(weight).reshape(len(weight), -1).mean(axis=1)
+    gamma, mean = (p.asnumpy().astype(np.float64) for p in (norm.gamma, norm.moving_mean))
+    shift = gamma * mean / np.sqrt(norm.moving_variance.asnumpy().astype(np.float64) + norm.eps)
+    beta = norm.beta.asnumpy() - np.where(alpha > 0, 0, shift)
+    means = np.divide(mean, alpha, out=np.zeros_like(mean), where=alpha > 0)
+    new = {
+        conv.weight: np.where(weight >= 0, 1, -1),
+        norm.gamma: gamma * alpha,
+        norm.beta: beta,
+        norm.moving_mean: means,
+    }
+    for parameter, value in new.items():
+        parameter.set_data(ms.Tensor(value.astype(np.float32)))
+    conv.quantiser = None

@@ -1,0 +1,76 @@
+"""Running statistics of batch normalisation, computed anew for a finished checkpoint ("precise BN").
+
+python -m src.tools.reestimate_bn --checkpoint_path runs/RUN/checkpoints/best.ckpt --output precise.ckpt
+
+Over the training batches that follow the checkpoint's last step, as `bn_reestimation_batches` does after a
+training. The output is the checkpoint with other statistics. The last line is one JSON object with the
+figures before and after.
+"""
+
+from src.model_utils.door import checkpoint_parser, run
+
+
+def main(arguments):
+    flags = checkpoint_parser(__doc__)
+    flags.add_argument("--output", required=True, help="the .ckpt file to write")
+    flags.add_argument("--batches", type=int, default=100, help="training batches a card (100)")
+    own, rest = flags.parse_known_args(arguments)
+
+    import contextlib
+    from pathlib import Path
+
+    import mindspore as ms
+
+    from src.checkpoint_file import write_checkpoint
+    from src.model_utils.errors import UserError
+    from src.model_utils.files import to_json
+    from src.trained import open_from_flags
+    from src.training.loop import evaluate_network
+    from src.training.precise_bn import reestimate_bn
+
+    if not own.output.endswith(".ckpt"):
+        raise UserError(f"output: {own.output} given, allowed: a name that ends with .ckpt")
+    if own.batches < 1:
+        raise UserError(f"batches: {own.batches} given, allowed: a whole number >= 1")
+    trained = open_from_flags(own, rest)
+    recipe, network, device, checkpoint = trained.recipe, trained.network, trained.device, trained.checkpoint
+    shard = {"rank": device.rank, "size": device.size}
+    train_batches, eval_batches = recipe.train_batches(**shard), recipe.eval_batches(**shard)
+    for batches in (train_batches, eval_batches):
+        checkpoint.check_classes(batches.class_names)
+    inputs = recipe.inputs()
+
+    def evaluated(when):
+        metrics = evaluate_network(
+            network,
+            inputs,
+            eval_batches,
+            num_classes=len(trained.card.class_names),
+            flip_tta=recipe.config.flip_tta,
+            size=device.size,
+        ).metrics
+        return {f"{name}_{when}": metrics[name] for name in ("top1", "top5", "loss")}
+
+    facts = {
+        "checkpoint": own.checkpoint_path,
+        "output": own.output,
+        "model": recipe.config.model,
+        "step": checkpoint.meta["step"],
+        "batches": own.batches,
+        "averaged_weights": trained.averaged,
+        **evaluated("before"),
+    }
+    start = checkpoint.meta["step"]
+    with contextlib.closing(train_batches.batches(start, start + own.batches)) as batches:
+        reestimate_bn(network, inputs, batches, size=device.size)
+    facts |= evaluated("after")
+    if device.rank == 0:
+        prefix = "ema." if trained.averaged else ""
+        arrays = checkpoint.arrays | {prefix + p.name: p.asnumpy() for p in network.get_parameters()}
+        parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in arrays.items()]
+        write_checkpoint(Path(own.output), parameters, {**checkpoint.meta, "bn_reestimated": True})
+        print(to_json(facts))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,130 @@
+"""Bi-Real Net's parts and options; tests/bireal/test_vectors.py has the official numbers."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from src.bireal.network import VARIANTS, Binarisation, BiRealNet
+from src.layers.binary import BinaryConv2d
+from src.model_utils.errors import UserError
+from src.zoo import create_network
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+PORT = Binarisation(weight_gradient="scaled_identity", divide_by_deviation=True, clip_after_add=True)
+TWIN = Binarisation(activation="relu", binary_weights=False)
+
+
+def small(**arguments) -> BiRealNet:
+    return BiRealNet(**{"num_classes": 5, "block_units": (1, 2, 1, 1), "widths": (4, 8, 8, 12)} | arguments)
+
+
+def logits(network, images=IMAGES) -> np.ndarray:
+    return network.set_train(False)(ms.Tensor(images)).asnumpy()
+
+
+def names_and_shapes(network):
+    return {p.name: p.shape for p in network.get_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("birealnet18", 11_689_512), ("birealnet34", 21_797_672), ("birealnet50", 25_729_064)]
+)
+def test_parameter_count(name, count):
+    """The official birealnet50 has 1,024 more, in a convolution that it never calls."""
+    network = create_network(name, num_classes=1000)
+    assert sum(p.size for p in network.trainable_params()) == count
+    port = create_network(name, num_classes=1000, head_norm=True)
+    assert sum(p.size for p in port.trainable_params()) == count + 2 * port.fc.weight.shape[1]
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("binarisation", [Binarisation(), TWIN, PORT])
+def test_shapes_and_features(binarisation, bottleneck, stem):
+    network = small(binarisation=binarisation, bottleneck=bottleneck, stem=stem, head_norm=True)
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    assert logits(network, images).shape == (2, 5)
+    features = network.embed(ms.Tensor(images)).asnumpy()
+    assert features.shape == (2, 48 if bottleneck else 12)
+    weight, bias = network.fc.weight.asnumpy(), network.fc.bias.asnumpy()
+    np.testing.assert_allclose(logits(network, images), features @ weight.T + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_widths_shrink_too():
+    for bottleneck in (False, True):
+        assert logits(small(widths=(8, 8, 8, 8), bottleneck=bottleneck)).shape == (2, 5)
+
+
+def test_the_twin_has_the_same_parameters():
+    assert names_and_shapes(small()) == names_and_shapes(small(binarisation=TWIN))
+    assert names_and_shapes(small()) == names_and_shapes(small(binarisation=PORT))
+
+
+def test_nothing_comes_behind_the_addition():
+    """With all normalisations at scale 0 a block is its shortcut, whatever the size of what passes."""
+    network = small(block_units=(3, 1, 1, 1))
+    block = network.layer1[1].set_train(False)
+    block.bn1.gamma.set_data(ms.Tensor(np.zeros(4, np.float32)))
+    x = 10 * np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
+    assert (block(ms.Tensor(x)).asnumpy() == x).all()
+    port = small(block_units=(3, 1, 1, 1), binarisation=PORT).layer1[1].set_train(False)
+    port.bn1.gamma.set_data(ms.Tensor(np.zeros(4, np.float32)))
+    assert (port(ms.Tensor(x)).asnumpy() == np.clip(x, -1, 1)).all()
+
+
+def test_binary_weights_start_small_and_positive_others_as_a_resnets():
+    network = small()
+    for name, cell in network.cells_and_names():
+        if isinstance(cell, BinaryConv2d):
+            weight = cell.weight.asnumpy()
+            assert 0 <= weight.min() and 5e-4 < weight.max() < 1e-3, name
+    stem = network.conv1.weight.asnumpy()
+    assert stem.min() < 0 and np.abs(stem).max() <= 1 / np.sqrt(3 * 49)
+    twin = small(binarisation=TWIN).layer1[0].binary_conv.weight.asnumpy()
+    assert twin.min() < -0.1
+    again, other = small(seed=0), small(seed=1)
+    assert (again.conv1.weight.asnumpy() == stem).all()
+    assert (
+        other.layer1[0].binary_conv.weight.asnumpy() != network.layer1[0].binary_conv.weight.asnumpy()
+    ).any()
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("binarisation", [Binarisation(), PORT, TWIN])
+def test_folding(binarisation, bottleneck):
+    network = small(binarisation=binarisation, bottleneck=bottleneck)
+    rng = np.random.default_rng(0)
+    for parameter in network.get_parameters():
+        low = 0.5 if parameter.name.endswith(("gamma", "variance")) else -0.5
+        parameter.set_data(ms.Tensor(rng.uniform(low, 1, parameter.shape).astype(np.float32)))
+    before = logits(network)
+    network.fold()
+    convs = [cell for _, cell in network.cells_and_names() if isinstance(cell, BinaryConv2d)]
+    assert len(convs) == (14 if bottleneck else 5)
+    for conv in convs:
+        assert (set(np.unique(conv.weight.asnumpy())) == {-1, 1}) == binarisation.binary_weights
+    class_of_new_graph = ms.nn.SequentialCell(network)
+    np.testing.assert_allclose(logits(class_of_new_graph), before, rtol=1e-4, atol=1e-4)
+
+
+def test_the_published_structures():
+    assert VARIANTS == {
+        "birealnet18": ((4, 4, 4, 4), False),
+        "birealnet34": ((6, 8, 12, 6), False),
+        "birealnet50": ((3, 4, 6, 3), True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"block_units": (1, 2)}, "block_units is .1, 2.; four positive numbers"),
+        ({"widths": (1, 2, 3, 0)}, "widths is .1, 2, 3, 0.; four positive numbers"),
+        ({"stem": "tiny"}, "stem is 'tiny'; known are imagenet, small"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(UserError, match=message):
+        small(**arguments)
