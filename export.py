@@ -23,7 +23,8 @@ def main(arguments):
     from src.trained import open_from_flags, some_images
 
     trained = open_from_flags(own, rest)
-    run_dir = Path(own.checkpoint_path).resolve().parent.parent
+    folder = Path(own.checkpoint_path).resolve().parent
+    run_dir = folder.parent if own.checkpoint_path.endswith(".ckpt") else folder
     report = export_model(
         trained.network,
         own.file_name or run_dir / trained.card.model,

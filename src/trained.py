@@ -20,7 +20,7 @@ from src.model_utils.errors import UserError
 from src.recipe import Recipe
 from src.training.precision import set_precision
 from src.training.records import setup_logging
-from src.weights import load_weights
+from src.weights import FOREIGN_KINDS, load_weights
 from src.zoo import config_class_of, create_recipe
 
 
@@ -45,7 +45,11 @@ def open_trained(
 ) -> Trained:
     """Sets up the device and loads the network of a checkpoint: averaged weights where kept.
 
+    Weights of others (.npz, .safetensors, .pth ...) carry neither config nor names of classes: these are then
+    those of `config_path` and of the data set, by their order.
+
     Args:
+        path: a .ckpt of ours, or what else `load_weights` reads.
         overrides: config keys that come after the checkpoint's own.
         config_path: a file whose keys come between the two.
         raw_weights: take the weights themselves, not their average.
@@ -53,19 +57,26 @@ def open_trained(
     Raises:
         UserError: the checkpoint is damaged, or the config does not fit it.
     """
-    checkpoint = read_checkpoint(path)
+    ours = Path(path).suffix not in FOREIGN_KINDS
+    if not ours and not config_path:
+        raise UserError(f"checkpoint_path: {path} carries no config; give its recipe as --config_path")
+    checkpoint = read_checkpoint(path) if ours else None
     config = load_config(
         overrides,
         config_class_of=config_class_of,
         config_path=config_path,
-        base=checkpoint.meta["config"],
+        base=checkpoint.meta["config"] if ours else None,
     )
     setup_logging(None).setLevel(logging.WARNING)
     device = set_up_device(config.device_target, seed=config.seed)
     recipe = create_recipe(config)
-    class_names = checkpoint.meta["class_names"]
+    class_names = checkpoint.meta["class_names"] if ours else recipe.source("test").class_names
     network = recipe.network(num_classes=len(class_names))
-    load_weights(network, checkpoint.network_weights(ema=not raw_weights))
+    load_weights(network, checkpoint.network_weights(ema=not raw_weights) if ours else path)
+    if not ours:
+        arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
+        meta = {"config": config.model_dump(mode="json"), "class_names": list(class_names), "step": 0}
+        checkpoint = Checkpoint(Path(path), arrays, meta)
     card = ModelCard(
         model=config.model,
         class_names=tuple(class_names),

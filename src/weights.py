@@ -154,6 +154,7 @@ _READERS = {
     ".pt": _read_torch,
     ".tar": _read_torch,  # as in model_best.pth.tar
 }
+FOREIGN_KINDS = tuple(_READERS)[1:]  # all but our own
 
 
 def _misfits(wanted: Mapping[str, ms.Parameter], weights: Arrays) -> list[tuple[str, str]]:

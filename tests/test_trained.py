@@ -155,3 +155,18 @@ def test_no_images_without_the_data_set(raw_checkpoint, tmp_path, caplog):
     assert trained.some_images(recipe) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING" and str(tmp_path / "none") in record.getMessage()
+
+
+def test_weights_of_others_take_their_config_from_a_recipe(tmp_path, data_path):
+    """The classes are those of the data set, in its order."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: resnet9\nwidths: [2, 3, 4, 5]\n")
+    file = tmp_path / "official.npz"
+    np.savez(file, **RAW)
+    keys = {"data_path": str(data_path), "device_target": "CPU"}
+    opened = trained.open_trained(file, keys, config_path=recipe)
+    assert _holds(opened.network, RAW) and not opened.averaged
+    assert opened.card.class_names == tuple(CLASSES)
+    opened.checkpoint.check_classes(CLASSES)
+    with pytest.raises(UserError, match="official.npz carries no config; give its recipe as --config_path"):
+        trained.open_trained(file, keys)

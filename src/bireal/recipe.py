@@ -44,6 +44,6 @@ class BiRealRecipe(Recipe):
         rules = super().param_rules()
         if not self.config.binary_weights:
             return rules
-        units, bottleneck = self.config.structure
-        pattern = r"^layers\.(0\.conv[23]|[1-9]\d*\.conv\d)\.weight$" if bottleneck else r"\.binary_conv\."
+        basic, bottleneck = r"\.binary_conv\.", r"^layers\.(0\.conv[23]|[1-9]\d*\.conv\d)\.weight$"
+        pattern = bottleneck if self.config.structure[1] else basic
         return [ParamRule("binary weights", pattern, 0.0), *rules]

@@ -27,8 +27,10 @@ def checkpoint_parser(description: str) -> argparse.ArgumentParser:
     """`parser` for the doors that start from a checkpoint."""
     made = parser(description)
     made.epilog = "Every other --key value overrides the checkpoint's config; train.py --help lists the keys."
-    made.add_argument("--checkpoint_path", required=True, help="a .ckpt of a run; it carries its config")
-    made.add_argument("--config_path", help="a YAML file whose keys override the checkpoint's config")
+    made.add_argument(
+        "--checkpoint_path", required=True, help="a .ckpt of a run, or others' weights with --config_path"
+    )
+    made.add_argument("--config_path", help="a YAML file whose keys override the config of a .ckpt")
     made.add_argument("--raw_weights", action="store_true", help="the weights, not their average (EMA)")
     return made
 

@@ -79,7 +79,7 @@ def test_binary_weights_start_small_and_positive_others_as_a_resnets():
     for name, cell in network.cells_and_names():
         if isinstance(cell, BinaryConv2d):
             weight = cell.weight.asnumpy()
-            assert 0 <= weight.min() and 5e-4 < weight.max() < 1e-3, name
+            assert weight.min() >= 0 and 5e-4 < weight.max() < 1e-3, name
     stem = network.conv1.weight.asnumpy()
     assert stem.min() < 0 and np.abs(stem).max() <= 1 / np.sqrt(3 * 49)
     twin = small(binarisation=TWIN).layer1[0].binary_conv.weight.asnumpy()
