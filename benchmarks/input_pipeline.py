@@ -9,10 +9,11 @@ operators, image by image.
 
     python -m benchmarks.input_pipeline --photos DIR
 
-Photographs in class folders: read, decoded, cropped at random, resized and flipped by `PictureBatches` with
-one thread; read, decoded and resized in a bare loop of `cv2.imdecode` and `cv2.resize`.
+Photographs in class folders: cropped at random, resized, flipped and jittered by `PictureBatches` with one
+thread and normalised, as for training on a CPU, from the files and from MindRecord; read, decoded and
+resized in a bare loop of `cv2.imdecode` and `cv2.resize`.
 
-The process is pinned to one core, and the two take turns.
+The process is pinned to one core, and they take turns.
 """
 
 import argparse

@@ -1,13 +1,21 @@
-"""Two ways to prepare images, timed in turns, so that a drift of the machine's speed meets both."""
+"""Several ways to prepare images, timed in turns, so that a drift of the machine's speed meets all."""
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 def spread(values: Sequence[float], digits: int = 0) -> dict[str, float]:
     figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {"n": len(values), **{name: round(value, digits or None) for name, value in figures.items()}}
+
+
+def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, dict | float]:
+    """How rates that were measured in turns compare: `ratio_of_medians` and `ratio_by_repeat`."""
+    return {
+        "ratio_of_medians": round(statistics.median(first) / statistics.median(second), 3),
+        "ratio_by_repeat": spread([a / b for a, b in zip(first, second, strict=True)], 3),
+    }
 
 
 def images_per_second(run: Callable[[], int]) -> float:
@@ -17,21 +25,23 @@ def images_per_second(run: Callable[[], int]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def take_turns(ours: Callable[[], int], theirs: Callable[[], int], repeats: int) -> dict[str, dict | float]:
-    """Each runs once before it is timed.
-
-    Returns:
-        images a second of both, `ratio_of_medians` and `ratio_by_repeat`.
-    """
-    ours(), theirs()
-    rates = []
+def rates_in_turns(runs: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+    """Images a second of each repeat. Each runs once before it is timed."""
+    for run in runs.values():
+        run()
+    rates = {name: [] for name in runs}
     for repeat in range(repeats):
-        rates.append((images_per_second(ours), images_per_second(theirs)))
-        print(f"repeat {repeat + 1}: {rates[-1][0]:,.0f} against {rates[-1][1]:,.0f} images/s")
-    first, second = zip(*rates, strict=True)
+        for name, run in runs.items():
+            rates[name].append(images_per_second(run))
+        shown = ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items())
+        print(f"repeat {repeat + 1}: {shown} images/s")
+    return rates
+
+
+def take_turns(ours: Callable[[], int], theirs: Callable[[], int], repeats: int) -> dict[str, dict | float]:
+    """Images a second of both, `ratio_of_medians` and `ratio_by_repeat`; see `rates_in_turns`."""
+    rates = rates_in_turns({"ours": ours, "theirs": theirs}, repeats)
     return {
-        "ours_images_per_second": spread(first),
-        "theirs_images_per_second": spread(second),
-        "ratio_of_medians": round(statistics.median(first) / statistics.median(second), 3),
-        "ratio_by_repeat": spread([a / b for a, b in rates], 3),
+        **{f"{name}_images_per_second": spread(values) for name, values in rates.items()},
+        **compare(rates["ours"], rates["theirs"]),
     }

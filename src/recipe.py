@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import nn
 
@@ -16,6 +17,7 @@ from src.data.colour import ColourChange
 from src.data.erasing import Erasing
 from src.data.few_shot import few_shot
 from src.data.loader import EvalBatches, TrainBatches
+from src.data.mindrecord import MindRecordImages
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from src.data.randaugment import RandAugment
 from src.data.sources import ImageFiles, open_split
@@ -23,7 +25,7 @@ from src.evaluation.monitor import Monitor
 from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
 from src.model_utils.errors import UserError
-from src.model_utils.shared_config import WITH_WARMUP, SharedConfig
+from src.model_utils.shared_config import WITH_WARMUP, Channels, SharedConfig
 from src.optim import schedules
 from src.optim.groups import ParamRule, group_parameters
 from src.optim.optimizers import Optimizer, create_optimizer
@@ -43,7 +45,7 @@ class Recipe:
 
     def __init__(self, config: SharedConfig):
         self.config = config
-        self._sources: dict[Split, ImageSet | ImageFiles] = {}
+        self._sources: dict[Split, ImageSet | ImageFiles | MindRecordImages] = {}
 
     @property
     def image_size(self) -> int:
@@ -99,11 +101,17 @@ class Recipe:
         """
         return None
 
+    @property
+    def _host_normalises(self) -> tuple[Channels, Channels] | None:
+        """Mean and deviation, where the device is the CPU: a card takes bytes, a quarter of the transfer."""
+        on_cpu = ms.get_context("device_target") == "CPU"
+        return (self.config.image_mean, self.config.image_std) if on_cpu else None
+
     def loss(self) -> nn.Cell:
         """A cell (logits, targets) -> scalar."""
         return CrossEntropy()
 
-    def source(self, split: Split) -> ImageSet | ImageFiles:
+    def source(self, split: Split) -> ImageSet | ImageFiles | MindRecordImages:
         """The images of a split; of the training images a few a class, if the config says so."""
         if split not in self._sources:
             c = self.config
@@ -121,7 +129,7 @@ class Recipe:
                         images.labels, c.examples_per_class, c.subset_seed, class_names=images.class_names
                     )
                 )
-            if isinstance(images, ImageFiles) and c.train_crop == "pad":
+            if not isinstance(images, ImageSet) and c.train_crop == "pad":
                 raise UserError(
                     f"train_crop: pad is for sets of 32x32 images, and {c.data_path} holds image files; "
                     "use train_crop random_resized or resize, with an image_size"
@@ -179,6 +187,7 @@ class Recipe:
             interpolation=c.interpolation,
             colour=ColourChange(jitter=c.colour_jitter, lighting=c.lighting) if recolours else None,
             erasing=erasing,
+            normalise=self._host_normalises,
             **shared,
         )
 
@@ -194,6 +203,7 @@ class Recipe:
             eval_crop=c.eval_crop,
             crop_percentage=c.crop_percentage,
             interpolation=c.interpolation,
+            normalise=self._host_normalises,
             **shared,
         )
 

@@ -168,5 +168,5 @@ def test_weights_of_others_take_their_config_from_a_recipe(tmp_path, data_path):
     assert _holds(opened.network, RAW) and not opened.averaged
     assert opened.card.class_names == tuple(CLASSES)
     opened.checkpoint.check_classes(CLASSES)
-    with pytest.raises(UserError, match="official.npz carries no config; give its recipe as --config_path"):
+    with pytest.raises(UserError, match=r"official\.npz carries no config; give its recipe"):
         trained.open_trained(file, keys)

@@ -1,6 +1,6 @@
-"""Batches of pictures of any size, prepared one by one by a pool of threads, as uint8 for the device."""
+"""Batches of pictures of any size, prepared one by one by a pool of threads, as bytes or normalised."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal, Protocol
 
@@ -12,6 +12,8 @@ from src.data.batches import Labelled, ShardBatches, ShuffledBatches, Stream, pr
 from src.data.colour import ColourChange, colour_maps, recolour
 from src.data.erasing import Erasing
 from src.model_utils.cpu import usable_cores
+
+Normalisation = tuple[Sequence[float], Sequence[float]]  # mean and deviation of each channel, 0..255
 
 _PARTS = 4  # of a batch for each worker: pictures differ in cost, and all wait for the last part
 
@@ -29,8 +31,9 @@ class PictureSource(Labelled, Protocol):
 class PictureBatches(ShuffledBatches):
     """Shuffled, cropped, flipped pictures; the base class says how the batches are put together.
 
-    The operations run in the order crop and resize, flip, policy, colour, erasing, CutMix. Normalisation and
-    mixup of the pixels are left to the device. OpenCV's own threads are switched off.
+    The operations run in the order crop and resize, flip, policy, colour, erasing, CutMix. Mixup of the
+    pixels is left to the device, and so is normalisation, unless the device is the CPU, where it takes the
+    threads here a tenth of the time. OpenCV's own threads are switched off.
 
     Args:
         source: one split of a data set.
@@ -43,6 +46,7 @@ class PictureBatches(ShuffledBatches):
         interpolation: see `geometry.resize`.
         colour: jitter and lighting; None for none.
         erasing: random erasing; None for none.
+        normalise: by what; None leaves bytes for the device.
         workers: threads; 0 for one a usable core, 8 at most.
         shared: what the base class takes (batch_size, seed, flip, mixup_alpha, rank, size ...).
 
@@ -62,6 +66,7 @@ class PictureBatches(ShuffledBatches):
         interpolation: geometry.Interpolation = "bilinear",
         colour: ColourChange | None = None,
         erasing: Erasing | None = None,
+        normalise: Normalisation | None = None,
         workers: int = 0,
         **shared: Any,
     ):
@@ -72,14 +77,15 @@ class PictureBatches(ShuffledBatches):
         super().__init__(source, **shared)
         self.image_size, self.train_crop, self.resize_size = image_size, train_crop, resize_size
         self.crop_area, self.crop_ratio, self.interpolation = crop_area, crop_ratio, interpolation
-        self.colour, self.erasing = colour, erasing
+        self.colour, self.erasing, self.normalise = colour, erasing, normalise
         self.workers = workers or min(8, usable_cores())
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
         """Batch `index` of `epoch`, both counted from 0.
 
         Returns:
-            images (B, S, S, 3) uint8, C-contiguous, and targets (B, K) float32 or labels (B,) int32. With
+            images (B, S, S, 3) uint8, or normalised (B, 3, S, S) float32, C-contiguous, and targets (B, K)
+            float32 or labels (B,) int32. With
             mixup also partners (B,) int32 and weights (B,) float32, the share of the image itself, for the
             device to mix the pixels with; the targets are mixed already. In a batch of CutMix, whose pixels
             are mixed too, the weights are 1.
@@ -105,14 +111,16 @@ class PictureBatches(ShuffledBatches):
             targets = augment.mixup(targets, partners, weights)
             if self.mixup_alpha:
                 for_device = partners, weights if boxes is None else np.ones_like(weights)
-        images = np.empty((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
-        filled = _fill(pool, self.workers, images, len(images), picture, targets, *for_device)
+        images = _empty(self.batch_size, self.image_size, self.normalise)
+        filled = _fill(
+            pool, self.workers, images, len(images), picture, targets, *for_device, normalise=self.normalise
+        )
         if boxes is None:
             return filled
 
         def cutmixed() -> tuple[np.ndarray, ...]:
             batch = filled()
-            augment.cutmix(images, partners, boxes)
+            augment.cutmix(images.transpose(0, 2, 3, 1) if self.normalise else images, partners, boxes)
             return batch
 
         return pool.submit(cutmixed).result  # its pictures are before it in the queue: they get a thread
@@ -158,7 +166,9 @@ class PictureBatches(ShuffledBatches):
 
 
 class PictureEvalBatches(ShardBatches):
-    """Pictures (batch_size, S, S, 3) uint8; the base class says which are in which batch.
+    """Pictures (batch_size, S, S, 3) uint8, or normalised (batch_size, 3, S, S) float32.
+
+    The base class says which are in which batch.
 
     Args:
         source: one split of a data set.
@@ -166,6 +176,7 @@ class PictureEvalBatches(ShardBatches):
         eval_crop: `squash` or `centre`, see `geometry.prepare_picture`; so are the next two.
         crop_percentage: share of the resized side that is shown.
         interpolation: how pixels are computed.
+        normalise: by what; None leaves bytes for the device.
         workers: threads; 0 for one a usable core, 8 at most.
         shared: what the base class takes (batch_size, rank, size).
     """
@@ -178,11 +189,12 @@ class PictureEvalBatches(ShardBatches):
         eval_crop: geometry.EvalCrop = "squash",
         crop_percentage: float = 1.0,
         interpolation: geometry.Interpolation = "bilinear",
+        normalise: Normalisation | None = None,
         workers: int = 0,
         **shared: Any,
     ):
         super().__init__(source, **shared)
-        self.image_size, self.eval_crop = image_size, eval_crop
+        self.image_size, self.eval_crop, self.normalise = image_size, eval_crop, normalise
         self.crop_percentage, self.interpolation = crop_percentage, interpolation
         self.workers = workers or min(8, usable_cores())
 
@@ -201,20 +213,44 @@ class PictureEvalBatches(ShardBatches):
                 interpolation=self.interpolation,
             )
 
-        images = np.zeros((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
+        images = _empty(self.batch_size, self.image_size, self.normalise)
         valid = rows.stop - rows.start
-        return _fill(pool, self.workers, images, valid, picture, labels, valid)
+        images[valid:] = 0
+        return _fill(pool, self.workers, images, valid, picture, labels, valid, normalise=self.normalise)
+
+
+def _empty(count: int, side: int, normalise: Normalisation | None) -> np.ndarray:
+    return (
+        np.empty((count, 3, side, side), np.float32)
+        if normalise
+        else np.empty((count, side, side, 3), np.uint8)
+    )
 
 
 def _fill(
-    pool: Executor, workers: int, images: np.ndarray, count: int, picture: Callable, *rest: Any
+    pool: Executor,
+    workers: int,
+    images: np.ndarray,
+    count: int,
+    picture: Callable,
+    *rest: Any,
+    normalise: Normalisation | None,
 ) -> Callable[[], tuple]:
     """Starts images[row] = picture(row) for `count` rows; what is returned waits for (images, *rest)."""
     cv2.setNumThreads(1)  # for a large picture, each worker would start threads of its own
+    if normalise:  # each byte's value is looked up
+        tables = [
+            ((np.arange(256.0) - mean) / std).astype(np.float32).reshape(256, 1)
+            for mean, std in zip(*normalise, strict=True)
+        ]
 
     def fill(rows: np.ndarray) -> None:
         for row in rows.tolist():
-            images[row] = picture(row)
+            if normalise:
+                for plane, channel, table in zip(images[row], cv2.split(picture(row)), tables, strict=True):
+                    cv2.LUT(channel, table, plane)
+            else:
+                images[row] = picture(row)
 
     parts = np.array_split(np.arange(count), min(count, _PARTS * workers))
     futures = [pool.submit(fill, part) for part in parts]

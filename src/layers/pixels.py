@@ -12,7 +12,7 @@ class Pixels(nn.Cell):
 
     With `partners` (N,) int32 and `weights` (N,) float32, image n becomes weights[n] times itself plus the
     rest times image partners[n]: mixup (Zhang et al., arXiv 1710.09412). Images that are float32 already are
-    taken as normalised and mixed, and returned as they are.
+    taken as normalised, (N, 3, H, W).
 
     Args:
         mean: per channel, 0..255.
@@ -27,10 +27,10 @@ class Pixels(nn.Cell):
         self.std = ms.Tensor(np.asarray(std, np.float32))
 
     def construct(self, images, partners=None, weights=None):
-        if images.dtype != ms.uint8:
-            return images
-        x = (images.astype(ms.float32) - self.mean) / self.std
+        x = images
+        if images.dtype == ms.uint8:
+            x = ((images.astype(ms.float32) - self.mean) / self.std).transpose(0, 3, 1, 2)
         if partners is not None:
             share = weights.reshape(-1, 1, 1, 1)
             x = x * share + x[partners] * (1 - share)
-        return x.transpose(0, 3, 1, 2)
+        return x

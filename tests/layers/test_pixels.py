@@ -30,6 +30,14 @@ def test_pictures_are_mixed():
         np.testing.assert_allclose(out[n], weight * plain[n] + (1 - weight) * plain[partner], atol=1e-6)
 
 
+def test_normalised_pictures_are_mixed():
+    plain = np.random.default_rng(1).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    partners, weights = np.array([1, 0], np.int32), np.array([0.25, 0.5], np.float32)
+    out = Pixels(MEAN, STD)(*map(ms.Tensor, (plain, partners, weights))).asnumpy()
+    np.testing.assert_allclose(out[0], 0.25 * plain[0] + 0.75 * plain[1], atol=1e-6)
+    np.testing.assert_allclose(out[1], 0.5 * plain[1] + 0.5 * plain[0], atol=1e-6)
+
+
 def test_float_images_are_left_alone():
     images = np.random.default_rng(1).normal(size=(2, 3, 4, 4)).astype(np.float32)
     np.testing.assert_array_equal(Pixels(MEAN, STD)(ms.Tensor(images)).asnumpy(), images)

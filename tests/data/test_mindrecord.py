@@ -1,0 +1,348 @@
+import json
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.data import mindrecord_writer
+from src.data.mindrecord import INDEX_NAME, MAX_SHARDS, MindRecordImages, open_mindrecord
+from src.data.picture_batches import PictureBatches, PictureEvalBatches
+from src.data.prepare import main, prepare_mindrecord
+from src.data.sources import open_split
+from src.model_utils.errors import UserError
+
+CLASSES = ("ant", "bée", "cat")
+
+
+def save(path, seed, width=70, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (50 + seed, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """13 images for training and 4 for tests, JPEG and PNG, one turned."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for k in range(13):
+        name = f"train/{CLASSES[k % 3]}/{k:02d}"
+        if k % 4 == 1:
+            save(tmp_path / "images" / f"{name}.png", k)
+        else:
+            save(tmp_path / "images" / f"{name}.jpg", k, exif=turned if k == 2 else Image.Exif())
+    for k in range(4):
+        save(tmp_path / "images/val" / CLASSES[k % 3] / f"{k}.jpg", 20 + k)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def record(tmp_path, folder):
+    """The same in shards of 5, 4 and 4 images, and of 2, 1 and 1."""
+    prepare_mindrecord(folder, tmp_path / "record", shards=3)
+    return tmp_path / "record"
+
+
+def opened(record):
+    return {split: open_mindrecord(record, split) for split in ("train", "test")}
+
+
+def contents(record):
+    return {path.name: path.read_bytes() for path in record.iterdir()}
+
+
+def fails(act, *arguments, **options):
+    with pytest.raises(UserError) as caught:
+        act(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_are_those_of_the_folder(folder, record, split):
+    source, images = (open_split(path, split) for path in (folder, record))
+    assert isinstance(images, MindRecordImages) and len(images) == len(source) == len(images.labels)
+    assert images.class_names == source.class_names == CLASSES
+    assert images.labels.dtype == np.int32 and images.labels.tolist() == source.labels.tolist()
+
+    def box(height, width):
+        return height // 4, 5, height // 2, width - 9
+
+    for index, file in enumerate(source.files):
+        with open(file, "rb") as opened_file:
+            assert images.read_bytes(index) == opened_file.read()
+        np.testing.assert_array_equal(images.read(index), source.read(index))
+        for least in (1, 100):
+            crop = images.read_crop(index, box, least)
+            np.testing.assert_array_equal(crop, source.read_crop(index, box, least))
+    taken = images.take([3, 0])
+    assert len(taken) == 2 and taken.labels.tolist() == images.labels[[3, 0]].tolist()
+    np.testing.assert_array_equal(taken.read(0), source.read(3))
+
+
+def test_batches_are_those_of_the_folder(folder, record):
+    settings = {"batch_size": 4, "image_size": 16, "workers": 3}
+    sources = [open_split(path, "train") for path in (folder, record)]
+    both = (PictureBatches(source, seed=3, mixup_alpha=0.2, **settings).batches(0, 7) for source in sources)
+    both = [*zip(*both, strict=True)]
+    assert len(both) == 7
+    both += zip(*(PictureEvalBatches(source, **settings) for source in sources), strict=True)
+    for left, right in both:
+        assert all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def test_threads_read_the_same(record):
+    images = open_mindrecord(record, "train")
+    alone = [images.read_bytes(index) for index in range(len(images))]
+    with ThreadPoolExecutor(8) as pool:
+        many = list(pool.map(images.read_bytes, [*range(len(images))] * 40))
+    assert many == alone * 40
+
+
+def test_mindspore_reads_the_shards(folder, record):
+    from mindspore.dataset import MindDataset
+
+    for name, split in (("train", "train"), ("val", "test")):
+        source = open_split(folder, split)
+        expected = {
+            (file[len(f"{folder}/") :], label): open(file, "rb").read()  # noqa: SIM115
+            for file, label in zip(source.files, source.labels.tolist(), strict=True)
+        }
+        shards = [str(record / f"{name}.mindrecord{k:03d}") for k in range(3)]
+        rows = MindDataset(shards).create_dict_iterator(num_epochs=1, output_numpy=True)
+        found = {(str(row["file_name"]), int(row["label"])): row["data"].tobytes() for row in rows}
+        assert found == expected
+
+
+def test_shards_of_many_pages_are_read(tmp_path):
+    """Written by MindSpore alone, with pages that hold two or three images."""
+    from mindspore.mindrecord import FileWriter
+
+    rng = np.random.default_rng(0)
+    rows = [
+        {"file_name": f"{k}", "label": k % 3, "data": rng.bytes(9000 + 300 * k) + b"\0"} for k in range(25)
+    ]
+    writer = FileWriter(str(tmp_path / "train.mindrecord000"))
+    writer.set_page_size(1 << 15)
+    writer.add_schema({name: {"type": kind} for name, kind in
+                       (("file_name", "string"), ("label", "int32"), ("data", "bytes"))})  # fmt: skip
+    writer.add_index(["file_name", "label"])
+    writer.write_raw_data(rows[:9])
+    writer.write_raw_data(rows[9:])
+    writer.commit()
+    index = {"class_names": CLASSES, "splits": {"train": {"shards": 1, "images_per_class": [9, 8, 8]}}}
+    (tmp_path / INDEX_NAME).write_text(json.dumps(index))
+    images = open_mindrecord(tmp_path, "train")
+    assert [images.read_bytes(k) for k in range(25)] == [row["data"] for row in rows]
+    assert images.labels.tolist() == [row["label"] for row in rows]
+    assert f"{tmp_path / INDEX_NAME} cannot be used: it has no 'val'" in fails(
+        open_mindrecord, tmp_path, "test"
+    )
+
+
+class TestConverting:
+    def test_each_shard_has_all_classes_and_no_other_files_are_left(self, record):
+        names = {f"{name}.mindrecord00{k}{end}" for name in ("train", "val") for k in range(3) for end in
+                 ("", ".db")}  # fmt: skip
+        assert {path.name for path in record.iterdir()} == {*names, INDEX_NAME}
+        assert {path.stat().st_mode & 0o777 for path in record.iterdir()} == {0o644}
+        index = json.loads((record / INDEX_NAME).read_text())
+        assert index["class_names"] == list(CLASSES)
+        assert index["splits"]["train"] == {"shards": 3, "images_per_class": [5, 4, 4]}
+
+    def test_a_killed_converter_goes_on(self, folder, record, tmp_path, monkeypatch):
+        out, write, written = tmp_path / "killed", mindrecord_writer._write_shard, []
+
+        def killed(path, rows):
+            if len(written) == 2:
+                path.parent.joinpath(".unfinished").mkdir()
+                path.parent.joinpath(".unfinished", path.name).write_bytes(b"half")
+                raise KeyboardInterrupt
+            written.append(path.name)
+            write(path, rows)
+
+        monkeypatch.setattr(mindrecord_writer, "_write_shard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_mindrecord(folder, out, shards=3)
+        assert not (out / INDEX_NAME).exists() and (out / ".unfinished").exists()
+        written.clear()
+        monkeypatch.setattr(
+            mindrecord_writer,
+            "_write_shard",
+            lambda path, rows: written.append(path.name) or write(path, rows),
+        )
+        prepare_mindrecord(folder, out, shards=3)
+        assert written == ["train.mindrecord002", *(f"val.mindrecord00{k}" for k in range(3))]
+        assert contents(out).keys() == contents(record).keys()
+        left, right = opened(record), opened(out)
+        for split, images in left.items():
+            assert [images.read_bytes(k) for k in range(len(images))] == [
+                right[split].read_bytes(k) for k in range(len(images))
+            ]
+
+    @pytest.mark.parametrize("harm", ["no index", "half an index", "cut short", "another split"])
+    def test_only_a_shard_that_is_not_complete_is_written_again(self, folder, record, monkeypatch, harm):
+        written, write, shard = [], mindrecord_writer._write_shard, record / "train.mindrecord001"
+        index = record / "train.mindrecord001.db"
+        if harm == "no index":
+            index.unlink()
+        elif harm == "half an index":
+            index.write_bytes(index.read_bytes()[:5000])
+        elif harm == "cut short":
+            shard.write_bytes(shard.read_bytes()[: (16 << 20) + 1000])
+        else:
+            for end in ("", ".db"):
+                (record / f"val.mindrecord001{end}").rename(record / f"train.mindrecord001{end}")
+        monkeypatch.setattr(
+            mindrecord_writer,
+            "_write_shard",
+            lambda path, rows: written.append(path.name) or write(path, rows),
+        )
+        prepare_mindrecord(folder, record, shards=3)
+        assert written == ["train.mindrecord001", *["val.mindrecord001"] * (harm == "another split")]
+        assert len(opened(record)["train"].read(4)) > 0
+
+    def test_more_shards_than_images_and_then_fewer(self, folder, tmp_path):
+        out = tmp_path / "record"
+        for shards, counts in ((MAX_SHARDS, (13, 4)), (2, (2, 2))):
+            prepare_mindrecord(folder, out, shards=shards)
+            assert tuple(len([*out.glob(f"{name}.*.db")]) for name in ("train", "val")) == counts
+            images = open_mindrecord(out, "train")
+            source = open_split(folder, "train")
+            assert images.labels.tolist() == source.labels.tolist()
+            np.testing.assert_array_equal(images.read(12), source.read(12))
+
+    def test_a_folder_without_val_is_split(self, folder, tmp_path):
+        prepare_mindrecord(folder / "train", tmp_path / "record", shards=2, val_fraction=0.3, seed=4)
+        for split, images in opened(tmp_path / "record").items():
+            source = open_split(folder / "train", split, val_fraction=0.3, seed=4)
+            assert len(images) == len(source)
+            np.testing.assert_array_equal(images.read(2), source.read(2))
+
+    def test_damaged_images_are_refused_or_left_out(self, folder, tmp_path, capsys):
+        (folder / "train/ant/bad.jpg").write_bytes(b"")
+        arguments = ["mindrecord", "--data_path", str(folder), "--output_path", str(tmp_path / "record")]
+        assert "1 of 14 images are damaged: ant/bad.jpg" in fails(main, arguments)
+        assert not (tmp_path / "record").exists()
+        assert main([*arguments, "--damaged_images", "skip", "--shards", "1"]) == 0
+        assert "13 training and 4 test images of 3 classes" in capsys.readouterr().out
+        assert len(open_mindrecord(tmp_path / "record", "train")) == 13
+
+    def test_an_image_that_changed_since_is_found(self, folder, record):
+        path = folder / "val/ant/0.jpg"
+        path.write_bytes(path.read_bytes() + b"\0")
+        message = fails(prepare_mindrecord, folder, record, shards=3)
+        assert message.startswith(f"{record / 'val.mindrecord000'} holds {path} as it was before")
+        assert not (record / INDEX_NAME).exists()
+
+    def test_an_image_that_fits_no_page_is_said(self, folder, tmp_path):
+        with (folder / "val/ant/0.jpg").open("ab") as file:
+            file.truncate(40 << 20)
+        message = fails(prepare_mindrecord, folder, tmp_path / "record", shards=1)
+        assert f"cannot write {tmp_path / 'record' / 'val.mindrecord000'}: " in message
+        assert "too small" in message
+        assert not (tmp_path / "record" / ".unfinished").exists()
+
+    @pytest.mark.parametrize("wrong", [("--shards", "0"), ("--shards", str(MAX_SHARDS + 1)),
+                                       ("--val_fraction", "1"), ("--seed", "-1")])  # fmt: skip
+    def test_wrong_arguments(self, folder, tmp_path, wrong):
+        arguments = ["mindrecord", "--data_path", str(folder), "--output_path", str(tmp_path / "record")]
+        assert wrong[0] in fails(main, [*arguments, *wrong])
+
+    def test_mindspore_is_not_imported_before_it_is_needed(self):
+        source = "import sys, src.data.prepare; sys.exit('mindspore' in sys.modules)"
+        root = Path(mindrecord_writer.__file__).parents[2]
+        assert subprocess.run([sys.executable, "-c", source], cwd=root, check=False).returncode == 0
+
+
+class TestReading:
+    def test_auto_finds_it_and_other_sets_beside_it_are_ambiguous(self, record):
+        (record / "samples").mkdir()
+        assert isinstance(open_split(record, "train"), MindRecordImages)
+        save(record / "train" / "ant" / "x.png", 1)
+        assert "--dataset mindrecord or folder" in fails(open_split, record, "train")
+        assert len(open_split(record, "train", dataset="mindrecord")) == 13
+
+    @pytest.mark.parametrize("name", ["train.mindrecord001", "train.mindrecord001.db", INDEX_NAME])
+    def test_a_missing_file_is_named(self, record, name):
+        (record / name).unlink()
+        message = fails(open_split, record, "train", dataset="mindrecord")
+        assert message.startswith(f"{record / name} cannot be used: it is missing; write it again with ")
+
+    @pytest.mark.parametrize(
+        ("name", "harm"),
+        [
+            ("train.mindrecord001", lambda data: b""),
+            ("train.mindrecord001", lambda data: bytes(100) + data[100:]),
+            ("train.mindrecord001", lambda data: b"\xff" * 300 + data[300:]),
+            ("train.mindrecord001", lambda data: data[: (16 << 20) + 9000]),
+            ("train.mindrecord001.db", lambda data: b""),
+            ("train.mindrecord001.db", lambda data: data[:5000]),
+            ("train.mindrecord001.db", lambda data: b"\xff" * 300 + data[300:]),
+            (INDEX_NAME, lambda data: data[:-9]),
+            (INDEX_NAME, lambda data: b"[]"),
+            (INDEX_NAME, lambda data: b"\xff"),
+        ],
+    )
+    def test_a_damaged_file_is_named(self, record, name, harm):
+        (record / name).write_bytes(harm((record / name).read_bytes()))
+        message = fails(open_split, record, "train")
+        assert message.startswith(f"{record / name} cannot be used: ") and "prepare mindrecord" in message
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            (lambda index: index.pop("class_names"), "class_names"),
+            (lambda index: index.update(class_names=[]), "lacks the name"),
+            (lambda index: index["class_names"].pop(), "lacks the name or the count"),
+            (lambda index: index["class_names"].__setitem__(0, ""), "lacks the name"),
+            (lambda index: index["splits"]["train"].update(shards=0), "0 shards"),
+            (lambda index: index["splits"]["train"].update(shards="x"), "'x'"),
+            (lambda index: index["splits"]["train"].update(shards=2), "it has 5 images, and"),
+            (lambda index: index["splits"]["train"].update(images_per_class=[5, 5, 3]), "of each class"),
+            (lambda index: index["splits"]["train"].update(images_per_class=[5, 4, 5]), "counts 5"),
+            (lambda index: index["splits"]["train"].update(images_per_class=[14, 0, -1]), "-1 images"),
+            (lambda index: index["splits"].pop("train"), "no 'train'"),
+        ],
+    )
+    def test_an_index_that_says_something_else_is_refused(self, record, change, named):
+        index = json.loads((record / INDEX_NAME).read_text())
+        change(index)
+        (record / INDEX_NAME).write_text(json.dumps(index))
+        message = fails(open_split, record, "train")
+        assert named in message
+        assert str(record) in message
+
+    @pytest.mark.parametrize("label", [-1, 3])
+    def test_a_label_of_no_class_is_refused(self, record, label):
+        with closing(sqlite3.connect(record / "train.mindrecord000.db")) as connection:
+            connection.execute(f"UPDATE INDEXES SET label_0 = {label} WHERE ROW_ID = 2")
+            connection.commit()
+        assert "of each class" in fails(open_split, record, "train")
+
+    def test_shards_of_other_lengths_are_refused(self, record):
+        with closing(sqlite3.connect(record / "train.mindrecord001.db")) as connection:
+            connection.execute("DELETE FROM INDEXES WHERE ROW_ID = 2")
+            connection.commit()
+        assert "train.mindrecord001 cannot be used: it has 3 images" in fails(open_split, record, "train")
+
+    @pytest.mark.parametrize("how", ["read", "read_crop"])
+    def test_a_damaged_image_is_named(self, record, how):
+        images = open_mindrecord(record, "train")
+        number = next(k for k in range(13) if images.read_bytes(k).startswith(b"\x89PNG"))
+        shard, _, start, length = images.places[number].tolist()
+        with (record / f"train.mindrecord00{shard}").open("r+b") as file:
+            file.seek(start + length - 40)
+            file.write(bytes(40))
+        options = (lambda *_: (0, 0, 5, 5), 2) if how == "read_crop" else ()
+        message = fails(getattr(images, how), number, *options)
+        assert (
+            message.startswith(f"{record / 'train.mindrecord00'}{shard}, image train/")
+            and ".png: " in message
+        )
