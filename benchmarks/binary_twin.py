@@ -5,7 +5,7 @@
     python -m benchmarks.binary_twin --data DIR --torch_python torch_venv/bin/python --official Bi-Real-net
 
 Trains by configs/bireal/tiny_imagenet.yaml, for each seed: the binary network; the same blocks with ReLU and
-real weights; and the official code's blocks put together with the same widths and trained in PyTorch on the
+real weights; and the official code's blocks put together with the same sizes and trained in PyTorch on the
 very same batches, with the same optimizer and rates. Each is evaluated on all validation images after the
 last epoch. A run that is finished already is not repeated. Writes benchmarks/records/binary_twin.json. The
 bars: the binary network reaches at least 80 % of the twin's top-1, and the official one is not better by more
@@ -44,26 +44,26 @@ def train_ours(run: Path, **keys: Any) -> dict[str, Any]:
     return json.loads((run / "summary.json").read_text())
 
 
-def official_network(folder: Path, widths: list[int], num_classes: int):
-    """The official stem, blocks and classifier, with other widths than those it has written in."""
+def official_network(folder: Path, block_units: list[int], widths: list[int], num_classes: int):
+    """The official stem, blocks and classifier, with other sizes than those it has written in."""
     sys.path.insert(0, str(folder / "pytorch_implementation" / "BiReal18_34"))
     import birealnet
     from torch import nn
 
-    class Narrow(birealnet.BiRealNet):
+    class Network(birealnet.BiRealNet):
         def __init__(self):
             nn.Module.__init__(self)
             self.inplanes = widths[0]
             self.conv1 = nn.Conv2d(3, widths[0], kernel_size=7, stride=2, padding=3, bias=False)
             self.bn1 = nn.BatchNorm2d(widths[0])
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-            for stage, width in enumerate(widths):
-                layer = self._make_layer(birealnet.BasicBlock, width, 4, stride=2 if stage else 1)
+            for stage, (units, width) in enumerate(zip(block_units, widths, strict=True)):
+                layer = self._make_layer(birealnet.BasicBlock, width, units, stride=2 if stage else 1)
                 setattr(self, f"layer{stage + 1}", layer)
             self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
             self.fc = nn.Linear(widths[-1], num_classes)
 
-    return Narrow()
+    return Network()
 
 
 def train_official(folder: Path, config: dict[str, Any], data: str, seed: int, output: Path) -> None:
@@ -86,7 +86,7 @@ def train_official(folder: Path, config: dict[str, Any], data: str, seed: int, o
     def pixels(images):
         return ((torch.from_numpy(images).float() - mean) / std).permute(0, 3, 1, 2).contiguous()
 
-    network = official_network(folder, config["widths"], len(train.class_names))
+    network = official_network(folder, config["block_units"], config["widths"], len(train.class_names))
     optimizer = torch.optim.Adam(network.parameters(), lr=config["lr"])
     steps, began = round(config["epochs"] * len(train)), time.monotonic()
     for step, (images, targets) in enumerate(train.batches(0, steps)):
