@@ -81,9 +81,19 @@ def test_pictures_of_the_configs_sizes(data_path):
     batches, tests = recipe(**keys).train_batches(), recipe(**keys).eval_batches()
     assert isinstance(batches, PictureBatches) and isinstance(tests, PictureEvalBatches)
     images, targets = batches.batch(0, 0)
-    assert images.shape == (8, 32, 32, 3) and images.dtype == np.uint8 and targets.shape == (8, 4)
+    assert images.shape == (8, 3, 32, 32) and images.dtype == np.float32 and targets.shape == (8, 4)
     images, _, valid = list(tests)[-1]
-    assert images.shape == (30, 40, 40, 3) and valid == 10 and recipe(**keys).image_size == 40
+    assert images.shape == (30, 3, 40, 40) and valid == 10 and recipe(**keys).image_size == 40
+
+
+def test_a_card_gets_bytes(data_path, monkeypatch):
+    keys = {**TINY, "data_path": str(data_path), "batch_size": 8, "eval_batch_size": 30}
+    on_host = recipe(**keys).train_batches().batch(0, 0)[0]
+    monkeypatch.setattr("src.recipe.ms.get_context", lambda key: "Ascend")
+    images = recipe(**keys).train_batches().batch(0, 0)[0]
+    assert images.shape == (8, 32, 32, 3) and images.dtype == np.uint8
+    assert next(iter(recipe(**keys).eval_batches()))[0].dtype == np.uint8
+    np.testing.assert_allclose(on_host, (images.transpose(0, 3, 1, 2) - 127.5) / 127.5, atol=1e-6)
 
 
 def test_few_images_a_class(data_path):

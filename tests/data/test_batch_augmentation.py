@@ -215,3 +215,35 @@ def test_a_damaged_picture_ends_a_batch_of_cutmix_with_its_message(workers):
     with pytest.raises(UserError, match=r"^picture 3 is damaged$"):
         next(batches.batches(0, 3))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+MEAN, STD = (124.0, 116.0, 104.0), (58.0, 57.0, 56.0)
+
+
+def normalised(pixels):
+    return ((pixels.astype(np.float64) - MEAN) / STD).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("settings", [{}, {**ALL, "mixup_alpha": 0.3, "cutmix_alpha": 1.0}])
+def test_normalising_here_changes_nothing_else(settings):
+    cutmixed = 0
+    for index in range(3):
+        ours = pictures(normalise=(MEAN, STD), **settings).batch(0, index)
+        plain = pictures(**settings).batch(0, index)
+        assert ours[0].dtype == np.float32 and ours[0].flags.c_contiguous
+        np.testing.assert_allclose(ours[0], normalised(plain[0]), atol=1e-6)
+        assert same(ours[1:], plain[1:])
+        cutmixed += len(plain) > 2 and (plain[3] == 1).all()
+    assert cutmixed == 0 or cutmixed < 3
+    assert bool(settings) == bool(cutmixed)
+
+
+def test_normalising_in_evaluation_leaves_empty_rows_at_zero():
+    settings = {"image_size": SIDE, "batch_size": 7, "workers": 2}
+    ours = list(PictureEvalBatches(Pictures(), normalise=(MEAN, STD), **settings))
+    plain = list(PictureEvalBatches(Pictures(), **settings))
+    for (images, labels, valid), (pixels, labels_there, valid_there) in zip(ours, plain, strict=True):
+        assert valid == valid_there and (labels == labels_there).all()
+        np.testing.assert_allclose(images[:valid], normalised(pixels[:valid]), atol=1e-6)
+        assert (images[valid:] == 0).all()
+    assert ours[-1][2] == 3
