@@ -301,7 +301,7 @@ def test_every_picture_key_reaches_the_pictures(data_path, monkeypatch):
     assert len(seen.pop("data")) == 70
     assert seen == {
         "batch_size": 500, "rank": 1, "size": 4, "image_size": 40, "eval_crop": "centre",
-        "interpolation": "area", "crop_percentage": 1.0,
+        "interpolation": "area", "crop_percentage": 1.0, "normalise": (config.image_mean, config.image_std),
     }  # fmt: skip
     larger = config.model_copy(update={"eval_image_size": 48, "crop_percentage": 0.875})
     Recipe(larger).eval_batches()
