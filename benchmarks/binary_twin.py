@@ -25,23 +25,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-RECIPE = ROOT / "configs" / "bireal" / "tiny_imagenet.yaml"
+CONFIG = "bireal/tiny_imagenet.yaml"
 RECORD = ROOT / "benchmarks" / "records" / "binary_twin.json"
 SHARE, POINTS = 0.8, 1.0
 OURS = {"binary": {}, "twin": {"activation": "relu", "binary_weights": "false"}}
-
-
-def train_ours(run: Path, **keys: Any) -> dict[str, Any]:
-    """The summary of a run of `train.py`, which is started unless there is one."""
-    if not (run / "summary.json").exists():
-        words = [word for name, value in keys.items() for word in (f"--{name}", str(value))]
-        command = [
-            sys.executable, "train.py", "--config_path", str(RECIPE),
-            "--output_path", str(run.parent), "--run_name", run.name, *words,
-        ]  # fmt: skip
-        if subprocess.run(command, cwd=ROOT).returncode:
-            sys.exit(f"{run}: training failed; remove the folder and call this again")
-    return json.loads((run / "summary.json").read_text())
 
 
 def official_network(folder: Path, block_units: list[int], widths: list[int], num_classes: int):
@@ -111,15 +98,6 @@ def train_official(folder: Path, config: dict[str, Any], data: str, seed: int, o
     output.write_text(json.dumps(result))
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "n": len(values),
-        "mean": round(statistics.mean(values), 2),
-        "min": round(min(values), 2),
-        "max": round(max(values), 2),
-    }
-
-
 def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--data", required=True, type=Path, help="Tiny-ImageNet's 40 classes: train/, val/")
@@ -136,6 +114,7 @@ def main() -> int:
     if not (own.torch_python and own.official):
         flags.error("--torch_python and --official are needed")
 
+    from benchmarks.runs import spread, train
     from src.model_utils.config import read_yaml
     from src.model_utils.files import write_json
     from src.training.records import environment
@@ -145,7 +124,7 @@ def main() -> int:
     for seed in range(own.seeds):
         for name, keys in OURS.items():
             run = folder / f"{name}-{seed}"
-            results[name].append(train_ours(run, data_path=data, seed=seed, **keys))
+            results[name].append(train(CONFIG, run, data_path=data, seed=seed, **keys))
         output = folder / f"official-{seed}.json"
         if not output.exists():
             job = {
@@ -166,7 +145,7 @@ def main() -> int:
         "date": datetime.date.today().isoformat(),
         "command": "python -m benchmarks.binary_twin --data DIR --torch_python ... --official DIR",
         "environment": environment() | {"torch": "2.13.0"},
-        "config": RECIPE.relative_to(ROOT).as_posix(),
+        "config": f"configs/{CONFIG}",
         "epochs": results["binary"][0]["epochs"],
         "images_evaluated": results["binary"][0]["final"]["count"],
         "parameters": {name: runs[0]["parameters"] for name, runs in results.items()},

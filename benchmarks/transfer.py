@@ -13,43 +13,18 @@ benchmarks/records/transfer.json. The bar: transfer is at least 8 points of top-
 import argparse
 import datetime
 import json
-import statistics
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from benchmarks.runs import ROOT, spread, train
 from src.model_utils.files import write_json
 from src.training.records import environment
 
-ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "benchmarks" / "records" / "transfer.json"
 # images a class -> batches of 50, and the rate of each start (tried: 0.003 to 0.1)
 STEPS = {10: 200, 100: 300}
 RATES = {10: {"transfer": 0.01, "scratch": 0.05}, 100: {"transfer": 0.03, "scratch": 0.05}}
 BAR_POINTS = 8
-
-
-def train(recipe: str, run: Path, **keys: Any) -> dict[str, Any]:
-    """The summary of a run of `train.py`, which is started unless there is one."""
-    if not (run / "summary.json").exists():
-        words = [word for name, value in keys.items() for word in (f"--{name}", str(value))]
-        command = [
-            sys.executable, "train.py", "--config_path", f"configs/bit/{recipe}.yaml",
-            "--output_path", str(run.parent), "--run_name", run.name, *words,
-        ]  # fmt: skip
-        if subprocess.run(command, cwd=ROOT).returncode:
-            sys.exit(f"{run}: training failed; remove the folder and call this again")
-    return json.loads((run / "summary.json").read_text())
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "n": len(values),
-        "mean": round(statistics.mean(values), 2),
-        "min": round(min(values), 2),
-        "max": round(max(values), 2),
-    }
 
 
 def main() -> int:
@@ -64,7 +39,7 @@ def main() -> int:
     folder = own.output_path.resolve()
     checkpoint = own.pretrained
     if checkpoint is None:
-        train("tiny_imagenet", folder / "pretraining", data_path=own.source.resolve())
+        train("bit/tiny_imagenet.yaml", folder / "pretraining", data_path=own.source.resolve())
         checkpoint = folder / "pretraining" / "checkpoints" / "best.ckpt"
     pretraining = json.loads((checkpoint.parent.parent / "summary.json").read_text())
 
@@ -80,7 +55,7 @@ def main() -> int:
                 keys = {"lr": rate} | (
                     {"pretrained_path": checkpoint.resolve()} if start == "transfer" else {}
                 )
-                summary = train("tiny_cifar10", folder / f"{start}-{shots}-{seed}", **shared, **keys)
+                summary = train("bit/tiny_cifar10.yaml", folder / f"{start}-{shots}-{seed}", **shared, **keys)
                 assert summary["final"]["count"] == 10_000
                 top1[start].append(summary["final"]["top1"])
         gains = [a - b for a, b in zip(top1["transfer"], top1["scratch"], strict=True)]

@@ -7,8 +7,6 @@ twice: with the same network in float64, to 1e-8 of each, and as trained, in flo
 official code is off.
 """
 
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -19,26 +17,16 @@ from mindspore import nn
 from src.bit.network import ResNetV2
 from src.bit.weights import translate
 from src.layers.weight_standardization import StdConv2d
-from src.losses import CrossEntropy
 from src.weights import load_weights
-from tests.vectors.fill import fill
-
-
-def _error(result, expected) -> float:
-    """The largest difference, in parts of the largest magnitude."""
-    return float(np.abs(np.asarray(result, np.float64) - expected).max() / np.abs(expected).max())
+from tests.vectors.official import error, read, state, training_step
 
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory) -> SimpleNamespace:
     """The vectors, a file of the weights they belong to, and the gradients' norms by the network's names."""
-    with np.load(Path(__file__).parents[1] / "vectors" / "bit.npz") as arrays:
-        numbers = SimpleNamespace(**arrays)
-    shapes = [tuple(map(int, re.findall(r"\d+", shape))) for shape in numbers.npz_shapes]
-    state = {str(name): fill(str(name), shape) for name, shape in zip(numbers.npz_names, shapes)}
+    numbers = read("bit.npz")
     numbers.file = tmp_path_factory.mktemp("official") / "BiT-M-R50x1.npz"
-    np.savez(numbers.file, **state)
-    numbers.images = fill(str(numbers.input_name), tuple(numbers.input_shape))
+    np.savez(numbers.file, **state(numbers.npz_names, numbers.npz_shapes))
     norms = {str(name): np.array(norm) for name, norm in zip(numbers.npz_names, numbers.grad_norms)}
     numbers.norms = translate(norms, block_units=numbers.block_units, width_factor=1)
     return numbers
@@ -51,36 +39,26 @@ def network(official) -> ResNetV2:
     return network
 
 
-def _norms(names, gradients, official) -> tuple[np.ndarray, np.ndarray]:
+def _norms(gradients, official) -> tuple[np.ndarray, np.ndarray]:
     """(ours, official) norms of the gradient of every parameter."""
-    assert set(names) == official.norms.keys()
-    ours = [np.linalg.norm(gradient.asnumpy().astype(np.float64)) for gradient in gradients]
-    return np.array(ours), np.array([official.norms[name] for name in names])
+    assert gradients.keys() == official.norms.keys()
+    ours = [np.linalg.norm(gradient.astype(np.float64)) for gradient in gradients.values()]
+    return np.array(ours), np.array([official.norms[name] for name in gradients])
 
 
 @pytest.mark.usefixtures("graph_mode")
 def test_evaluation_in_float32(network, official):
     network.set_train(False)
-    assert _error(network(ms.Tensor(official.images)).asnumpy(), official.logits) < 1e-4
+    assert error(network(ms.Tensor(official.images)).asnumpy(), official.logits) < 1e-4
 
 
 @pytest.mark.usefixtures("graph_mode")
 def test_training_in_float32(network, official):
-    network.set_train()
-    cross_entropy = CrossEntropy()
-
-    def forward(images, labels):
-        logits = network(images)
-        return cross_entropy(logits, labels), logits
-
-    parameters = network.trainable_params()
-    step = ms.value_and_grad(forward, None, ms.ParameterTuple(parameters), has_aux=True)
-    labels = ms.Tensor(official.labels.astype(np.int32))
-    (loss, logits), gradients = step(ms.Tensor(official.images), labels)
-    assert _error(logits.asnumpy(), official.logits) < 1e-4
-    assert _error(loss.asnumpy(), official.loss) < 1e-4
-    ours, theirs = _norms([parameter.name for parameter in parameters], gradients, official)
-    assert _error(ours, theirs) < 5e-4
+    loss, logits, gradients = training_step(network, official.images, official.labels)
+    assert error(logits, official.logits) < 1e-4
+    assert error(loss, official.loss) < 1e-4
+    ours, theirs = _norms(gradients, official)
+    assert error(ours, theirs) < 5e-4
     assert (np.abs(ours - theirs) / theirs).max() < 1e-2
 
 
@@ -168,6 +146,6 @@ def test_everything_in_float64(network, official):
     step = ms.value_and_grad(forward, None, ms.ParameterTuple(parameters), has_aux=True)
     (_, logits), gradients = step(ms.Tensor(official.images.astype(np.float64)))
     assert logits.dtype == gradients[0].dtype == ms.float64
-    assert _error(logits.asnumpy(), official.logits) < 1e-12
-    ours, theirs = _norms(names, gradients, official)
+    assert error(logits.asnumpy(), official.logits) < 1e-12
+    ours, theirs = _norms({n: g.asnumpy() for n, g in zip(names, gradients)}, official)
     assert (np.abs(ours - theirs) / theirs).max() < 1e-8

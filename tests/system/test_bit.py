@@ -8,7 +8,7 @@ import pytest
 
 from src.checkpoint_file import read_checkpoint
 from src.training.records import read_metrics
-from tests.system.answers import CLASSES, error_of, last_json
+from tests.system.answers import CLASSES, check_same_answers, error_of, last_json
 
 SMALL = {
     "model": "bit_r50x1", "block_units": "[1,1,1,1]", "width_factor": 0.5,
@@ -90,15 +90,7 @@ def test_the_export_is_folded_and_gives_the_same_answers(door, checkpoint, pictu
     assert b"BatchNorm" not in graph and b"Rsqrt" not in graph, "weights are standardised at run time"
     card = json.loads((tmp_path / "m.json").read_text())
     assert (card["crop"], card["interpolation"], card["image_size"]) == ("squash", "bilinear", 32)
-    answers = [
-        last_json(door("infer.py", pictures, "--json", model_path=path))["results"]
-        for path in (tmp_path / "m.mindir", checkpoint)
-    ]
-    assert len(answers[0]) == 36
-    for exported, network in zip(*answers, strict=True):
-        ours, theirs = ({p["class"]: p["probability"] for p in r["predictions"]} for r in (exported, network))
-        assert ours.keys() == theirs.keys() and set(ours) <= set(CLASSES)
-        assert all(ours[name] == pytest.approx(theirs[name], abs=1e-4) for name in ours)
+    check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint)
 
 
 def test_data_with_other_classes_is_refused(door, checkpoint, data_path):
