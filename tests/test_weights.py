@@ -236,7 +236,9 @@ def test_a_file_that_is_not_there(network, tmp_path, name):
 def test_a_kind_of_file_that_nobody_knows(network, tmp_path, name):
     (tmp_path / name).write_bytes(b"0")
     message = refused(network, str(tmp_path / name))
-    assert message == f"{tmp_path / name}: known kinds of weights are .ckpt, .npz, .safetensors, .pth, .pt, .tar"
+    assert (
+        message == f"{tmp_path / name}: known kinds of weights are .ckpt, .npz, .safetensors, .pth, .pt, .tar"
+    )
 
 
 def _whole_file(suffix, network, path) -> bytes:
