@@ -1,5 +1,6 @@
 """What all tests share: the fast convolutions of the CPU, markers that skip, and a small drawn data set."""
 
+import logging
 import os
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -48,3 +49,12 @@ def graph_mode():
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture
+def plain_logger():
+    """What a test runs may set up the project's logger; the tests that follow find it as it was."""
+    logger = logging.getLogger("quartet")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before

@@ -15,19 +15,10 @@ from src.resnet9.config import ResNet9Config
 from src.weights import WeightsError, load_weights
 from src.zoo import create_network
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
 CLASSES = ["red", "green", "blue", "grey"]
 KEYS = {"widths": [2, 3, 4, 5], "device_target": "CPU", "activation": "celu", "celu_alpha": 0.3}
-
-
-@pytest.fixture(autouse=True)
-def plain_logger():
-    """Opening a checkpoint sets up the project's logger; the tests that follow find it as it was."""
-    logger = logging.getLogger("quartet")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
 
 
 def _weights(seed) -> dict[str, np.ndarray]:

@@ -54,13 +54,12 @@ class BiRealConfig(SharedConfig):
 
     @model_validator(mode="after")
     def _is_a_network(self) -> "BiRealConfig":
-        for name, allowed in (
-            ("block_units", "a list of 4 whole numbers > 0, or []"),
-            ("widths", "a list of 4 whole numbers > 0"),
-        ):
-            given = getattr(self, name)
-            if len(given) not in ((4, 0) if name == "block_units" else (4,)):
-                raise ValueError(f"{name}: {list(given)} given, allowed: {allowed}")
+        if len(self.block_units) not in (0, 4):
+            raise ValueError(
+                f"block_units: {list(self.block_units)} given, allowed: a list of 4 whole numbers > 0, or []"
+            )
+        if len(self.widths) != 4:
+            raise ValueError(f"widths: {list(self.widths)} given, allowed: a list of 4 whole numbers > 0")
         factor = 32 if self.stem == "imagenet" else 16
         for name in ("image_size", "eval_image_size"):
             if getattr(self, name) % factor:

@@ -4,7 +4,7 @@ sign(0) is +1 everywhere here, in activations and in weights: one bit has no thi
 takes the sign bit, and the paper's own Caffe code has weights so. `torch.sign` gives 0 there, which the
 official PyTorch code inherits; no number of a trained network is exactly 0, so the two agree on it.
 
-All of them compute in float32 under mixed precision: alpha and the slopes are small numbers.
+Signs and scales compute in float32 under mixed precision: alpha and the slopes are small numbers.
 """
 
 import mindspore as ms

@@ -1,4 +1,3 @@
-import io
 import tarfile
 
 import pytest
@@ -7,6 +6,7 @@ from src.data.archive import unpack
 from src.data.cifar10 import CIFAR10
 from src.data.cifar100 import CIFAR100
 from src.model_utils.errors import UserError
+from tests.data.tars import pack
 
 FILES = {
     "batches.meta.txt": b"a\nb\n",
@@ -14,19 +14,6 @@ FILES = {
     "test_batch.bin": bytes(3073),
     "readme.html": b"<html>",
 }
-
-
-def pack(path, members, mode="w:gz"):
-    """A tar archive of (name, bytes) and ready-made TarInfo members."""
-    with tarfile.open(path, mode) as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                tar.addfile(info, io.BytesIO(member[1]))
-    return path
 
 
 def special(name, kind, link=""):

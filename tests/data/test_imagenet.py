@@ -16,6 +16,7 @@ from src.data.imagenet import DEVKIT_NAME, ILSVRC2012, TRAIN_NAME, VAL_NAME, Rel
 from src.data.prepare import main
 from src.data.sources import open_split
 from src.model_utils.errors import UserError
+from tests.data.tars import pack
 
 WNIDS = ("n00000009", "n00000020", "n00000300")
 TRAIN_COUNTS = dict(zip(WNIDS, (4, 6, 5)))
@@ -40,19 +41,6 @@ def encode(name):
     return file.getvalue()
 
 
-def pack(path, members, mode="w"):
-    """Writes a tar archive of (name, bytes) and ready-made TarInfo members; returns its bytes."""
-    with tarfile.open(path, mode) as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                tar.addfile(info, io.BytesIO(member[1]))
-    return path.read_bytes()
-
-
 def special(name, kind):
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, "/etc/passwd"
@@ -65,14 +53,15 @@ def write_train(folder, extra=(), extra_inside=()):
         names = [f"{wnid}_{k}.JPEG" for k in range(1, count + 1)]
         members = [(name, encode(name)) for name in names]
         inside = list(extra_inside) if wnid == WNIDS[1] else []
-        classes.append((f"{wnid}.tar", pack(folder / "class.tar", members + inside)))
+        classes.append((f"{wnid}.tar", pack(folder / "class.tar", members + inside, "w").read_bytes()))
     (folder / "class.tar").unlink()
-    return pack(folder / TRAIN_NAME, [*classes, *extra])
+    return pack(folder / TRAIN_NAME, [*classes, *extra], "w").read_bytes()
 
 
 def write_val(folder, extra=()):
     names = [f"ILSVRC2012_val_{k:08d}.JPEG" for k in range(1, len(VAL_NUMBERS) + 1)]
-    return pack(folder / VAL_NAME, [*((name, encode(name)) for name in names), *extra])
+    members = [*((name, encode(name)) for name in names), *extra]
+    return pack(folder / VAL_NAME, members, "w").read_bytes()
 
 
 def write_devkit(folder):
@@ -88,7 +77,7 @@ def write_devkit(folder):
         (f"{data}/ILSVRC2012_validation_ground_truth.txt", truth),
         (f"{data}/meta.mat", meta.getvalue()),
     ]
-    return pack(folder / DEVKIT_NAME, members, "w:gz")
+    return pack(folder / DEVKIT_NAME, members).read_bytes()
 
 
 def write_labels(folder):
@@ -346,7 +335,7 @@ def test_val_alone_and_train_later(made, capsys):
 
 def test_a_damaged_devkit_is_said(made):
     path = made.archives / DEVKIT_NAME
-    for data in (path.read_bytes()[:200], pack(path, [("a", b"b")], "w:gz")):
+    for data in (path.read_bytes()[:200], pack(path, [("a", b"b")]).read_bytes()):
         path.write_bytes(data)
         assert f"{path} is damaged or not the devkit" in made.fails(md5="skip")
 

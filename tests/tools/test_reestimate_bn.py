@@ -1,7 +1,6 @@
 """The command does to a checkpoint what a run does at its end, and nothing else."""
 
 import json
-import logging
 import shutil
 import sys
 
@@ -20,16 +19,7 @@ from src.training import loop, precise_bn, session
 from src.training.records import read_metrics
 from src.zoo import config_class_of, create_recipe
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
-
-
-@pytest.fixture(autouse=True)
-def _plain_logger():
-    """Runs and commands set up the project's logger; the tests that follow find it as it was."""
-    logger = logging.getLogger("quartet")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
+pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
 
 class Net(nn.Cell):

@@ -1,7 +1,6 @@
 """The summary's arithmetic, its two outputs, and what it says to bad input."""
 
 import json
-import logging
 import re
 import subprocess
 import sys
@@ -19,16 +18,9 @@ NARROW = ["resnet9", "--widths", "[2, 3, 4, 5]"]
 TRAINED = 2 * 27 + 4 + 3 * 18 + 6 + 2 * (27 * 3 + 6) + 4 * 27 + 8 + 5 * 36 + 10 + 2 * (45 * 5 + 10) + 10 * 5
 STATISTICS = 2 * (2 + 3 * 3 + 4 + 3 * 5)
 BIT = ["bit_r50x1", "--block_units", "[1, 1, 1, 1]", "--width_factor", "0.5", "--image_size", "32"]
+pytestmark = pytest.mark.usefixtures("plain_logger")
+
 BIREAL = ["birealnet18", "--block_units", "[1, 1, 1, 1]", "--widths", "[8, 16, 32, 64]", "--image_size", "32"]
-
-
-@pytest.fixture(autouse=True)
-def _plain_logger():
-    """The summary sets up the project's logger; the tests that follow find it as it was."""
-    logger = logging.getLogger("quartet")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture
