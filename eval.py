@@ -1,7 +1,8 @@
-"""Evaluate a checkpoint: every test image once, on any batch size. The last line is one JSON object.
+"""Evaluate a checkpoint: every image once, on any batch size. The last line is one JSON object.
 
 python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --data_path data
 python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --flip_tta true
+python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --task retrieval --data_path holidays
 """
 
 from src.model_utils.door import checkpoint_parser, run
@@ -9,14 +10,33 @@ from src.model_utils.door import checkpoint_parser, run
 
 def main(arguments):
     flags = checkpoint_parser(__doc__)
+    flags.add_argument("--task", choices=("classification", "retrieval"), default="classification")
+    sets = flags.add_argument_group("retrieval", "with --data_path FOLDER, see src/data/retrieval_sets.py")
+    sets.add_argument("--protocol", help="holidays, groups ...; auto, the default, looks")
+    sets.add_argument("--rotations", metavar="FILE", help="holidays: lines NAME DEGREES, counter-clockwise")
+    sets.add_argument("--distractors", metavar="DIR", help="images that are wrong for every query")
+    sets.add_argument("--sheet", metavar="PNG", help="queries and their results, the worst mistakes first")
     own, rest = flags.parse_known_args(arguments)
 
+    from src.deploy import retrieval
     from src.model_utils.files import to_json
     from src.trained import open_from_flags
     from src.training.loop import evaluate_network
 
-    trained = open_from_flags(own, rest)
+    retrieval.check_flags(own, rest)
+    trained = open_from_flags(own, rest, headless=own.task == "retrieval")
     config, device = trained.recipe.config, trained.device
+    facts = {
+        "checkpoint": own.checkpoint_path,
+        "model": config.model,
+        "step": trained.checkpoint.meta["step"],
+        "averaged_weights": trained.averaged,
+    }
+    if own.task == "retrieval":
+        found = retrieval.evaluate_from_flags(trained, own)
+        print(to_json(facts | found.metrics), flush=True)
+        retrieval.draw(found, own.sheet)
+        return 0
     batches = trained.recipe.eval_batches(rank=device.rank, size=device.size)
     trained.checkpoint.check_classes(batches.class_names)
     evaluation = evaluate_network(
@@ -28,14 +48,7 @@ def main(arguments):
         size=device.size,
     )
     if device.rank == 0:
-        facts = {
-            "checkpoint": own.checkpoint_path,
-            "model": config.model,
-            "step": trained.checkpoint.meta["step"],
-            "averaged_weights": trained.averaged,
-            "flip_tta": config.flip_tta,
-        }
-        print(to_json(facts | evaluation.metrics))
+        print(to_json(facts | {"flip_tta": config.flip_tta} | evaluation.metrics))
     return 0
 
 

@@ -15,7 +15,7 @@ from src.model_utils.errors import UserError
 from src.model_utils.files import atomic_path
 
 # What a training checkpoint holds besides the network's own parameters.
-TRAINING_STATE = ("optim.", "ema.", "loss_scale.", "train.", "accumulated.", "monitor.")
+TRAINING_STATE = ("optim.", "ema.", "loss_scale.", "loss.", "train.", "accumulated.", "monitor.")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from src.data.mindrecord import MindRecordImages
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from src.data.randaugment import RandAugment
 from src.data.sources import ImageFiles, open_split
+from src.data.whole_batches import WholePictureBatches
 from src.evaluation.monitor import Monitor
 from src.layers.pixels import Pixels
 from src.losses import CrossEntropy
@@ -39,9 +40,12 @@ class Recipe:
 
     Attributes:
         config_class: the shared keys and the model's own.
+        side_multiple: what the sides of a whole picture are divisible by (`eval_crop` whole): what the
+            network's windows want, that tile its maps.
     """
 
     config_class: type[SharedConfig] = SharedConfig
+    side_multiple = 1
 
     def __init__(self, config: SharedConfig):
         self.config = config
@@ -54,12 +58,15 @@ class Recipe:
 
     @property
     def resizing(self) -> dict[str, Any]:
-        """How evaluation resizes an image of another size, by the keys of the model card."""
+        """How evaluation resizes an image of another size, by the keys of the model card.
+
+        With `eval_crop` whole it is `centre`: an exported model takes squares.
+        """
         c = self.config
         if c.train_crop == "pad":
             return {"crop": "centre", "interpolation": "antialias"}
         return {
-            "crop": c.eval_crop,
+            "crop": "centre" if c.eval_crop == "whole" else c.eval_crop,
             "interpolation": c.interpolation,
             "crop_percentage": c.crop_percentage,
         }
@@ -108,7 +115,10 @@ class Recipe:
         return (self.config.image_mean, self.config.image_std) if on_cpu else None
 
     def loss(self) -> nn.Cell:
-        """A cell (logits, targets) -> scalar."""
+        """A cell (what the network puts out in training, a batch's targets) -> scalar.
+
+        Parameters of its own are named "loss.*".
+        """
         return CrossEntropy()
 
     def source(self, split: Split) -> ImageSet | ImageFiles | MindRecordImages:
@@ -137,8 +147,12 @@ class Recipe:
             self._sources[split] = images
         return self._sources[split]
 
-    def train_batches(self, *, rank: int = 0, size: int = 1) -> ShuffledBatches:
-        """The training data of one rank, augmented."""
+    def train_batches(self, *, rank: int = 0, size: int = 1, **order: Any) -> ShuffledBatches:
+        """The training data of one rank, augmented.
+
+        Args:
+            order: `repetitions`, `epoch_length` and `instances` of `ShuffledBatches`.
+        """
         c = self.config
         policy = autoaugment if c.autoaugment == "imagenet" else None
         if c.randaugment_layers:
@@ -157,6 +171,7 @@ class Recipe:
             "soft_labels": c.soft_labels,
             "rank": rank,
             "size": size,
+            **order,
         }
         if c.train_crop == "pad":
             return TrainBatches(
@@ -197,14 +212,15 @@ class Recipe:
         shared = {"batch_size": c.eval_batch_size, "rank": rank, "size": size}
         if c.train_crop == "pad":
             return EvalBatches(self.source("test"), mean=c.image_mean, std=c.image_std, **shared)
+        shared |= {
+            "image_size": self.image_size,
+            "interpolation": c.interpolation,
+            "normalise": self._host_normalises,
+        }
+        if c.eval_crop == "whole":
+            return WholePictureBatches(self.source("test"), side_multiple=self.side_multiple, **shared)
         return PictureEvalBatches(
-            self.source("test"),
-            image_size=self.image_size,
-            eval_crop=c.eval_crop,
-            crop_percentage=c.crop_percentage,
-            interpolation=c.interpolation,
-            normalise=self._host_normalises,
-            **shared,
+            self.source("test"), eval_crop=c.eval_crop, crop_percentage=c.crop_percentage, **shared
         )
 
     def param_rules(self) -> list[ParamRule]:
@@ -218,12 +234,18 @@ class Recipe:
             ParamRule("weights", r".*", c.weight_decay),
         ]
 
-    def optimizer(self, network: nn.Cell) -> Optimizer:
-        """The config's optimizer over the grouped trainable parameters."""
+    def optimizer(self, network: nn.Cell, loss: nn.Cell | None = None) -> Optimizer:
+        """The config's optimizer over the grouped trainable parameters of the network and of its loss.
+
+        Args:
+            network: from `network`.
+            loss: from `loss`; None makes a new one.
+        """
         c = self.config
+        loss = loss or self.loss()
         return create_optimizer(
             c.optimizer,
-            group_parameters(network.trainable_params(), self.param_rules()),
+            group_parameters([*network.trainable_params(), *loss.trainable_params()], self.param_rules()),
             momentum=c.momentum,
             nesterov=c.nesterov,
             lr_in_velocity=c.lr_in_velocity,

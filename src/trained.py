@@ -42,6 +42,7 @@ def open_trained(
     *,
     config_path: str | Path | None = None,
     raw_weights: bool = False,
+    headless: bool = False,
 ) -> Trained:
     """Sets up the device and loads the network of a checkpoint: averaged weights where kept.
 
@@ -53,6 +54,8 @@ def open_trained(
         overrides: config keys that come after the checkpoint's own.
         config_path: a file whose keys come between the two.
         raw_weights: take the weights themselves, not their average.
+        headless: only `embed` is needed: weights of others are taken without their classifier, and no data
+            set is asked for the names of their classes.
 
     Raises:
         UserError: the checkpoint is damaged, or the config does not fit it.
@@ -70,9 +73,15 @@ def open_trained(
     setup_logging(None).setLevel(logging.WARNING)
     device = set_up_device(config.device_target, seed=config.seed)
     recipe = create_recipe(config)
-    class_names = checkpoint.meta["class_names"] if ours else recipe.source("test").class_names
+    head = "keep"
+    if ours:
+        class_names = checkpoint.meta["class_names"]
+    elif headless:
+        class_names, head = ("none",), "replace"
+    else:
+        class_names = recipe.source("test").class_names
     network = recipe.network(num_classes=len(class_names))
-    load_weights(network, checkpoint.network_weights(ema=not raw_weights) if ours else path)
+    load_weights(network, checkpoint.network_weights(ema=not raw_weights) if ours else path, head=head)
     if not ours:
         arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
         meta = {"config": config.model_dump(mode="json"), "class_names": list(class_names), "step": 0}
@@ -90,13 +99,14 @@ def open_trained(
     return Trained(network, recipe, checkpoint, card, device, averaged)
 
 
-def open_from_flags(flags: argparse.Namespace, rest: Sequence[str]) -> Trained:
+def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless: bool = False) -> Trained:
     """`open_trained` for a door: the flags of `checkpoint_parser`, and the words that are config keys."""
     return open_trained(
         flags.checkpoint_path,
         parse_overrides(rest),
         config_path=flags.config_path,
         raw_weights=flags.raw_weights,
+        headless=headless,
     )
 
 
@@ -118,6 +128,8 @@ def open_predictor(path: str | Path, *, device_target: str) -> Predictor:
 
 def some_images(recipe: Recipe, *, count: int = 64) -> np.ndarray | None:
     """The first test images, (count, 3, S, S) float32; None and a warning without the data set."""
+    if recipe.config.eval_crop == "whole":  # what an exported model takes are squares
+        recipe = create_recipe(recipe.config.model_copy(update={"eval_crop": "centre"}))
     try:
         images, _, valid = next(iter(recipe.eval_batches()))
     except UserError as error:

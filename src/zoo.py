@@ -18,6 +18,9 @@ from src.bit.recipe import BiTRecipe
 from src.bit.weights import VARIANTS as BIT
 from src.model_utils.errors import UserError
 from src.model_utils.shared_config import SharedConfig
+from src.multigrain.network import VARIANTS as MULTIGRAIN
+from src.multigrain.network import MultiGrain
+from src.multigrain.recipe import MultiGrainRecipe
 from src.recipe import Recipe
 from src.resnet9.network import ResNet9
 from src.resnet9.recipe import ResNet9Recipe
@@ -35,6 +38,10 @@ _MODELS = {
     **{
         name: (BiRealRecipe, partial(BiRealNet, block_units=units, bottleneck=bottleneck))
         for name, (units, bottleneck) in BIREAL.items()
+    },
+    **{
+        name: (MultiGrainRecipe, partial(MultiGrain, block_units=units, bottleneck=bottleneck))
+        for name, (units, bottleneck) in MULTIGRAIN.items()
     },
 }
 

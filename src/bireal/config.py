@@ -43,7 +43,7 @@ class BiRealConfig(SharedConfig):
     image_std: Channels = other_default("image_std", (58.395, 57.12, 57.375))
     image_size: int = other_default("image_size", 224)
     train_crop: Literal["pad", "resize", "random_resized"] = other_default("train_crop", "random_resized")
-    eval_crop: Literal["squash", "centre"] = other_default("eval_crop", "centre")
+    eval_crop: Literal["squash", "centre", "whole"] = other_default("eval_crop", "centre")
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = other_default("optimizer", "adam")
     lr: float = other_default("lr", 0.001)
     lr_schedule: LrSchedule = other_default("lr_schedule", "linear")

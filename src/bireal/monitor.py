@@ -5,6 +5,7 @@ import numpy as np
 from mindspore import nn
 
 from src.layers.binary import ApproxSign, BinaryConv2d, SteSign, UnitDeviation
+from src.model_utils.device_adapter import without_graph
 
 
 class BinaryMonitor:
@@ -55,19 +56,17 @@ class BinaryMonitor:
             magnitude = np.abs(inputs[0].asnumpy())
             counts.append((np.count_nonzero(magnitude >= 1), magnitude.size))
 
-        mode = ms.get_context("mode")
-        ms.set_context(mode=ms.PYNATIVE_MODE)  # a graph has no hooks
         hooks = [cell.register_forward_pre_hook(count) for cell in self.activations]
         for cell in self.deviations:
             cell.set_train(True)  # what the signs see in training
         try:
-            self.network(self.inputs(ms.Tensor(images)))
+            with without_graph():
+                self.network(self.inputs(ms.Tensor(images)))
         finally:
             for hook in hooks:
                 hook.remove()
             for cell in self.deviations:
                 cell.set_train(False)
-            ms.set_context(mode=mode)
         saturated, total = np.sum(counts, axis=0)
         return 100 * saturated / total
 

@@ -15,6 +15,11 @@ class BiRealRecipe(Recipe):
 
     config_class = BiRealConfig
 
+    @property
+    def side_multiple(self) -> int:
+        """Its average pooling halves a map by windows that tile it, its convolutions any map."""
+        return 32 if self.config.stem == "imagenet" else 16
+
     def network(self, *, num_classes: int) -> nn.Cell:
         c = self.config
         block_units, bottleneck = c.structure

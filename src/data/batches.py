@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from src.data import augment
+from src.data.repeated import repeated_order
 from src.model_utils.errors import UserError
 
 log = logging.getLogger("quartet")
@@ -21,7 +22,9 @@ Batch = TypeVar("Batch")
 class Stream(enum.IntEnum):
     """Each purpose has a stream of random numbers of its own: one setting does not change another's."""
 
-    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, POLICY, COLOUR, ERASING, CUTMIX = range(11)
+    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, POLICY, COLOUR, ERASING, CUTMIX, NEGATIVES = (
+        range(12)
+    )
 
 
 class Labelled(Protocol):
@@ -64,7 +67,8 @@ class ShuffledBatches:
 
     An epoch has every image once, in an order of its own; the images that are left over are dropped. A set
     smaller than one global batch fills it with permutations of itself: an epoch is then one batch, and how
-    often two images are in it differs by one at most.
+    often two images are in it differs by one at most. With `repetitions` an epoch has as many samples, but of
+    fewer images (`repeated_order`), and `epoch_length` makes it longer or shorter.
 
     Args:
         source: one split of a data set.
@@ -80,10 +84,16 @@ class ShuffledBatches:
             one weight or rectangle and a permutation for the batch.
         label_smoothing: share of the target spread over all classes, 0..1.
         soft_labels: targets as (B, K) float32; otherwise labels as (B,) int32.
+        repetitions: how often each image of an epoch comes, differently augmented.
+        epoch_length: samples of an epoch, in parts of the data set.
+        instances: for losses of pairs, targets are a tuple of the above, which image of the set each row is,
+            (B,) int32, and Gumbel noise that draws negatives, float32: "card", for the pairs of this rank's
+            rows, (B, B); "global", for those of all ranks' rows, the same on every rank; "none".
 
     Raises:
         UserError: there are no images.
-        ValueError: mixup, CutMix or label smoothing without soft labels, or an unknown `flip`.
+        ValueError: mixup, CutMix or label smoothing without soft labels, mixup or CutMix with instances, or
+            an unknown `flip`.
     """
 
     workers = 1
@@ -101,6 +111,9 @@ class ShuffledBatches:
         mixup_per_image: bool = False,
         label_smoothing: float = 0.0,
         soft_labels: bool = True,
+        repetitions: int = 1,
+        epoch_length: float = 1.0,
+        instances: Literal["none", "card", "global"] = "none",
         rank: int = 0,
         size: int = 1,
     ):
@@ -108,16 +121,19 @@ class ShuffledBatches:
             raise ValueError(f"flip must be none, random or alternating, not {flip!r}")
         if not soft_labels and (mixup_alpha or cutmix_alpha or label_smoothing):
             raise ValueError("mixup, CutMix and label smoothing need soft labels")
+        if instances != "none" and (mixup_alpha or cutmix_alpha):
+            raise ValueError("a mixture of images is no instance: no mixup or CutMix with instances")
         self.source, self.class_names, self._count = source, source.class_names, len(source.labels)
         self.batch_size, self.seed, self.flip, self.policy = batch_size, seed, flip, policy
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.mixup_per_image = mixup_per_image
         self.label_smoothing, self.soft_labels = label_smoothing, soft_labels
-        self.rank, self._total = rank, batch_size * size
+        self.repetitions, self.epoch_length, self.instances = repetitions, epoch_length, instances
+        self.rank, self.size, self._total = rank, size, batch_size * size
         self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
         if not self._count:
             raise UserError("the training set has no images; check data_path")
-        if self._total > self._count:
+        if self._total > self._count * repetitions:
             log.warning(
                 "the training set has %d images: each batch of %d repeats them", self._count, self._total
             )
@@ -126,7 +142,7 @@ class ShuffledBatches:
 
     def __len__(self) -> int:
         """Batches a rank in one epoch."""
-        return max(1, self._count // self._total)
+        return max(1, int(self._count * self.epoch_length) // self._total)
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
         """Batch `index` of `epoch`, both counted from 0."""
@@ -153,10 +169,24 @@ class ShuffledBatches:
             raise IndexError(f"batch {index} of an epoch of {len(self)}")
         known, order = self._order
         if known != epoch:
-            rng, rounds = self._rng(Stream.ORDER, epoch), -(-self._total // self._count)
-            order = np.concatenate([rng.permutation(self._count) for _ in range(rounds)])
+            rng = self._rng(Stream.ORDER, epoch)
+            order = self._epoch_order(lambda: rng.permutation(self._count))
             self._order = (epoch, order)
-        return order[index * self._total : (index + 1) * self._total][self._mine]
+        return order[index * self.batch_size : (index + 1) * self.batch_size]
+
+    def _epoch_order(self, permutation: Callable[[], np.ndarray]) -> np.ndarray:
+        """This rank's samples of an epoch, in the order of its batches."""
+        samples = len(self) * self.batch_size
+        if self.repetitions > 1:
+            return repeated_order(
+                permutation,
+                samples=samples,
+                repetitions=self.repetitions,
+                rank=self.rank,
+                size=self.size,
+            )
+        order = repeated_order(permutation, samples=samples * self.size, repetitions=1)
+        return order.reshape(len(self), self._total)[:, self._mine].ravel()
 
     def _draw(
         self, epoch: int, index: int, stream: Stream, how: Callable[..., np.ndarray], *bounds: Any
@@ -176,12 +206,17 @@ class ShuffledBatches:
         """A generator for one image of this rank's batch."""
         return self._rng(stream, epoch, index, self._mine.start + row)
 
-    def _targets(self, indices: np.ndarray) -> np.ndarray:
-        """(B, K) float32 smoothed targets, or (B,) int32 labels."""
-        labels = self.source.labels[indices]
-        if not self.soft_labels:
-            return labels
-        return augment.smooth_one_hot(labels, len(self.class_names), self.label_smoothing)
+    def _targets(self, epoch: int, index: int, indices: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """(B, K) float32 smoothed targets, or (B,) int32 labels; with instances and noise, if so asked."""
+        targets = self.source.labels[indices]
+        if self.soft_labels:
+            targets = augment.smooth_one_hot(targets, len(self.class_names), self.label_smoothing)
+        if self.instances == "none":
+            return targets
+        everywhere = self.instances == "global"
+        rng = self._rng(Stream.NEGATIVES, epoch, index, *(() if everywhere else (self.rank,)))
+        rows = self._total if everywhere else self.batch_size
+        return targets, indices.astype(np.int32), rng.gumbel(size=(rows, rows)).astype(np.float32)
 
     def _mixing(self, epoch: int, index: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """(B,) int32 partners and (B,) float32 weights of this rank's batch, and boxes (B, 4) for CutMix."""
@@ -203,12 +238,17 @@ class ShardBatches:
     Iterating gives (images, labels, valid) of one fixed shape: labels (batch_size,) int32, and how many of
     the first rows count; the rest are zeros. Ranks may have different numbers of batches, or none.
 
+    Attributes:
+        one_shape: whether all batches have the same shape, so that a network is compiled once for them.
+
     Args:
         source: one split of a data set.
         batch_size: rows of a batch.
         rank: which of `size` consecutive shards of the data set, whose lengths differ by one at most.
         size: number of shards.
     """
+
+    one_shape = True
 
     def __init__(self, source: Labelled, *, batch_size: int, rank: int = 0, size: int = 1):
         self.source, self.class_names, self.batch_size = source, source.class_names, batch_size

@@ -94,6 +94,29 @@ def centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cut(image, (top, left, height, width))
 
 
+def resize_whole(
+    image: np.ndarray, size: int, interpolation: Interpolation, *, multiple: int = 1
+) -> np.ndarray:
+    """The whole picture, its longer side `size` pixels and the other in proportion, nothing cut.
+
+    Both are rounded to a multiple of `multiple`, once that at least: a panorama so thin that it would come
+    out below is stretched.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: of the longer side, in pixels.
+        interpolation: see `resize`.
+        multiple: what the sides must be divisible by; a network that halves maps five times by windows that
+            tile them takes 32.
+
+    Returns:
+        a new (h, w, 3) uint8, C-contiguous.
+    """
+    scale = size / max(image.shape[:2])
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in image.shape[:2])
+    return resize(image, height, width, interpolation)
+
+
 def prepare_picture(
     image: np.ndarray, *, size: int, eval_crop: EvalCrop, crop_percentage: float, interpolation: Interpolation
 ) -> np.ndarray:

@@ -64,7 +64,7 @@ class TrainBatches(ShuffledBatches):
         if self.cutout:
             corners = draw(Stream.CUTOUT, augment.draw_corners, side - self.cutout)
             images = augment.cutout(images, *corners, self.cutout)
-        targets = self._targets(indices)
+        targets = self._targets(epoch, index, indices)
         if self.mixup_alpha or self.cutmix_alpha:
             partners, weights, boxes = self._mixing(epoch, index, side)
             targets = augment.mixup(targets, partners, weights)

@@ -105,7 +105,7 @@ class PictureBatches(ShuffledBatches):
                 image = self.policy(image, self._row_rng(Stream.POLICY, *step, row))
             return change(image, row)
 
-        targets, for_device, boxes = self._targets(indices), (), None
+        targets, for_device, boxes = self._targets(*step, indices), (), None
         if self.mixup_alpha or self.cutmix_alpha:
             partners, weights, boxes = self._mixing(*step, self.image_size)
             targets = augment.mixup(targets, partners, weights)
@@ -219,6 +219,20 @@ class PictureEvalBatches(ShardBatches):
         return _fill(pool, self.workers, images, valid, picture, labels, valid, normalise=self.normalise)
 
 
+def lookup_tables(normalise: Normalisation) -> list[np.ndarray]:
+    """The normalised value of each byte, a (256, 1) float32 table a channel."""
+    return [
+        ((np.arange(256.0) - mean) / std).astype(np.float32).reshape(256, 1)
+        for mean, std in zip(*normalise, strict=True)
+    ]
+
+
+def look_up(picture: np.ndarray, tables: Sequence[np.ndarray], planes: np.ndarray) -> None:
+    """Normalises a picture (H, W, 3) uint8 into `planes` (3, H, W) float32."""
+    for plane, channel, table in zip(planes, cv2.split(picture), tables, strict=True):
+        cv2.LUT(channel, table, plane)
+
+
 def _empty(count: int, side: int, normalise: Normalisation | None) -> np.ndarray:
     return (
         np.empty((count, 3, side, side), np.float32)
@@ -238,17 +252,12 @@ def _fill(
 ) -> Callable[[], tuple]:
     """Starts images[row] = picture(row) for `count` rows; what is returned waits for (images, *rest)."""
     cv2.setNumThreads(1)  # for a large picture, each worker would start threads of its own
-    if normalise:  # each byte's value is looked up
-        tables = [
-            ((np.arange(256.0) - mean) / std).astype(np.float32).reshape(256, 1)
-            for mean, std in zip(*normalise, strict=True)
-        ]
+    tables = lookup_tables(normalise) if normalise else None
 
     def fill(rows: np.ndarray) -> None:
         for row in rows.tolist():
-            if normalise:
-                for plane, channel, table in zip(images[row], cv2.split(picture(row)), tables, strict=True):
-                    cv2.LUT(channel, table, plane)
+            if tables:
+                look_up(picture(row), tables, images[row])
             else:
                 images[row] = picture(row)
 

@@ -25,6 +25,14 @@ def torch_default(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
     return rng.uniform(-bound, bound, shape)
 
 
+def he_normal_fan_out(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """N(0, 2 / fan_out), shape (out, in, *kernel): torchvision's for the convolutions of its ResNets.
+
+    He et al., arXiv 1502.01852, by the outputs that an input has: out * kernel.
+    """
+    return rng.normal(0, np.sqrt(2 * shape[1] / np.prod(shape)), shape)
+
+
 def small_positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """U(0, 0.001), where the official Bi-Real code starts its binary weights from: all signs are +1."""
     return rng.uniform(0, 0.001, shape)

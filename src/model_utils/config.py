@@ -179,7 +179,10 @@ def allowed(field: FieldInfo) -> str:
 
 def _type_in_words(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+        values = typing.get_args(kind)
+        return "one of " + ", ".join(map(str, values)) if len(values) > 1 else values[0]
+    if typing.get_origin(kind) is typing.Union:
+        return " or ".join(map(_type_in_words, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)
         count = "a list of" if inner[-1] is ... else f"a list of {len(inner)}"

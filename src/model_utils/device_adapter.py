@@ -4,7 +4,9 @@ The names of the model zoos: `get_device_id get_device_num get_rank_id get_job_i
 adapter; a cloud's own adapter takes its place here, and nothing else of the project asks for the environment.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -34,6 +36,17 @@ class Device:
 def worker_count() -> int:
     """Worker threads for data: min(8, cores this process may use)."""
     return min(8, usable_cores())
+
+
+@contextlib.contextmanager
+def without_graph() -> Iterator[None]:
+    """PyNative mode within: a graph would be compiled anew for every shape, and has no hooks."""
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
 
 
 def _is_available(target: str) -> bool:

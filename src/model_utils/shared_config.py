@@ -73,8 +73,10 @@ class DataKeys(Keys):
     crop_ratio: Range = key((0.75, 4 / 3), "random_resized: width / height of the crop")
     interpolation: Literal["bilinear", "bicubic", "area"] = key("bilinear", "of all resizing")
     eval_image_size: int = key(0, "side in evaluation; 0: image_size", unit="pixels", ge=0)
-    eval_crop: Literal["squash", "centre"] = key(
-        "squash", "evaluation: resize to a square, or the short side and cut the centre"
+    eval_crop: Literal["squash", "centre", "whole"] = key(
+        "squash",
+        "evaluation: resize to a square, or the short side and cut the centre, or the longer side and cut "
+        "nothing",
     )
     crop_percentage: float = key(
         1.0, "evaluation: share of the resized side in the centre that is cut out", unit="0..1", gt=0, le=1

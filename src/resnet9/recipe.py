@@ -11,6 +11,7 @@ class ResNet9Recipe(Recipe):
     """See `Recipe` and configs/resnet9/."""
 
     config_class = ResNet9Config
+    side_multiple = 32
 
     def network(self, *, num_classes: int) -> nn.Cell:
         c = self.config

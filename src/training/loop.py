@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from src.checkpoint_file import Checkpoint
 from src.evaluation.classification import Evaluation, evaluate
-from src.model_utils.device_adapter import Device
+from src.model_utils.device_adapter import Device, without_graph
 from src.model_utils.errors import UserError
 from src.training.build import TrainRecipe, build_train_step
 from src.training.checkpoints import CheckpointFolder
@@ -141,7 +141,7 @@ class Trainer:
         return tqdm(total=self.steps, initial=self.step, unit="batch", disable=hidden, dynamic_ncols=True)
 
     def _train_batch(self, batch: tuple[np.ndarray, ...]) -> None:
-        outputs = self.train_step(*(ms.Tensor(array) for array in batch))
+        outputs = self.train_step(*map(_tensors, batch))
         self.step += 1
         self.pending.append((self.step, outputs))
         self.bar.update()
@@ -313,6 +313,11 @@ class Trainer:
         log.info("continuing from %s after step %d of %d", checkpoint.path, self.step, self.steps)
 
 
+def _tensors(part: np.ndarray | tuple[np.ndarray, ...]) -> ms.Tensor | tuple[ms.Tensor, ...]:
+    """An array of a batch for the device; targets may be several, which a graph takes for constants else."""
+    return ms.mutable(tuple(map(ms.Tensor, part))) if isinstance(part, tuple) else ms.Tensor(part)
+
+
 def evaluate_network(
     network, inputs, batches, *, num_classes: int, flip_tta: bool = False, size: int = 1, worst: int = 0
 ) -> Evaluation:
@@ -320,12 +325,15 @@ def evaluate_network(
 
     Args:
         inputs: the recipe's cell that makes float32 images of uint8 ones.
+        batches: those of many shapes run without a graph.
     """
     network.set_train(False)
+    mode = contextlib.nullcontext if batches.one_shape else without_graph
 
     def predict(images: np.ndarray) -> np.ndarray:
-        images = ms.Tensor(images)
-        return network(inputs(images) if images.dtype == ms.uint8 else images).asnumpy()
+        with mode():
+            images = ms.Tensor(images)
+            return network(inputs(images) if images.dtype == ms.uint8 else images).asnumpy()
 
     return evaluate(
         predict,

@@ -46,7 +46,7 @@ class TrainStep(nn.Cell):
 
     Args:
         inputs: a cell (images, partners, weights) -> what the network takes.
-        loss: a cell (logits, targets) -> float32 scalar.
+        loss: a cell (what the network puts out, targets) -> float32 scalar; targets may be a tuple.
         optimizer: its `parameters` are what is trained.
         rates: learning rate of each update, shape (updates,); the last one stays for updates beyond.
         loss_scale: see `LossScale`.

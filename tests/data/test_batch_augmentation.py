@@ -51,9 +51,9 @@ def same(left, right):
 def test_new_streams_leave_the_old_ones_where_they_were():
     assert [stream.name for stream in Stream] == [
         "ORDER", "CROP", "FLIP", "FIRST_FLIPS", "TRANSLATE", "CUTOUT", "MIXUP", "POLICY", "COLOUR", "ERASING",
-        "CUTMIX",
+        "CUTMIX", "NEGATIVES",
     ]  # fmt: skip
-    assert list(Stream) == list(range(11))
+    assert list(Stream) == list(range(12))
 
 
 @pytest.mark.parametrize("settings", [ALL, {**ALL, "mixup_alpha": 0.3, "cutmix_alpha": 1.0}])

@@ -173,3 +173,15 @@ def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, gra
     load_weights(network, last.network_weights())
     alone = evaluate_network(network, recipe.inputs(), recipe.eval_batches(), num_classes=4).metrics
     assert alone == pytest.approx(summary["final"], rel=1e-5), "both ranks evaluate the network that is saved"
+
+
+def test_pairs_of_all_cards_train_as_on_one(tmp_path, graph_mode):
+    from tests.system import pairs_of_two_ranks
+
+    msrun(tmp_path / "log", pairs_of_two_ranks.__file__, tmp_path)
+    alone = pairs_of_two_ranks.train(rank=0, size=1)
+    assert abs(alone["loss.beta"] - 0.8) > 1e-3 and np.abs(np.diff(alone["losses"])).min() > 1e-3
+    for rank in range(2):
+        with np.load(tmp_path / f"rank_{rank}.npz") as arrays:
+            for name, expected in alone.items():
+                np.testing.assert_allclose(arrays[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)

@@ -1,0 +1,188 @@
+"""Does the joint loss make an embedding that finds copies, at the same class accuracy?
+
+    python -m benchmarks.copy_detection --data DIR
+
+Trains by configs/multigrain/tiny_imagenet.yaml, for each seed: MultiGrain (lambda 0.5, repeated augmentation
+with N 3), and with nothing but the classification loss (lambda 1) the twins `repeated` (N 3) and `plain`
+(N 1). All see the same number of images. A run that is finished already is not repeated. Of each last
+checkpoint: top-1 on the validation images, and by eval.py the mean average precision of finding, among all
+validation images, the original of a distorted copy (src/data/copies.py), for each kind of copy. Writes
+benchmarks/records/copy_detection.json and a sheet for each network of the first seed, with the same queries,
+docs/copy_detection_<network>.png. The bars, against every twin (means over the seeds): mean average precision
+over the five plain kinds at least 5 points higher, top-1 not lower by more than 1 point.
+"""
+
+import argparse
+import datetime
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.runs import ROOT, spread, train
+from src.data.copies import KINDS, write_copies
+from src.data.install import install
+from src.data.listing import images_under
+from src.data.retrieval_sets import RetrievalSet, open_retrieval_set
+from src.model_utils.config import read_yaml
+from src.model_utils.files import write_json
+from src.training.records import environment
+
+CONFIG = "multigrain/tiny_imagenet.yaml"
+RECORD = ROOT / "benchmarks" / "records" / "copy_detection.json"
+PLAIN_KINDS = tuple(kind for kind in KINDS if kind != "strong")
+NETWORKS = {
+    "multigrain": {"classification_weight": 0.5, "repetitions": 3},
+    "repeated": {"classification_weight": 1.0, "repetitions": 3},
+    "plain": {"classification_weight": 1.0, "repetitions": 1},
+}
+MAP_POINTS, TOP1_POINTS = 5.0, -1.0
+COLUMNS = 6  # of a sheet
+
+
+def make_sets(files: Sequence[str], folder: Path, copies: int) -> dict[str, dict[str, Path]]:
+    """The flags of eval.py for each kind: originals and their copies, and all other images as distractors."""
+    order = np.random.default_rng(0).permutation(len(files))
+    originals, others = ([files[index] for index in part] for part in np.split(order, [copies]))
+
+    def fill(temporary: Path) -> None:
+        for file in others:
+            shutil.copyfile(file, temporary / f"{Path(file).parent.name}_{Path(file).name}")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "distractors").exists():
+        install(folder / "distractors", fill)
+    for kind in KINDS:
+        if not (folder / kind).exists():
+            write_copies(originals, folder / kind, seed=0, kinds=[kind])
+    return {kind: {"data_path": folder / kind, "distractors": folder / "distractors"} for kind in KINDS}
+
+
+def mean_average_precision(checkpoint: Path, where: dict[str, Path]) -> float:
+    """In per cent, by eval.py."""
+    words = [word for name, path in where.items() for word in (f"--{name}", str(path))]
+    command = [
+        sys.executable, "eval.py", "--checkpoint_path", str(checkpoint),
+        "--task", "retrieval", "--protocol", "copydays", *words,
+    ]  # fmt: skip
+    ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(ended.stdout.splitlines()[-1])["mAP"]
+
+
+def draw(path: Path, checkpoint: Path, sets: dict[str, RetrievalSet]) -> None:
+    """A row a kind, each of another picture; the same rows for every network."""
+    from src.deploy.embedding import Embedder
+    from src.evaluation.retrieval import top_results
+    from src.evaluation.sheets import Shown, draw_sheet
+    from src.trained import open_trained
+
+    embedder = Embedder.from_trained(open_trained(checkpoint, {}))
+
+    def embed(pictures):
+        return np.stack([row for _, row in embedder.embed((picture, picture.read) for picture in pictures)])
+
+    first = sets[KINDS[0]]
+    database = embed(first.database)  # the same pictures for every kind
+    queries = [sets[kind].queries[place] for place, kind in enumerate(KINDS)]
+    rows = []
+    for place, (query, embedding) in enumerate(zip(queries, embed(queries), strict=True)):
+        similarity = database @ embedding
+        own = first.truths[""].positives[place]
+        results = [
+            Shown(
+                first.database[found].read(),
+                "original" if found in own else Path(first.database[found].file).name,
+                float(similarity[found]),
+                bool(found in own),
+            )
+            for found in top_results(similarity, own, np.empty(0, np.int64), COLUMNS)
+        ]
+        rows.append((Shown(query.read(), KINDS[place]), results))
+    draw_sheet(path, rows, columns=COLUMNS)
+
+
+def compare(results: dict[str, list[dict]], twin: str) -> dict:
+    """MultiGrain minus a twin in points, and whether the bars are met."""
+
+    def gains(name: str) -> list[float]:
+        return [a[name] - b[name] for a, b in zip(results["multigrain"], results[twin], strict=True)]
+
+    precision, top1 = gains("map"), gains("top1")
+    met = statistics.mean(precision) >= MAP_POINTS and statistics.mean(top1) >= TOP1_POINTS
+    return {"map_points": spread(precision), "top1_points": spread(top1), "bars_met": met}
+
+
+def main() -> int:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--data", required=True, type=Path, help="Tiny-ImageNet's 40 classes: train/, val/")
+    flags.add_argument("--seeds", type=int, default=2)
+    flags.add_argument("--twins", nargs="+", choices=tuple(NETWORKS)[1:], default=tuple(NETWORKS)[1:])
+    flags.add_argument("--copies", type=int, default=400, help="validation images of which copies are made")
+    flags.add_argument("--output_path", type=Path, default=Path("runs/copy_detection"))
+    own = flags.parse_args()
+
+    folder, data = own.output_path.resolve(), own.data.resolve()
+    files = images_under(data / "val")
+    sets = make_sets(files, folder / f"copies-{own.copies}", own.copies)
+    results: dict[str, list[dict]] = {name: [] for name in ("multigrain", *own.twins)}
+    for seed in range(own.seeds):
+        for name, rows in results.items():
+            run = folder / f"{name}-{seed}"
+            summary = train(CONFIG, run, data_path=data, seed=seed, **NETWORKS[name])
+            checkpoint = run / "checkpoints" / "last.ckpt"
+            by_kind = {kind: mean_average_precision(checkpoint, sets[kind]) for kind in KINDS}
+            rows.append(
+                {
+                    "seed": seed,
+                    "top1": summary["final"]["top1"],
+                    "map": statistics.mean(by_kind[kind] for kind in PLAIN_KINDS),
+                    "map_by_kind": by_kind,
+                    "images_seen": summary["steps"] * read_yaml(run / "config.yaml")["batch_size"],
+                    "parameters": summary["parameters"],
+                }
+            )
+            print(json.dumps({"network": name, **rows[-1]}), flush=True)
+    opened = {
+        kind: open_retrieval_set(where["data_path"], protocol="copydays", distractors=where["distractors"])
+        for kind, where in sets.items()
+    }
+    for name in results:
+        checkpoint = folder / f"{name}-0" / "checkpoints" / "last.ckpt"
+        draw(ROOT / "docs" / f"copy_detection_{name}.png", checkpoint, opened)
+    against = {twin: compare(results, twin) for twin in own.twins}
+    record = {
+        "question": "finding the original of a distorted copy, and top-1: the joint loss, or classification",
+        "date": datetime.date.today().isoformat(),
+        "command": "python -m benchmarks.copy_detection --data DIR",
+        "environment": environment(),
+        "config": f"configs/{CONFIG}",
+        "networks": NETWORKS,
+        "images_evaluated": len(files),
+        "copies_of_each_kind": own.copies,
+        "results": results,
+        "mean": {
+            name: {
+                "top1_percent": spread([row["top1"] for row in rows]),
+                "map_percent": spread([row["map"] for row in rows]),
+                "map_percent_by_kind": {
+                    kind: spread([row["map_by_kind"][kind] for row in rows]) for kind in KINDS
+                },
+            }
+            for name, rows in results.items()
+        },
+        "multigrain_minus": against,
+        "bars": {"map_points": MAP_POINTS, "top1_points": TOP1_POINTS},
+        "bars_met": all(comparison["bars_met"] for comparison in against.values()),
+    }
+    write_json(RECORD, record)
+    print(json.dumps(record, indent=1))
+    return 0 if record["bars_met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""MultiGrain: one embedding for classes, instances and copies."""

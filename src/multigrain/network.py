@@ -1,0 +1,216 @@
+"""MultiGrain's network (Berman et al., arXiv 1902.05509; own code): a ResNet that pools by generalised means.
+
+The trunk is torchvision's ResNet (He et al., arXiv 1512.03385, with the stride on the 3x3 convolution), layer
+by layer and name by name. The pooled feature map is the embedding; the classifier takes it as it is, and
+whoever compares embeddings normalises them first.
+
+| network              | blocks       | convolutions a block | embedding | parameters, 1000 classes |
+|----------------------|--------------|----------------------|-----------|--------------------------|
+| multigrain_resnet18  | 2, 2, 2, 2   | 3x3, 3x3             | 512       | 11,689,512               |
+| multigrain_resnet34  | 3, 4, 6, 3   | 3x3, 3x3             | 512       | 21,797,672               |
+| multigrain_resnet50  | 3, 4, 6, 3   | 1x1, 3x3, 1x1        | 2,048     | 25,557,032               |
+| multigrain_resnet101 | 3, 4, 23, 3  | 1x1, 3x3, 1x1        | 2,048     | 44,549,160               |
+| multigrain_resnet152 | 3, 8, 36, 3  | 1x1, 3x3, 1x1        | 2,048     | 60,192,808               |
+"""
+
+from collections.abc import Mapping, Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.gem import GeM, l2_normalise
+from src.layers.init import he_normal_fan_out, initialise, torch_default
+from src.layers.pooling import PaddedMaxPool2d
+from src.model_utils.errors import UserError
+
+# name -> (blocks of each stage, whether they are bottlenecks)
+VARIANTS = {
+    "multigrain_resnet18": ((2, 2, 2, 2), False),
+    "multigrain_resnet34": ((3, 4, 6, 3), False),
+    "multigrain_resnet50": ((3, 4, 6, 3), True),
+    "multigrain_resnet101": ((3, 4, 23, 3), True),
+    "multigrain_resnet152": ((3, 8, 36, 3), True),
+}
+WIDTHS = (64, 128, 256, 512)
+EXPANSION = 4
+
+
+def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Cell | None:
+    """The shortcut where the shape changes."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.SequentialCell(
+        conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=1, stride=stride),
+        batch_norm2d(channels=out_channels),
+    )
+
+
+class BasicBlock(nn.Cell):
+    """Two 3x3 convolutions and a shortcut, (N, in, H, W) -> (N, width, H / stride, W / stride)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, *, stride: int):
+        super().__init__()
+        self.conv1 = conv2d(in_channels=in_channels, out_channels=width, kernel_size=3, stride=stride)
+        self.bn1 = batch_norm2d(channels=width)
+        self.conv2 = conv2d(in_channels=width, out_channels=width, kernel_size=3)
+        self.bn2 = batch_norm2d(channels=width)
+        self.downsample = _downsample(in_channels, width, stride)
+
+    def construct(self, x):
+        out = ops.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return ops.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Cell):
+    """1x1, 3x3 and 1x1 convolution and a shortcut, (N, in, H, W) -> (N, 4 * width, H / stride, W / stride)."""
+
+    expansion = EXPANSION
+
+    def __init__(self, in_channels: int, width: int, *, stride: int):
+        super().__init__()
+        out_channels = EXPANSION * width
+        self.conv1 = conv2d(in_channels=in_channels, out_channels=width, kernel_size=1)
+        self.bn1 = batch_norm2d(channels=width)
+        self.conv2 = conv2d(in_channels=width, out_channels=width, kernel_size=3, stride=stride)
+        self.bn2 = batch_norm2d(channels=width)
+        self.conv3 = conv2d(in_channels=width, out_channels=out_channels, kernel_size=1)
+        self.bn3 = batch_norm2d(channels=out_channels)
+        self.downsample = _downsample(in_channels, out_channels, stride)
+
+    def construct(self, x):
+        out = ops.relu(self.bn1(self.conv1(x)))
+        out = ops.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return ops.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Whitening(nn.Cell):
+    """PCA whitening of embeddings, (N, C) -> (N, d) float32 (multigrain/whitening.py fits it).
+
+    (v - mean) P, where v is [x, 1], which the classifier's bias is folded into, divided by its length.
+
+    Args:
+        channels: C.
+        dimension: d, C + 1 at most.
+    """
+
+    keep_float32 = True
+
+    def __init__(self, channels: int, dimension: int):
+        super().__init__()
+        self.mean = ms.Parameter(
+            ms.Tensor(np.zeros(channels + 1, np.float32)), name="mean", requires_grad=False
+        )
+        self.projection = ms.Parameter(
+            ms.Tensor(np.eye(channels + 1, dimension, dtype=np.float32)),
+            name="projection",
+            requires_grad=False,
+        )
+
+    def extended(self, x):
+        """[x, 1], (N, C + 1)."""
+        x = x.astype(ms.float32)
+        return ops.concat((x, ops.ones((x.shape[0], 1), ms.float32)), axis=1)
+
+    def construct(self, x):
+        return ops.matmul(l2_normalise(self.extended(x)) - self.mean, self.projection)
+
+
+class MultiGrain(nn.Cell):
+    """(N, 3, H, W) float32 -> logits (N, num_classes). See the module's docstring.
+
+    Args:
+        num_classes: number of classes.
+        block_units: blocks of each of the four stages.
+        widths: channels of the four stages; bottlenecks put out four times as many.
+        bottleneck: blocks of ResNet-50 and deeper.
+        stem: "imagenet" is a 7x7 convolution and a max-pool, both with stride 2; "small" one 3x3 convolution
+            with stride 2, for images of 64 pixels and less.
+        pooling_exponent: p of the generalised mean; infinity for the maximum.
+        learn_pooling_exponent: p is trained too.
+        eval_pooling_exponent: p in evaluation; 0: that of training.
+        whitening_dim: length of the whitened embedding; 0: it is not whitened.
+        training_embedding: in training mode, put out (embedding, logits), for a loss of both.
+        seed: seed of the initial weights.
+
+    Raises:
+        UserError: `block_units` or `widths` are not four positive numbers, or another argument is unknown.
+    """
+
+    head_prefix = "fc."
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        block_units: Sequence[int] = VARIANTS["multigrain_resnet50"][0],
+        widths: Sequence[int] = WIDTHS,
+        bottleneck: bool = True,
+        stem: str = "imagenet",
+        pooling_exponent: float = 3.0,
+        learn_pooling_exponent: bool = False,
+        eval_pooling_exponent: float = 0.0,
+        whitening_dim: int = 0,
+        training_embedding: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for name, numbers in (("block_units", block_units), ("widths", widths)):
+            if len(numbers) != 4 or min(numbers) < 1:
+                raise UserError(f"{name} is {list(numbers)}; four positive numbers are needed, as {WIDTHS}")
+        if stem not in ("imagenet", "small"):
+            raise UserError(f"stem is {stem!r}; known are imagenet, small")
+        block = Bottleneck if bottleneck else BasicBlock
+        channels = block.expansion * widths[-1]
+        if whitening_dim > channels + 1:
+            raise UserError(f"whitening_dim is {whitening_dim}; this network has {channels + 1} dimensions")
+        large = stem == "imagenet"
+        self.training_embedding = training_embedding
+        self.conv1 = conv2d(in_channels=3, out_channels=widths[0], kernel_size=7 if large else 3, stride=2)
+        self.bn1 = batch_norm2d(channels=widths[0])
+        self.maxpool = PaddedMaxPool2d() if large else nn.Identity()
+        stages, before = [], widths[0]
+        for stage, (units, width) in enumerate(zip(block_units, widths, strict=True)):
+            blocks = []
+            for unit in range(units):
+                blocks.append(block(before, width, stride=2 if stage and not unit else 1))
+                before = block.expansion * width
+            stages.append(nn.SequentialCell(blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.pool = GeM(pooling_exponent, learn=learn_pooling_exponent, eval_exponent=eval_pooling_exponent)
+        self.whitening = Whitening(channels, whitening_dim) if whitening_dim else None
+        self.fc = dense(in_channels=whitening_dim or channels, out_channels=num_classes)
+        self.fc.initialiser = torch_default
+        initialise(self, seed=seed, weight=he_normal_fan_out)
+
+    def features(self, x):
+        """The last feature map, (N, 3, H, W) -> (N, C, H / 32, W / 32), with the small stem H / 16."""
+        x = self.maxpool(ops.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def embed(self, x):
+        """The embedding, not normalised, whitened where the network is: (N, 3, H, W) -> (N, D) float32."""
+        pooled = self.pool(self.features(x))
+        return pooled if self.whitening is None else self.whitening(pooled)
+
+    def classify(self, pooled):
+        """Logits of a pooled feature map, (N, C) -> (N, num_classes), the same with whitening and without."""
+        if self.whitening is None:
+            return self.fc(pooled)
+        length = ops.sqrt(ops.square(self.whitening.extended(pooled)).sum(axis=1, keepdims=True))
+        return self.fc(self.whitening(pooled)) * length
+
+    def construct(self, x):
+        pooled = self.pool(self.features(x))
+        if self.training_embedding and self.training:
+            return pooled, self.classify(pooled)
+        return self.classify(pooled)
+
+    def translate_weights(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Takes the prefix `module.` of files of nn.DataParallel off; torchvision's names are our own."""
+        return {name.removeprefix("module."): array for name, array in weights.items()}

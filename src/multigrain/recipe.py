@@ -1,0 +1,102 @@
+"""MultiGrain as a recipe: repeated augmentation, and a loss of logits and embeddings."""
+
+from mindspore import nn
+
+from src.data.batches import ShuffledBatches
+from src.data.picture_batches import PictureEvalBatches
+from src.model_utils.device_adapter import get_device_num, get_rank_id
+from src.multigrain.config import MultiGrainConfig
+from src.multigrain.losses import GatherRows, JointLoss, MarginLoss, TripletLoss
+from src.multigrain.network import MultiGrain
+from src.multigrain.probe import KnnProbe
+from src.optim.groups import ParamRule
+from src.recipe import Recipe
+
+
+class MultiGrainRecipe(Recipe):
+    """See `Recipe` and configs/multigrain/."""
+
+    config_class = MultiGrainConfig
+
+    def network(self, *, num_classes: int) -> nn.Cell:
+        c = self.config
+        block_units, bottleneck = c.structure
+        exponent, eval_exponent = c.exponents
+        return MultiGrain(
+            num_classes=num_classes,
+            block_units=block_units,
+            widths=c.widths,
+            bottleneck=bottleneck,
+            stem=c.stem,
+            pooling_exponent=exponent,
+            learn_pooling_exponent=c.learn_pooling_exponent,
+            eval_pooling_exponent=eval_exponent,
+            whitening_dim=c.whitening_dim,
+            training_embedding=self._has_pairs,
+            seed=c.seed,
+        )
+
+    @property
+    def _has_pairs(self) -> bool:
+        return self.config.classification_weight < 1
+
+    def loss(self) -> nn.Cell:
+        c = self.config
+        if not self._has_pairs:
+            return super().loss()
+        if c.metric_loss == "margin":
+            metric = MarginLoss(
+                margin=c.margin,
+                beta=c.margin_beta,
+                cutoff=c.sampling_cutoff,
+                nonzero_loss_cutoff=c.nonzero_loss_cutoff,
+            )
+        else:
+            metric = TripletLoss(margin=c.triplet_margin)
+        cards = get_device_num()
+        gather = None
+        if c.negatives == "global" and cards > 1:
+            gather = GatherRows(rank=get_rank_id(), cards=cards)
+        return JointLoss(weight=c.classification_weight, metric=metric, gather=gather)
+
+    def train_batches(self, *, rank: int = 0, size: int = 1) -> ShuffledBatches:
+        """The training data of one rank: each image `repetitions` times, with which image it is for pairs."""
+        c = self.config
+        return super().train_batches(
+            rank=rank,
+            size=size,
+            repetitions=c.repetitions,
+            epoch_length=c.epoch_length,
+            instances=c.negatives if self._has_pairs else "none",
+        )
+
+    def monitor(self, network: nn.Cell, inputs: nn.Cell) -> KnnProbe | None:
+        """Nearest neighbours on a fixed subset, as the keys of evaluation prepare it, but always squares."""
+        c = self.config
+        if not c.knn_probe_images:
+            return None
+        return KnnProbe(
+            network,
+            inputs,
+            bank=self.source("train"),
+            queries=self.source("test"),
+            images=c.knn_probe_images,
+            seed=c.subset_seed,
+            prepare=lambda source: PictureEvalBatches(
+                source,
+                batch_size=min(c.eval_batch_size, c.knn_probe_images),
+                image_size=self.image_size,
+                eval_crop="centre" if c.eval_crop == "whole" else c.eval_crop,
+                crop_percentage=c.crop_percentage,
+                interpolation=c.interpolation,
+            ),
+        )
+
+    def param_rules(self) -> list[ParamRule]:
+        """As a plain classifier's; p and the margin loss's beta have no decay, beta a rate of its own."""
+        c, rules = self.config, super().param_rules()
+        if c.learn_pooling_exponent:
+            rules = [ParamRule("pooling exponent", r"^pool\.p$", 0.0), *rules]
+        if self._has_pairs and c.metric_loss == "margin":
+            rules = [ParamRule("margin beta", r"^loss\.beta$", 0.0, c.beta_lr_multiplier), *rules]
+        return rules

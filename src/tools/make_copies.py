@@ -1,0 +1,45 @@
+"""Distorted copies of your own pictures, to test how well a trained model finds their originals.
+
+python -m src.tools.make_copies PICTURES COPIES [--seed 0] [--limit 500] [--kinds crop jpeg]
+python eval.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --task retrieval --protocol copydays \
+    --data_path COPIES
+
+Writes COPIES/original and COPIES/strong in the layout of Copydays, one copy of each kind of each picture
+found in PICTURES to any depth; the originals are left as they are. The kinds: crop, rotation, blur,
+brightness, jpeg, strong (three of them at once); src/data/copies.py says how much of each.
+"""
+
+from src.model_utils.door import parser, run
+
+
+def main(arguments):
+    from src.data.copies import KINDS
+
+    flags = parser(__doc__)
+    flags.add_argument("pictures", metavar="PICTURES", help="a folder with image files")
+    flags.add_argument("copies", metavar="COPIES", help="the folder to make")
+    flags.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
+    flags.add_argument("--limit", type=int, help="so many pictures, chosen by the seed (all)")
+    flags.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="which copies (all)")
+    own = flags.parse_args(arguments)
+
+    import numpy as np
+
+    from src.data.copies import write_copies
+    from src.data.listing import images_under
+    from src.model_utils.errors import UserError
+
+    if own.seed < 0:
+        raise UserError(f"seed: {own.seed} given, allowed: a whole number >= 0")
+    if own.limit is not None and own.limit < 1:
+        raise UserError(f"limit: {own.limit} given, allowed: a whole number >= 1")
+    files = images_under(own.pictures)
+    if not files:
+        raise UserError(f"{own.pictures} holds no image; give a folder with .jpg, .png ... files")
+    chosen = np.sort(np.random.default_rng(own.seed).permutation(len(files))[: own.limit])
+    write_copies([files[index] for index in chosen], own.copies, seed=own.seed, kinds=own.kinds)
+    print(f"{own.copies}: {len(chosen)} originals and {len(own.kinds)} copies of each")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,102 @@
+"""MultiGrain's network against the official numbers, torchvision's names and counts, and its options."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from src.layers.gem import l2_normalise
+from src.model_utils.errors import UserError
+from src.multigrain.network import VARIANTS, MultiGrain
+from src.training.precision import set_precision
+from src.weights import load_weights
+from src.zoo import create_network
+from tests.vectors.official import error, read, state
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
+IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+
+
+def small(**arguments) -> MultiGrain:
+    given = {"num_classes": 5, "block_units": (1, 2, 1, 1), "widths": (4, 8, 8, 12)}
+    return MultiGrain(**given | arguments).set_train(False)
+
+
+@pytest.fixture(scope="module")
+def official():
+    return read("multigrain.npz")
+
+
+def test_official_numbers_from_weights_by_torchvision_s_names(official):
+    network = create_network("multigrain_resnet50", num_classes=int(official.num_classes))
+    weights = state(official.state_names, official.state_shapes)
+    counters = {f"{n.removesuffix('running_mean')}num_batches_tracked": np.array(7) for n in weights
+                if n.endswith("running_mean")}  # fmt: skip
+    load_weights(network, {f"module.{name}": array for name, array in (weights | counters).items()})
+    images = ms.Tensor(official.images)
+    network.set_train(False)
+    assert error(network(images).asnumpy(), official.logits) < 1e-5
+    embedding = network.embed(images)
+    assert error(embedding.asnumpy(), official.embedding) < 1e-5
+    assert error(l2_normalise(embedding).asnumpy(), official.normalized) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("depth", "count"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160),
+                         (152, 60_192_808)],
+)  # fmt: skip
+def test_parameter_count(depth, count):
+    """torchvision's; of the deeper ones counted by their blocks, as a whole network takes seconds."""
+    units, bottleneck = VARIANTS[f"multigrain_resnet{depth}"]
+    one, two = (
+        sum(p.size for p in MultiGrain(num_classes=1000, block_units=blocks, bottleneck=bottleneck)
+            .trainable_params() if p.name.startswith("layer3") or blocks == (1, 1, 1, 1))
+        for blocks in ((1, 1, 1, 1), (1, 1, 2, 1))
+    )  # fmt: skip
+    assert two > 0 and one > 0
+    network = create_network(f"multigrain_resnet{depth}", num_classes=1000)
+    assert sum(p.size for p in network.trainable_params()) == count
+    assert len([n for n, _ in network.cells_and_names() if n.count(".") == 1 and n[:5] == "layer"]) == sum(units)
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_shapes_and_features(bottleneck, stem):
+    network = small(bottleneck=bottleneck, stem=stem)
+    images = ms.Tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32))
+    channels = 48 if bottleneck else 12
+    features = network.features(images)
+    assert features.shape == ((2, channels, 2, 3) if stem == "imagenet" else (2, channels, 4, 6))
+    pooled = network.embed(images)
+    assert pooled.shape == (2, channels)
+    np.testing.assert_allclose(network(images).asnumpy(), network.fc(pooled).asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_training_puts_out_the_embedding_too():
+    network = small(training_embedding=True)
+    logits = network(ms.Tensor(IMAGES))
+    assert logits.shape == (2, 5)
+    embedding, trained = network.set_train(True)(ms.Tensor(IMAGES))
+    assert embedding.shape == (2, 48) and trained.shape == (2, 5)
+
+
+def test_a_learnt_exponent_is_a_parameter():
+    network = small(learn_pooling_exponent=True, pooling_exponent=2.5)
+    assert {p.name: float(p.asnumpy()) for p in network.trainable_params() if "pool" in p.name} == {"pool.p": 2.5}
+    assert not any("pool" in p.name for p in small().get_parameters())
+
+
+def test_float16_leaves_the_embedding_in_float32():
+    network = set_precision(small(), "O2")
+    embedding = network.embed(ms.Tensor(IMAGES))
+    assert embedding.dtype == ms.float32
+    assert error(embedding.asnumpy(), small().embed(ms.Tensor(IMAGES)).asnumpy()) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"widths": (4, 4, 4)}, "four positive numbers"), ({"stem": "tiny"}, "known are imagenet, small"),
+     ({"whitening_dim": 50}, "49 dimensions")],
+)  # fmt: skip
+def test_impossible_networks(arguments, message):
+    with pytest.raises(UserError, match=message):
+        small(**arguments)

@@ -1,0 +1,97 @@
+"""MultiGrain from the outside: trained, stopped and resumed, evaluated, exported and used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from src.checkpoint_file import read_checkpoint
+from src.training.records import read_metrics
+from tests.system.answers import check_same_answers, error_of, last_json
+
+RUN = {
+    "config_path": "configs/multigrain/tiny_imagenet.yaml", "widths": "[4,4,8,8]", "image_size": 32,
+    "batch_size": 7, "eval_batch_size": 5, "train_steps": 8, "epoch_length": 0.7, "warmup_epochs": 0,
+    "eval_every": 1, "log_every": 1, "lr_base_batch": 7, "lr": 0.05, "learn_pooling_exponent": "true",
+    "knn_probe_images": 6,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(door, pictures, tmp_path_factory):
+    """Batches of 7 with 3 copies of an image: some images are in two batches."""
+    output = tmp_path_factory.mktemp("multigrain")
+    done = door("train.py", **RUN, data_path=pictures, output_path=output, run_name="margin")
+    assert done.returncode == 0, done.stderr
+    return output / "margin"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run):
+    return run / "checkpoints" / "last.ckpt"
+
+
+def test_what_is_trained_and_recorded(run, checkpoint):
+    arrays = read_checkpoint(checkpoint).arrays
+    assert arrays["loss.beta"] != 1.2 and arrays["pool.p"] != 3 and "optim.velocity.loss.beta" in arrays
+    assert "loss.beta" not in read_checkpoint(checkpoint).network_weights()
+    records = read_metrics(run / "metrics.jsonl")
+    assert [r["step"] for r in records if "monitor_knn_top1" in r] == [3, 6, 8], "24 images are 3 batches"
+    for record in records:
+        for name in ("monitor_knn_top1", "monitor_instance_recall"):
+            assert 0 <= record.get(name, 0) <= 100
+    assert all(np.isfinite(r["loss"]) for r in records if "loss" in r)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(door, run, checkpoint):
+    keys = {**RUN, "save_every": 0.6, "keep_checkpoints": 9, "run_name": "again", "output_path": run.parent}
+    keys["data_path"] = read_checkpoint(checkpoint).meta["config"]["data_path"]
+    assert door("train.py", **keys).returncode == 0
+    again = run.parent / "again" / "checkpoints"
+    for path in again.glob("*.ckpt"):  # as if it had been killed after step 4
+        if path.name in ("last.ckpt", "best.ckpt") or read_checkpoint(path).meta["step"] > 4:
+            path.unlink()
+    assert len(list(again.glob("*.ckpt"))) > 0
+    done = door("train.py", resume=run.parent / "again")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (read_checkpoint(path).arrays for path in (again / "last.ckpt", checkpoint))
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_evaluation_is_that_of_training(door, run, checkpoint):
+    final = json.loads((run / "summary.json").read_text())["final"]
+    answer = last_json(door("eval.py", checkpoint_path=checkpoint, eval_batch_size=2))
+    assert answer["count"] == final["count"] and answer["top1"] == final["top1"]
+    assert answer["loss"] == pytest.approx(final["loss"], rel=1e-3)
+
+
+def test_whole_pictures_and_another_exponent(door, checkpoint):
+    answers = [
+        last_json(door("eval.py", checkpoint_path=checkpoint, eval_crop="whole", eval_image_size=48, **keys))
+        for keys in ({}, {"eval_pooling_exponent": "max"})
+    ]
+    assert answers[0]["count"] == answers[1]["count"] and answers[0]["loss"] != answers[1]["loss"]
+
+
+def test_the_export_gives_the_same_answers(door, checkpoint, pictures, tmp_path):
+    report = last_json(door("export.py", checkpoint_path=checkpoint, file_name=tmp_path / "m"))
+    assert report["passed"] and report["relative_difference"] <= 1e-5 and report["inputs"]["real"] > 0
+    check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint)
+
+
+def test_the_triplet_loss_trains(door, pictures, tmp_path):
+    keys = {**RUN, "train_steps": 2, "metric_loss": "triplet", "negatives": "card", "knn_probe_images": 0}
+    keys |= {"eval_every": 9, "classification_weight": 0}
+    done = door("train.py", **keys, data_path=pictures, output_path=tmp_path, run_name="triplet")
+    assert done.returncode == 0, done.stderr
+    arrays = read_checkpoint(tmp_path / "triplet" / "checkpoints" / "last.ckpt").arrays
+    assert "loss.beta" not in arrays and not arrays["fc.bias"].any(), "the classifier has no loss"
+
+
+def test_wrong_keys_are_one_line(door, pictures, tmp_path):
+    given = {**RUN, "data_path": pictures, "output_path": tmp_path / "runs"}
+    assert "repetitions: 1 given" in error_of(door("train.py", **given | {"repetitions": 1}))
+    assert "a number or max" in error_of(door("train.py", **given | {"pooling_exponent": "most"}))
+    assert "no such key; the nearest known key is" in error_of(door("train.py", **given, lamda=1))
+    assert not (tmp_path / "runs").exists()

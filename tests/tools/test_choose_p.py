@@ -1,0 +1,171 @@
+"""p* is the exponent that is right on images which it was not chosen by."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.checkpoint_file import write_checkpoint
+from src.model_utils.config import load_config
+from src.model_utils.door import run
+from src.multigrain import exponent
+from src.multigrain.exponent import best_of, split_in_half
+from src.multigrain.network import MultiGrain
+from src.multigrain.recipe import MultiGrainRecipe
+from src.tools import choose_p
+from src.zoo import config_class_of
+
+pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
+
+CLASSES = ("blue", "green", "red")
+CHANNEL = {"blue": 2, "green": 1, "red": 0}
+
+
+class Planted(MultiGrain):
+    """The feature map is the image, and each class has a channel."""
+
+    def features(self, x):
+        return x
+
+
+def _network(num_classes):
+    network = Planted(
+        num_classes=num_classes, block_units=(1, 1, 1, 1), widths=(1, 1, 1, 3), bottleneck=False, stem="small"
+    )
+    weight = np.zeros((3, 3), np.float32)
+    for label, name in enumerate(CLASSES):
+        weight[label, CHANNEL[name]] = 10
+    network.fc.weight.set_data(ms.Tensor(weight))
+    network.fc.bias.set_data(ms.Tensor(np.zeros(3, np.float32)))
+    return network
+
+
+def _picture(name, *, even, rng):
+    """The class's channel is bright in 4 of 16 places.
+
+    `even`: another channel is as even as to win for p < 3.7; else it has one peak that wins for p > 4.3.
+    """
+    own, others = CHANNEL[name], [c for c in CHANNEL.values() if c != CHANNEL[name]]
+    pixels = np.zeros((16, 3), np.uint8)
+    pixels[:4, own] = 200 if even else 180
+    if even:
+        pixels[:, rng.choice(others)] = 138
+    else:
+        pixels[0, rng.choice(others)] = 249
+    return Image.fromarray(rng.permutation(pixels).reshape(4, 4, 3))
+
+
+def _loss(files, p):
+    """The mean cross-entropy at that p, written out."""
+    losses = []
+    for file in map(Path, files):
+        pixels = np.maximum(np.asarray(Image.open(file)).reshape(16, 3) / 255, 1e-6)
+        logits = 10 * (pixels**p).mean(axis=0) ** (1 / p)
+        losses.append(np.log(np.exp(logits).sum()) - logits[CHANNEL[file.parent.name]])
+    return np.mean(losses)
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """Words of a command for a checkpoint and its data, of which half needs p > 3.7 and half p < 4.3."""
+    monkeypatch.setattr(MultiGrainRecipe, "network", lambda self, *, num_classes: _network(num_classes))
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        for k in range(9):
+            for split in ("train", "val"):
+                folder = tmp_path / "data" / split / name
+                folder.mkdir(parents=True, exist_ok=True)
+                _picture(name, even=split == "train" or k % 2, rng=rng).save(folder / f"{k}.png")
+    keys = {
+        "model": "multigrain_resnet18", "data_path": str(tmp_path / "data"), "device_target": "CPU",
+        "image_size": 4, "crop_percentage": 1.0, "eval_batch_size": 5, "pooling_exponent": 3.0,
+        "image_mean": [0.0, 0.0, 0.0], "image_std": [255.0, 255.0, 255.0],
+    }  # fmt: skip
+    config = load_config(keys, config_class_of=config_class_of)
+    meta = {"config": config.model_dump(mode="json"), "class_names": list(CLASSES), "step": 0}
+    write_checkpoint(tmp_path / "net.ckpt", _network(3).get_parameters(), meta)
+    return ["--checkpoint_path", str(tmp_path / "net.ckpt")]
+
+
+@pytest.mark.parametrize("eval_crop", ["squash", "whole"])
+def test_the_planted_exponent_is_found_on_one_half_and_measured_on_the_other(
+    planted, capsys, monkeypatch, eval_crop
+):
+    seen, figures = [], exponent.figures
+
+    def watched(network, inputs, batches, *given, **named):
+        seen.append(set(batches.source.files))
+        return figures(network, inputs, batches, *given, **named)
+
+    monkeypatch.setattr(exponent, "figures", watched)
+    choose_p.main([*planted, "--eval_crop", eval_crop])
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    choosing, again, reporting = seen
+    assert choosing == again and not choosing & reporting and len(choosing | reporting) == 27
+    assert (facts["images_choosing"], facts["images_reporting"]) == (14, 13)
+    assert 3.7 < facts["p_star"] < 4.3 and facts["use"] == f"--eval_pooling_exponent {facts['p_star']}"
+    assert (facts["p_training"], facts["top1_star"]) == (3, 100)
+    assert 0 < facts["top1_training"] < 100
+    assert facts["loss_training"] == pytest.approx(_loss(reporting, 3), abs=1e-5)
+    assert facts["loss_star"] == pytest.approx(_loss(reporting, facts["p_star"]), abs=1e-5)
+    top1 = {row["p"]: row["top1"] for row in facts["table"]}
+    assert len(top1) == 16 + 8 and top1.keys() >= {1, 3.6, 4, 4.4, 8, "max"}
+    for p, value in top1.items():
+        assert (value == 100) == (p != "max" and 3.7 < p < 4.3), p
+
+
+def test_training_images_choose_where_asked_to(planted, capsys):
+    words = ["--split", "train", "--examples_per_class", "7", "--p", "2,6,max", "--criterion", "top1"]
+    choose_p.main([*planted, *words])
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["top1"] for row in facts["table"]] == [0, 100, 100]  # here, training images want a large p
+    assert (facts["images_choosing"], facts["images_reporting"]) == (21, 27)
+    assert facts["use"] == "--eval_pooling_exponent max"
+    assert facts["top1_star"] == pytest.approx(100 * 12 / 27)
+    assert facts["top1_training"] == pytest.approx(100 * 15 / 27)
+
+
+def test_the_best_row():
+    rows = [
+        {"p": 1, "top1": 80, "loss": 0.5},
+        {"p": 2, "top1": 90, "loss": 0.9},
+        {"p": 3, "top1": 90, "loss": 0.8},
+        {"p": 4, "top1": 90, "loss": math.nan},
+    ]
+    assert best_of(rows)["p"] == 3
+    assert best_of(rows, by_loss=True)["p"] == 1
+    assert best_of(rows[::-1])["p"] == 3
+
+
+def test_halves_are_disjoint_and_stratified():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), [1, 2, 5, 8, 9]))
+    first, second = split_in_half(labels, 0)
+    assert np.array_equal(np.sort(np.concatenate([first, second])), np.arange(25))
+    counts = [np.bincount(labels[half], minlength=5) for half in (first, second)]
+    assert np.abs(counts[0] - counts[1]).max() <= 1 and len(first) == 13
+    assert np.array_equal(split_in_half(labels, 0)[0], first)
+    assert not np.array_equal(split_in_half(labels, 1)[0], first)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--p", "3,x"], "p: 3,x given, allowed: numbers above 0 and max, with commas between"),
+        (["--p", "0"], "p: 0 given, allowed: numbers above 0"),
+        (["--p", "nan"], "p: nan given, allowed: numbers above 0"),
+        (["--split", "val"], "argument --split: invalid choice: 'val'"),
+        ([], "checkpoint none.ckpt does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["choose_p.py", "--checkpoint_path", "none.ckpt", *words])
+    with pytest.raises(SystemExit) as end:
+        run(choose_p.main)
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1

@@ -1,0 +1,58 @@
+"""From a user's folder to a folder of copies, and bad input in one line."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.model_utils.door import run
+from src.tools import make_copies
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        path = tmp_path / "pictures" / name / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def test_all_kinds_of_all_pictures_and_some_of_some(pictures, tmp_path, capsys):
+    make_copies.main([str(pictures), str(tmp_path / "all")])
+    assert capsys.readouterr().out == f"{tmp_path / 'all'}: 4 originals and 6 copies of each\n"
+    originals = sorted((tmp_path / "all" / "original").iterdir())
+    assert [path.read_bytes() for path in originals] == [
+        (pictures / name / f"{name}.png").read_bytes() for name in "abcd"
+    ]
+    assert len(list((tmp_path / "all" / "strong").iterdir())) == 24
+    chosen = set()
+    for seed in "0123":
+        out = tmp_path / seed
+        make_copies.main([str(pictures), str(out), "--limit", "2", "--seed", seed, "--kinds", "blur"])
+        assert sorted(path.name for path in (out / "strong").iterdir()) == ["200003.jpg", "200103.jpg"]
+        chosen.add(tuple(path.read_bytes() for path in sorted((out / "original").iterdir())))
+    assert len(chosen) > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "-1"], "seed: -1 given, allowed: a whole number >= 0"),
+        (["--limit", "0"], "limit: 0 given, allowed: a whole number >= 1"),
+        (["--kinds", "mirror"], "argument --kinds: invalid choice: 'mirror'"),
+        ([], "empty holds no image; give a folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_2(monkeypatch, capsys, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(sys, "argv", ["make_copies.py", "empty", "copies", *words])
+    with pytest.raises(SystemExit) as end:
+        run(make_copies.main)
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+    assert not (tmp_path / "copies").exists()

@@ -1,0 +1,200 @@
+"""From folders of pictures to an index and to answers, by the command line and a small network."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.checkpoint_file import write_checkpoint
+from src.data.decode import decode
+from src.model_utils.config import load_config
+from src.model_utils.door import run
+from src.tools import search
+from src.trained import open_trained
+from src.zoo import config_class_of, create_recipe
+
+pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
+
+KEYS = {
+    "model": "multigrain_resnet18", "device_target": "CPU", "block_units": [1, 1, 1, 1],
+    "widths": [4, 8, 8, 16], "stem": "small", "image_size": 32,
+}  # fmt: skip
+
+
+def make_checkpoint(path, seed=0):
+    config = load_config({**KEYS, "seed": seed}, config_class_of=config_class_of)
+    network = create_recipe(config).network(num_classes=2)
+    meta = {"config": config.model_dump(mode="json"), "class_names": ["a", "b"], "step": 1}
+    write_checkpoint(path, network.get_parameters(), meta)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("net") / "net.ckpt")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        pixels = np.kron(rng.integers(0, 256, (4, 4 + number % 2, 3)), np.ones((8, 8, 1)))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def called(capsys, monkeypatch):
+    """called(words) -> (exit code, lines of standard output, standard error)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["search", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            run(search.main)
+        out, err = capsys.readouterr()
+        return end.value.code, out.splitlines(), err
+
+    return call
+
+
+@pytest.fixture
+def index(called, checkpoint, photos, tmp_path):
+    folder = tmp_path / "index"
+    assert called("build", photos, "--checkpoint", checkpoint, "--index", folder)[0] == 0
+    return folder
+
+
+def refused(answer):
+    """The message of a call that ended as expected failures do; tracebacks and other lines are none."""
+    code, _, err = answer
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, err
+    return err.removeprefix("error: ").strip()
+
+
+def test_build_says_what_it_did_and_does_it_once(called, checkpoint, photos, tmp_path):
+    words = ["build", photos, "--checkpoint", checkpoint, "--index", tmp_path / "index"]
+    code, out, err = called(*words)
+    facts = json.loads(out[-1])
+    assert (code, err.count("\n")) == (0, 1) and str(photos / "broken.png") in err
+    assert facts.pop("seconds") >= 0
+    assert facts == {
+        "files": 6, "added": 6, "changed": 0, "unchanged": 0, "removed": 0, "skipped": 1,
+        "dimension": 16, "kind": "exact",
+    }  # fmt: skip
+    (photos / "0.png").unlink()
+    code, out, err = called(*words, "--device_target", "CPU")  # a key that changes no embedding
+    assert (code, err) == (0, "")
+    assert {"files": 5, "unchanged": 5, "removed": 1}.items() <= json.loads(out[-1]).items()
+    message = refused(called(*words, "--image_size", "64"))
+    assert "was built with image_size 32, not 64" in message and "--rebuild" in message
+    assert "was built with settings {}, not {'ema_decay': 0.5}" in refused(called(*words, "--ema_decay", 0.5))
+    other = make_checkpoint(tmp_path / "other.ckpt", seed=1)
+    words[3] = other
+    assert "was built with checkpoint_sha256 " in refused(called(*words))
+    code, out, _ = called(*words, "--rebuild", "--image_size", "64")
+    assert code == 0 and json.loads(out[-1])["added"] == 5
+
+
+def test_search_ranks_by_the_cosine_of_embeddings(called, checkpoint, photos, index):
+    trained = open_trained(checkpoint, {})
+    embeddings = {}
+    for file in sorted(photos.glob("?.png")):
+        pixels = (decode(file).astype(np.float32) - trained.card.mean) / trained.card.std
+        if pixels.shape[1] == 32:  # others are resized first
+            batch = ms.Tensor(pixels.transpose(2, 0, 1)[None].astype(np.float32))
+            embeddings[str(file)] = trained.network.embed(batch).asnumpy()[0].astype(np.float64)
+    query = str(photos / "2.png")
+    code, out, _ = called("search", index, query, "--json", "--top", 6)
+    assert code == 0
+    (result,) = json.loads(out[-1])["results"]
+    assert result["query"] == query and result["found"][0]["file"] == query
+    found = {one["file"]: one["similarity"] for one in result["found"]}
+    assert len(found) == 6 and list(found.values()) == sorted(found.values(), reverse=True)
+    one = embeddings[query]
+    for file, other in embeddings.items():
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        assert found[file] == pytest.approx(cosine, abs=2e-3)  # kept as float16
+
+
+def test_search_in_a_process_of_its_own_with_a_sheet(photos, index, tmp_path):
+    (photos / "3.png").unlink()
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "src.tools.search", "search", index, photos / "0.png", photos / "1.png",
+            "--top", "6", "--sheet", tmp_path / "sheet.png",
+        ],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 14 and lines[0] == str(photos / "0.png") and lines[7] == str(photos / "1.png")
+    assert lines[1].split() == ["1.0000", str(photos / "0.png")]
+    assert [line.split()[1] for line in lines if line.endswith("  (missing)")] == [str(photos / "3.png")] * 2
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > sheet.height > 200
+
+
+def test_the_checkpoint_may_move_but_not_change(called, photos, checkpoint, tmp_path):
+    moved, index = tmp_path / "b.ckpt", tmp_path / "index"
+    shutil.copy(checkpoint, tmp_path / "a.ckpt")
+    called("build", photos, "--checkpoint", tmp_path / "a.ckpt", "--index", index)
+    (tmp_path / "a.ckpt").rename(moved)
+    words = ["search", index, photos / "0.png"]
+    assert refused(called(*words)).endswith("a.ckpt is not there; say where it is now by --checkpoint")
+    assert called(*words, "--checkpoint", moved)[0] == 0
+    other = make_checkpoint(tmp_path / "other.ckpt", seed=1)
+    message = refused(called(*words, "--checkpoint", other))
+    assert "is not the one that" in message and "--rebuild" in message
+
+
+def test_what_is_wrong_with_a_query_is_one_line(called, photos, index, tmp_path):
+    message = refused(called("search", index, photos / "broken.png"))
+    assert message == f"{photos / 'broken.png'}: not an image in a known format; choose another picture"
+    answer = called("search", index, photos, "--top", 1)
+    assert len(answer[1]) == 12 and str(photos / "broken.png") in refused(answer)  # the others are answered
+    (tmp_path / "bare").mkdir()
+    for words, message in (
+        ([index, tmp_path / "none.png"], "no such image file or folder"),
+        ([index, tmp_path / "bare"], "no image in this folder"),
+        ([photos, photos / "0.png"], "holds no index"),
+        ([index, photos / "0.png", "--top", "0"], "top: 0 given, allowed: a whole number >= 1"),
+        ([index, photos / "0.png", "--tops", "3"], "unrecognized arguments: --tops 3; see --help"),
+        ([index], "the following arguments are required: QUERY"),
+    ):
+        assert message in refused(called("search", *words))
+
+
+def test_builds_that_cannot_be(called, photos, checkpoint, tmp_path):
+    words = ["--checkpoint", checkpoint, "--index", tmp_path / "index"]
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "damaged").mkdir()
+    shutil.copy(photos / "broken.png", tmp_path / "damaged")
+    for folder, more, message in (
+        (tmp_path / "none", [], "none: no such folder"),
+        (photos / "0.png", [], "0.png: no such folder"),
+        (tmp_path / "bare", [], "no picture is there"),
+        (photos, ["--cells", "0"], "cells: 0 given"),
+        (photos, ["--colour", "3"], "there is no such key"),
+        (photos, ["--index", photos], "holds other files (0.png) and no index; choose another --index"),
+    ):
+        assert message in refused(called("build", folder, *words, *more))
+    assert "the following arguments are required: command" in refused(called())
+    assert called("build", tmp_path / "damaged", *words)[0] == 0
+    message = refused(called("search", tmp_path / "index", photos / "0.png"))
+    assert message.endswith("the index is empty; build it with readable pictures")
+    # Cells are for many pictures. What is embedded when they turn out too few is not lost.
+    (photos / "broken.png").unlink()
+    assert "6 vectors are too few, 16 are needed" in refused(called("build", photos, *words, "--cells", "2"))
+    facts = json.loads(called("build", photos, *words)[1][-1])
+    assert (facts["files"], facts["unchanged"]) == (6, 6)
