@@ -108,8 +108,8 @@ class MultiGrainConfig(SharedConfig):
             return self
         if self.repetitions == 1:
             raise ValueError(
-                "repetitions: 1 given, allowed: 2 or more with classification_weight below 1: the metric loss "
-                "pulls repetitions of an image together"
+                "repetitions: 1 given, allowed: 2 or more with classification_weight below 1: the metric "
+                "loss pulls repetitions of an image together"
             )
         for name in ("mixup_alpha", "cutmix_alpha"):
             if getattr(self, name):

@@ -115,9 +115,9 @@ class TripletLoss(nn.Cell):
 
 
 class JointLoss(nn.Cell):
-    """weight * cross-entropy + (1 - weight) * metric loss, of (embedding, logits); a weight of 0 costs nothing.
+    """weight * cross-entropy + (1 - weight) * metric loss, of (embedding, logits).
 
-    Targets are (classes, instances, noise): soft (B, K) or integer (B,) classes, which image each row is of,
+    What has the weight 0 is not computed. Targets are (classes, instances, noise): soft (B, K) or integer (B,) classes, which image each row is of,
     (B,) int32, and the noise that negatives are drawn with, (B, B) or of all cards' rows.
 
     Args:

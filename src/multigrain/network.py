@@ -67,7 +67,7 @@ class BasicBlock(nn.Cell):
 
 
 class Bottleneck(nn.Cell):
-    """1x1, 3x3 and 1x1 convolution and a shortcut, (N, in, H, W) -> (N, 4 * width, H / stride, W / stride)."""
+    """1x1, 3x3 and 1x1 convolution and a shortcut, (N, in, H, W) -> (N, 4 width, H / stride, W / stride)."""
 
     expansion = EXPANSION
 

@@ -6,7 +6,7 @@ import pytest
 
 from src.layers.gem import l2_normalise
 from src.model_utils.errors import UserError
-from src.multigrain.network import VARIANTS, MultiGrain
+from src.multigrain.network import MultiGrain
 from src.training.precision import set_precision
 from src.weights import load_weights
 from src.zoo import create_network
@@ -41,21 +41,13 @@ def test_official_numbers_from_weights_by_torchvision_s_names(official):
 
 
 @pytest.mark.parametrize(
-    ("depth", "count"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160),
-                         (152, 60_192_808)],
-)  # fmt: skip
+    ("depth", "count"),
+    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
+)
 def test_parameter_count(depth, count):
-    """torchvision's; of the deeper ones counted by their blocks, as a whole network takes seconds."""
-    units, bottleneck = VARIANTS[f"multigrain_resnet{depth}"]
-    one, two = (
-        sum(p.size for p in MultiGrain(num_classes=1000, block_units=blocks, bottleneck=bottleneck)
-            .trainable_params() if p.name.startswith("layer3") or blocks == (1, 1, 1, 1))
-        for blocks in ((1, 1, 1, 1), (1, 1, 2, 1))
-    )  # fmt: skip
-    assert two > 0 and one > 0
+    """torchvision's."""
     network = create_network(f"multigrain_resnet{depth}", num_classes=1000)
     assert sum(p.size for p in network.trainable_params()) == count
-    assert len([n for n, _ in network.cells_and_names() if n.count(".") == 1 and n[:5] == "layer"]) == sum(units)
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
@@ -81,7 +73,8 @@ def test_training_puts_out_the_embedding_too():
 
 def test_a_learnt_exponent_is_a_parameter():
     network = small(learn_pooling_exponent=True, pooling_exponent=2.5)
-    assert {p.name: float(p.asnumpy()) for p in network.trainable_params() if "pool" in p.name} == {"pool.p": 2.5}
+    learnt = {p.name: float(p.asnumpy()) for p in network.trainable_params()}
+    assert learnt["pool.p"] == 2.5
     assert not any("pool" in p.name for p in small().get_parameters())
 
 

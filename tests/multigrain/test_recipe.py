@@ -36,8 +36,8 @@ def groups(made: MultiGrainRecipe) -> dict[str, tuple[float, float]]:
 
 def test_the_paper_is_the_default():
     c = load_config({}, config_class_of=config_class_of, config_path=CONFIGS / "resnet50_imagenet.yaml")
-    defaults = check({"model": "multigrain_resnet50", "batch_size": 64, "soft_labels": False}, MultiGrainConfig)
-    assert c == defaults
+    given = {"model": "multigrain_resnet50", "batch_size": 64, "soft_labels": False}
+    assert c == check(given, MultiGrainConfig)
     made = MultiGrainRecipe(c)
     rates = made.rates(updates=1200, updates_per_epoch=10, images_per_update=512)
     assert rates[[0, 299, 300, 600, 1199]] == pytest.approx([0.2, 0.2, 0.02, 0.002, 0.0002])
