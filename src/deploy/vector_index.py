@@ -66,8 +66,8 @@ class VectorIndex:
         if count < least:
             raise UserError(f"cells: {count} vectors are too few, {least} are needed; leave it out")
         pairs = -(-dimension // 2)
-        # One cell stands for none: IndexPQFastScan's 16-bit sums can overflow from 258 pairs (faiss 1.15.1), so
-        # that it misses the nearest vectors of all; the tables of the inverted file are scaled to fit.
+        # One cell stands for none: IndexPQFastScan's 16-bit sums can overflow from 258 pairs (faiss 1.15.1),
+        # so that it misses the nearest vectors of all; the tables of the inverted file are scaled to fit.
         codes = faiss.IndexIVFPQFastScan(
             faiss.IndexFlatIP(2 * pairs), 2 * pairs, cells, pairs, 4, faiss.METRIC_INNER_PRODUCT
         )

@@ -117,8 +117,9 @@ class TripletLoss(nn.Cell):
 class JointLoss(nn.Cell):
     """weight * cross-entropy + (1 - weight) * metric loss, of (embedding, logits).
 
-    What has the weight 0 is not computed. Targets are (classes, instances, noise): soft (B, K) or integer (B,) classes, which image each row is of,
-    (B,) int32, and the noise that negatives are drawn with, (B, B) or of all cards' rows.
+    What has the weight 0 is not computed. Targets are (classes, instances, noise): soft (B, K) or integer
+    (B,) classes, which image each row is of, (B,) int32, and the noise that negatives are drawn with, (B, B),
+    or with `gather` of all cards' rows.
 
     Args:
         weight: lambda of the paper, 0..1.

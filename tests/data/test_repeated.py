@@ -1,4 +1,4 @@
-"""Repeated augmentation against the official sampler, its shards, and what batches say for losses of pairs."""
+"""Repeated augmentation against the official sampler, its shards, and batches for losses of pairs."""
 
 import numpy as np
 import pytest
