@@ -13,7 +13,7 @@ def main(arguments):
     flags.add_argument("--task", choices=("classification", "retrieval"), default="classification")
     sets = flags.add_argument_group("retrieval", "with --data_path FOLDER, see src/data/retrieval_sets.py")
     sets.add_argument("--protocol", help="holidays, groups ...; auto, the default, looks")
-    sets.add_argument("--rotations", metavar="FILE", help="holidays: lines NAME DEGREES, counter-clockwise")
+    sets.add_argument("--rotations", metavar="FILE", help="holidays: YAML lines NAME: DEGREES, clockwise")
     sets.add_argument("--distractors", metavar="DIR", help="images that are wrong for every query")
     sets.add_argument("--sheet", metavar="PNG", help="queries and their results, the worst mistakes first")
     own, rest = flags.parse_known_args(arguments)

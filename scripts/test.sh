@@ -2,10 +2,12 @@
 # Lint and test: bash scripts/test.sh [pytest arguments]
 #   bash scripts/test.sh                     the default suite
 #   bash scripts/test.sh --slow              the tests that train for minutes too
+#   bash scripts/test.sh -n 0                in one process, as a debugger wants it
 #   QUARTET_DATA=DIR bash scripts/test.sh    the tests on real images too; DIR holds cifar-10-batches-bin
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh" requirements-dev.txt
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest "$@"
+# A file of tests stays in one process. Two keep two cores busy; more would wait for each other's threads.
+exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"

@@ -141,7 +141,11 @@ def _read_torch(path: Path) -> Arrays:
         ) from error
     # Without weights_only a file can run any code.
     state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):  # training scripts keep it beside the optimizer's state
+    for key in (
+        "state_dict",
+        "model",
+        "model_state",
+    ):  # training scripts keep it beside the optimizer's state
         state = state[key] if isinstance(state.get(key), Mapping) else state
     return {name: tensor.detach().numpy() for name, tensor in state.items()}
 

@@ -124,7 +124,7 @@ def test_a_pth_file_is_read_without_running_its_code(network, tmp_path, monkeypa
     assert seen == {"path": path, "map_location": "cpu", "weights_only": True}
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state"])
 def test_a_pth_file_of_a_training_script(network, tmp_path, monkeypatch, key):
     weights = other_weights(network)
     state = {

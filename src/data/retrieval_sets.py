@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from src.data.decode import decode
 from src.data.listing import class_folders, images_under
@@ -131,8 +132,8 @@ def open_retrieval_set(
     Args:
         folder: laid out as the module's docstring says.
         protocol: one of PROTOCOLS, or "auto", which looks.
-        rotations: for holidays, a text file with a line `NAME DEGREES` for each image that stands wrong:
-            multiples of 90, counter-clockwise. Empty lines and what follows a # do not count.
+        rotations: for holidays, a YAML file with `NAME: DEGREES` for each image that stands wrong, multiples
+            of 90, clockwise: the form of the official MultiGrain's list.
         distractors: a folder, searched to any depth, of images that are wrong for every query.
 
     Raises:
@@ -334,25 +335,19 @@ def _turned(found: RetrievalSet, rotations: Path) -> RetrievalSet:
 
 
 def _read_rotations(path: Path) -> dict[str, int]:
+    """Quarter turns counter-clockwise, as numpy counts them, by the name of the image."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise UserError(f"--rotations {path} cannot be read: {reason}") from error
-    turns = {}
-    for number, line in enumerate(lines, start=1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        if len(words) != 2 or not re.fullmatch(r"[+-]?\d+", words[1]) or int(words[1]) % 90:
-            raise UserError(
-                f"{path}:{number}: {line.strip()!r} given, allowed: NAME DEGREES, as 100101.jpg 90, "
-                "multiples of 90, counter-clockwise"
-            )
-        if words[0] in turns:
-            raise UserError(f"{path}:{number}: {words[0]} has a line already; remove one")
-        turns[words[0]] = int(words[1]) // 90 % 4
-    return turns
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--rotations {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8
+        raise UserError(f"--rotations {path} is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(given, dict):
+        raise UserError(f"--rotations {path}: lines like '100101.jpg: 90' are expected")
+    for name, degrees in given.items():
+        if type(degrees) is not int or degrees % 90:
+            raise UserError(f"{path}: {name}: {degrees!r} given, allowed: multiples of 90, clockwise")
+    return {name: -degrees // 90 % 4 for name, degrees in given.items()}
 
 
 def _arrays(lists: Iterable[Iterable[int]]) -> tuple[np.ndarray, ...]:

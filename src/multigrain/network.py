@@ -24,6 +24,7 @@ from src.layers.gem import GeM, l2_normalise
 from src.layers.init import he_normal_fan_out, initialise, torch_default
 from src.layers.pooling import PaddedMaxPool2d
 from src.model_utils.errors import UserError
+from src.multigrain.weights import translate
 
 # name -> (blocks of each stage, whether they are bottlenecks)
 VARIANTS = {
@@ -212,5 +213,6 @@ class MultiGrain(nn.Cell):
         return self.classify(pooled)
 
     def translate_weights(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Takes the prefix `module.` of files of nn.DataParallel off; torchvision's names are our own."""
-        return {name.removeprefix("module."): array for name, array in weights.items()}
+        """torchvision's names, which are this network's, and the official MultiGrain's (weights.py)."""
+        own = {p.name for p in self.get_parameters()}
+        return translate(weights, own, 0.0 if "pool.p" in own else self.pool.p)

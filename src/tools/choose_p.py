@@ -74,9 +74,8 @@ def main(arguments):
     before, after = measure(reporting, [training_exponent(network), best])
     if device.rank == 0:
         for row in (*table, before, after):
-            row["p"] = (
-                "max" if math.isinf(row["p"]) else row["p"]
-            )  # JSON has no infinity, and the key has max
+            if math.isinf(row["p"]):  # JSON has no infinity, and the key has max
+                row["p"] = "max"
         facts = {
             "checkpoint": own.checkpoint_path,
             "model": config.model,

@@ -54,24 +54,23 @@ def test_holidays_to_its_last_group(tmp_path, inside, caplog):
 
 def test_holidays_turned(tmp_path):
     make(tmp_path / "set", *HOLIDAYS)
-    (tmp_path / "rotations.txt").write_text("# stand wrong\n100000.jpg 90\n\n100001.jpg -90 # right\n")
-    found = open_retrieval_set(tmp_path / "set", rotations=tmp_path / "rotations.txt")
-    assert [p.turns for p in found.database] == [1, 3, 0, 0, 0, 0, 0]
+    (tmp_path / "rotations.yaml").write_text('# stand wrong\n100000.jpg: 90\n\n"100001.jpg": -90 # left\n')
+    found = open_retrieval_set(tmp_path / "set", rotations=tmp_path / "rotations.yaml")
+    assert [p.turns for p in found.database] == [3, 1, 0, 0, 0, 0, 0]
     assert found.queries[0] == found.database[0]
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("100000.jpg\n", "NAME DEGREES"), ("100000.jpg 45\n", "NAME DEGREES"),
-    ("100000.jpg 90 1", "NAME DEGREES"),
-    ("100000.jpg 90\n100000.jpg 90\n", "rotations.txt:2: 100000.jpg has a line already"),
-    ("100003.jpg 90\n", "100003.jpg is no image of the set"), (None, "cannot be read"),
+    ("100000.jpg 90\n", "lines like"), ("100000.jpg: 45\n", "45 given, allowed: multiples of 90"),
+    ("100000.jpg: 90.0", "multiples of 90"), ("100000.jpg: true", "multiples of 90"), ("a: [", "is not YAML"),
+    ("100003.jpg: 90\n", "100003.jpg is no image of the set"), (None, "cannot be read"),
 ])  # fmt: skip
 def test_rotations_that_are_wrong(tmp_path, text, message):
     make(tmp_path / "set", *HOLIDAYS)
     if text is not None:
-        (tmp_path / "rotations.txt").write_text(text)
+        (tmp_path / "rotations.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
-        open_retrieval_set(tmp_path / "set", rotations=tmp_path / "rotations.txt")
+        open_retrieval_set(tmp_path / "set", rotations=tmp_path / "rotations.yaml")
 
 
 @pytest.mark.parametrize("inside", ["", "full/"])

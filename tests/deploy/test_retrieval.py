@@ -107,13 +107,13 @@ def test_holidays_with_a_rotation(tmp_path):
         "100000": half, "100001": np.rot90(half), "100100": half[:, ::-1], "100101": half[:, ::-1],
     }.items():  # fmt: skip
         Image.fromarray(np.ascontiguousarray(image)).save(tmp_path / f"{name}.jpg", subsampling=0, quality=95)
-    (tmp_path / "rotations.txt").write_text("100001.jpg 270\n")
+    (tmp_path / "rotations.txt").write_text("100001.jpg: 90\n")
     plain = evaluate(tmp_path, network=LeftEdge()).metrics
     # Upright, 100001 has both colours on its left: it is as far from its query as the other group's images.
     turned = evaluate(tmp_path, network=LeftEdge(), rotations=tmp_path / "rotations.txt").metrics
     assert turned["mAP"] == 100 and turned["queries"] == 2 and turned["images"] == 4
     wrong_way = tmp_path / "wrong.txt"
-    wrong_way.write_text("100001.jpg 90\n")
+    wrong_way.write_text("100001.jpg: 270\n")
     wrong = evaluate(tmp_path, network=LeftEdge(), rotations=wrong_way).metrics
     assert wrong["mAP"] == pytest.approx(100 * (1 + 1 / 6) / 2) and wrong["mAP"] < plain["mAP"] <= 100
 

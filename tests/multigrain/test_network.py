@@ -73,7 +73,7 @@ def test_training_puts_out_the_embedding_too():
 
 def test_a_learnt_exponent_is_a_parameter():
     network = small(learn_pooling_exponent=True, pooling_exponent=2.5)
-    learnt = {p.name: float(p.asnumpy()) for p in network.trainable_params()}
+    learnt = {p.name: p.asnumpy() for p in network.trainable_params()}
     assert learnt["pool.p"] == 2.5
     assert not any("pool" in p.name for p in small().get_parameters())
 
