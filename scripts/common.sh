@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# Sourced by the other scripts, which set `usage` before: errors, checked arguments, absolute paths, and which Python.
+# Sets ROOT, the repository's folder, and PYTHON: the variable of that name, else .venv's, else python3.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# need LEAST MOST "$@": refuses another number of arguments; --help prints the usage.
+need() {
+  local least=$1 most=$2
+  shift 2
+  case ${1:-} in
+    -h | --help)
+      echo "${usage:-}"
+      exit 0
+      ;;
+  esac
+  if [ $# -lt "$least" ] || [ $# -gt "$most" ]; then
+    fail "$# arguments given; ${usage:-}"
+  fi
+}
+
+# absolute WHAT PATH: the absolute path of a file or folder that is there.
+absolute() {
+  [ -e "$2" ] || fail "$1 $2: no such file or folder; ${usage:-}"
+  echo "$(cd "$(dirname "$2")" && pwd)/$(basename "$2")"
+}
+
+# whole_number WHAT VALUE LEAST: refuses what is no whole number of at least LEAST.
+whole_number() {
+  [[ $2 =~ ^[0-9]+$ ]] && [ "$2" -ge "$3" ] || fail "$1 is $2; a whole number of at least $3 is needed; ${usage:-}"
+}
+
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=python3
+  [ ! -x "$ROOT/.venv/bin/python" ] || PYTHON=$ROOT/.venv/bin/python
+fi
