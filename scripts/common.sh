@@ -32,7 +32,9 @@ absolute() {
 
 # whole_number WHAT VALUE LEAST: refuses what is no whole number of at least LEAST.
 whole_number() {
-  [[ $2 =~ ^[0-9]+$ ]] && [ "$2" -ge "$3" ] || fail "$1 is $2; a whole number of at least $3 is needed; ${usage:-}"
+  if ! [[ $2 =~ ^[0-9]+$ ]] || [ "$2" -lt "$3" ]; then
+    fail "$1 is $2; a whole number of at least $3 is needed; ${usage:-}"
+  fi
 }
 
 if [ -z "${PYTHON:-}" ]; then
