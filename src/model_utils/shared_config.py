@@ -2,7 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from src.model_utils.cloud_keys import CloudKeys
+from src.model_utils.keys import Keys, key
 
 Numbers = Annotated[tuple[float, ...], Field(strict=False)]
 Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
@@ -13,19 +16,6 @@ LrSchedule = Literal[
     "halving", "exponential", "polynomial", "linear", "cosine",
 ]  # fmt: skip
 Jitter = Annotated[tuple[float, float, float, float], Field(strict=False)]
-
-
-def key(default: Any, meaning: str, *, unit: str = "", **limits: Any) -> Any:
-    """A config key; `limits` are pydantic's (gt, ge, lt, le, ...)."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit}, **limits)
-
-
-class Keys(BaseModel):
-    """A group of keys. Values are frozen, unknown keys refused, numbers finite and never made from a text."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
-    )
 
 
 class RunKeys(Keys):
@@ -213,6 +203,8 @@ class LoopKeys(Keys):
     max_nonfinite_steps: int = key(
         1, "batches in a row with a loss that is not finite before the run stops", unit="batches", ge=1
     )
+    profile: bool = key(False, "trace some steps and print the ten most expensive operators")
+    profile_steps: int = key(5, "batches that are traced, after the first three", unit="batches", ge=1)
 
 
 def other_default(name: str, default: Any) -> Any:
@@ -234,10 +226,10 @@ def other_default(name: str, default: Any) -> Any:
 _LIMITS = ("gt", "ge", "lt", "le")
 WITH_COOLDOWN = ("multi_step", "exponential", "polynomial", "linear", "cosine")
 WITH_WARMUP = ("one_cycle", *WITH_COOLDOWN)
-GROUPS = (RunKeys, DataKeys, ScheduleKeys, OptimizerKeys, StepKeys, LoopKeys)
+GROUPS = (RunKeys, DataKeys, ScheduleKeys, OptimizerKeys, StepKeys, LoopKeys, CloudKeys)
 
 
-class SharedConfig(LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, RunKeys):
+class SharedConfig(CloudKeys, LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, RunKeys):
     """Every shared key, checked one by one and against each other. A model's config adds its own."""
 
     @model_validator(mode="after")
