@@ -8,6 +8,7 @@ momentum), so every argument is passed by keyword and nothing is left to a defau
 import mindspore as ms
 from mindspore import nn
 
+from src.layers.sync_bn import BatchNorm
 from src.model_utils.cpu import use_fast_convolutions
 
 
@@ -43,7 +44,7 @@ def batch_norm2d(*, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> 
         momentum: weight of the *new* batch in the running statistics, as in the papers and in PyTorch
             (MindSpore's own argument is the weight of the old ones).
     """
-    return nn.BatchNorm2d(
+    return BatchNorm(
         num_features=channels,
         eps=eps,
         momentum=1 - momentum,

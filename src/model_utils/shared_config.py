@@ -178,6 +178,10 @@ class StepKeys(Keys):
     accumulate_steps: int = key(
         1, "batches whose gradients are averaged into one update", unit="batches", ge=1
     )
+    sync_bn: bool = key(False, "batch normalisation over the batches of all cards, not each card's own")
+    bucket_mib: float = key(
+        25.0, "most of a message that averages gradients over the cards", unit="MiB", gt=0
+    )
     clip_norm: float = key(0.0, "largest global gradient norm; 0: no clipping", unit="norm", ge=0)
     ema_decay: float = key(
         0.0, "decay of the average of weights, which is then evaluated; 0: none", ge=0, lt=1

@@ -6,6 +6,7 @@ import numpy as np
 from mindspore import nn
 
 from src.evaluation.monitor import Monitor
+from src.layers.sync_bn import synchronise_batch_norm
 from src.model_utils.shared_config import SharedConfig
 from src.optim.optimizers import Optimizer
 from src.training.ema import EMA
@@ -47,6 +48,8 @@ def build_train_step(
     updates = max(1, steps // c.accumulate_steps)
     loss = recipe.loss()
     optimizer = recipe.optimizer(network, loss)
+    if c.sync_bn:
+        synchronise_batch_norm(network, cards=cards)
     ema = EMA(network, decay=c.ema_decay, warmup=c.ema_warmup) if c.ema_decay else None
     step = TrainStep(
         set_precision(network, c.amp_level),
@@ -65,6 +68,7 @@ def build_train_step(
         clip_norm=c.clip_norm,
         ema=ema,
         cards=cards,
+        bucket_bytes=int(c.bucket_mib * 2**20),
     )
     step.set_train(True)
     return step

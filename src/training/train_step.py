@@ -5,21 +5,9 @@ import numpy as np
 from mindspore import nn, ops
 
 from src.optim.optimizers import Optimizer
+from src.training.buckets import AverageOverCards
 from src.training.ema import EMA
 from src.training.loss_scale import LossScale
-
-
-class AllReduceSum(nn.Cell):
-    """The sum of a tensor over all cards; the tensor itself where there is one card."""
-
-    def __init__(self, cards: int):
-        super().__init__(auto_prefix=False)
-        self.reduce = ops.AllReduce(ops.ReduceOp.SUM) if cards > 1 else None
-
-    def construct(self, x):
-        if self.reduce is None:
-            return x
-        return self.reduce(x)
 
 
 class TrainStep(nn.Cell):
@@ -54,6 +42,7 @@ class TrainStep(nn.Cell):
         clip_norm: largest global gradient norm; 0 for no clipping.
         ema: average to keep, or None.
         cards: number of cards that train together.
+        bucket_bytes: most bytes of the messages that average gradients over cards.
     """
 
     def __init__(
@@ -69,6 +58,7 @@ class TrainStep(nn.Cell):
         clip_norm: float = 0.0,
         ema: EMA | None = None,
         cards: int = 1,
+        bucket_bytes: int = 25 << 20,
     ):
         super().__init__(auto_prefix=False)
         self.network = network
@@ -85,7 +75,13 @@ class TrainStep(nn.Cell):
         self.statistics = ms.ParameterTuple(
             [p for p in network.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
         )
-        self.sum_over_cards = AllReduceSum(cards)
+        self.average_gradients = AverageOverCards(
+            [p.shape for p in optimizer.parameters], bucket_bytes=bucket_bytes, cards=cards
+        )
+        # The loss and all running statistics fit into one message.
+        small = [(), *(p.shape for p in self.statistics)]
+        self.average_statistics = AverageOverCards(small, bucket_bytes=1 << 40, cards=cards)
+        self.average_flag = AverageOverCards([()], bucket_bytes=4, cards=cards)
         self.value_and_grad = ms.value_and_grad(self._forward, None, weights=optimizer.parameters)
         self.updates = ms.Parameter(ms.Tensor(0, ms.int32), name="train.updates", requires_grad=False)
         self.applied = ms.Parameter(ms.Tensor(0, ms.int32), name="train.applied", requires_grad=False)
@@ -109,9 +105,10 @@ class TrainStep(nn.Cell):
         scale = self.loss_scale.value * 1.0
         statistics = tuple([statistic * 1.0 for statistic in self.statistics])
         loss, gradients = self.value_and_grad(images, targets)
-        self._settle_statistics(statistics, gradients)
         if self.loss_scale.active:
             loss = loss / scale
+        loss = self._settle_statistics(loss, statistics, gradients)
+        if self.loss_scale.active:
             gradients = self._scaled(gradients, 1.0 / (scale * self.accumulate_steps))
         elif self.accumulate_steps > 1:
             gradients = self._scaled(gradients, 1.0 / self.accumulate_steps)
@@ -119,14 +116,16 @@ class TrainStep(nn.Cell):
             overflow, norm = self._accumulate(gradients)
         else:
             overflow, norm = self._update(gradients)
-        loss = self.sum_over_cards(loss) / self.cards
         return loss, scale, overflow.astype(ms.float32), norm
 
-    def _settle_statistics(self, before, gradients):
+    def _settle_statistics(self, loss, before, gradients):
+        """Averages the running statistics over the cards, and the loss, which is returned."""
         finite = self._all_finite(gradients)
-        for statistic, old in zip(self.statistics, before):
-            own = ops.where(finite, statistic, old)
-            ops.assign(statistic, self.sum_over_cards(own) / self.cards)
+        own = [ops.where(finite, statistic, old) for statistic, old in zip(self.statistics, before)]
+        averages = self.average_statistics((loss, *own))
+        for statistic, average in zip(self.statistics, averages[1:]):
+            ops.assign(statistic, average)
+        return averages[0]
 
     def _scaled(self, gradients, factor):
         return tuple([gradient * factor for gradient in gradients])
@@ -162,9 +161,8 @@ class TrainStep(nn.Cell):
         finite = self._all_finite(gradients)
         # The flag is reduced on its own: a device that saturates instead of overflowing to infinity knows of
         # its overflow only locally.
-        overflow = self.sum_over_cards(1.0 - finite.astype(ms.float32)) > 0
-        if self.cards > 1:
-            gradients = tuple([self.sum_over_cards(gradient) / self.cards for gradient in gradients])
+        overflow = self.average_flag((1.0 - finite.astype(ms.float32),))[0] > 0
+        gradients = self.average_gradients(gradients)
         norm = self._norm(gradients)
         if not overflow:
             self._apply(gradients, norm)

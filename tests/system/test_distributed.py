@@ -99,6 +99,25 @@ def test_two_halves_of_a_batch_train_like_the_whole_on_one_card(ranks, script, g
     assert (rows[:, 3] > 0.05).sum() >= 3, "the case must clip"
 
 
+def test_synchronised_batch_normalisation_trains_like_the_whole_batch_on_one_card(ranks, script, graph_mode):
+    step = script.build(cards=1, normalised=True)
+    rows = script.train(step, rank=0, size=1)
+    np.testing.assert_allclose(ranks[0]["bn.rows"], rows, rtol=1e-5, atol=1e-6)
+    for parameter in step.get_parameters():
+        for arrays in ranks:
+            np.testing.assert_allclose(
+                arrays[f"bn.{parameter.name}"], parameter.asnumpy(), rtol=2e-6, atol=2e-6,
+                err_msg=parameter.name,
+            )  # fmt: skip
+
+
+def test_a_parameter_that_differs_is_named_on_every_rank(ranks):
+    for arrays in ranks:
+        equal, different = arrays["said"]
+        assert equal == "equal"
+        assert "linear.weight differs between rank 0 and rank 1 after step 7 (1 of " in different
+
+
 def test_an_overflow_on_one_rank_is_skipped_by_both(ranks, script):
     for arrays in ranks:
         overflows = arrays["rows"][:, 2]

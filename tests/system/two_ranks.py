@@ -10,16 +10,18 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.layers.basic import conv2d, dense
+from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.layers.pixels import Pixels
+from src.layers.sync_bn import synchronise_batch_norm
 from src.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_rank_id, set_up_device
+from src.model_utils.errors import UserError
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
 from src.training import session
-from src.training.collective import sum_over_ranks
+from src.training.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
 from src.training.loss_scale import LossScale
 from src.training.signals import Interrupted
 from src.training.train_step import TrainStep
@@ -30,20 +32,23 @@ STOP_REQUEST = 4
 
 
 class Net(nn.Cell):
-    """Without batch normalisation, whose statistics are each rank's own: (N, 3, 6, 6) -> (N, 4)."""
+    """(N, 3, 6, 6) -> (N, 4), without batch normalisation, or with one that all ranks share."""
 
-    def __init__(self):
+    def __init__(self, *, normalised):
         super().__init__()
         self.conv = conv2d(in_channels=3, out_channels=5, kernel_size=3)
+        self.norm = batch_norm2d(channels=5) if normalised else nn.Identity()
         self.linear = dense(in_channels=5, out_channels=4)
         initialise(self, seed=2, weight=torch_default)
 
     def construct(self, x):
-        return self.linear(ops.relu(self.conv(x)).mean((2, 3)))
+        return self.linear(ops.relu(self.norm(self.conv(x))).mean((2, 3)))
 
 
-def build(cards):
-    network = Net()
+def build(cards, *, normalised=False):
+    network = Net(normalised=normalised)
+    if normalised:
+        synchronise_batch_norm(network, cards=cards)
     return TrainStep(
         network,
         Pixels((0, 0, 0), (1, 1, 1)),
@@ -53,6 +58,7 @@ def build(cards):
         loss_scale=LossScale("dynamic", value=256.0, window=2),
         clip_norm=0.05,
         cards=cards,
+        bucket_bytes=300,
     )
 
 
@@ -85,7 +91,30 @@ def try_the_step(folder):
     totals = [sum_over_ranks(vector_of(device.rank), size=device.size) for _ in range(2)]
     train(step, rank=device.rank, size=device.size)
     path = folder / f"rank_{device.rank}.npz"
+    synchronised = build(cards=device.size, normalised=True)
+    arrays["bn.rows"] = train(synchronised, rank=device.rank, size=device.size)
+    arrays |= {f"bn.{p.name}": p.asnumpy() for p in synchronised.get_parameters()}
+    arrays |= differences(step, device)
     np.savez(path, rows=rows, totals=totals, graphs=len(step.compile_cache), **arrays)
+
+
+def differences(step, device):
+    """What is said of equal and of different parameters, and how rank 0's bits come to the others."""
+    parameters = list(step.get_parameters())
+    said = []
+    for _ in range(2):
+        try:
+            check_equal_over_ranks(parameters, step=7, size=device.size)
+            said.append("equal")
+        except UserError as error:
+            said.append(str(error))
+        weight = step.network.linear.weight
+        weight.set_data(
+            ms.Tensor(np.nextafter(weight.asnumpy(), np.float32(device.rank * 9), dtype=np.float32))
+        )
+    broadcast_from_first(parameters, size=device.size)
+    check_equal_over_ranks(parameters, step=8, size=device.size)
+    return {"said": np.array(said), "linear.from_first": step.network.linear.weight.asnumpy()}
 
 
 class SignalAt:
