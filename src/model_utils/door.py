@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from src.model_utils import heartbeat
 from src.model_utils.errors import UserError
 
 
@@ -42,6 +43,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """
     # MindSpore's warnings (of libraries for other devices, of checkpoints) would bury the run's own lines.
     os.environ.setdefault("GLOG_v", "3")
+    heartbeat.start()
     try:
         code = main(sys.argv[1:]) or 0
     except UserError as error:
