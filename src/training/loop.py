@@ -14,11 +14,13 @@ from tqdm import tqdm
 
 from src.checkpoint_file import Checkpoint
 from src.evaluation.classification import Evaluation, evaluate
+from src.model_utils import heartbeat
 from src.model_utils.device_adapter import Device, without_graph
 from src.model_utils.errors import UserError
 from src.training.build import TrainRecipe, build_train_step
 from src.training.checkpoints import CheckpointFolder
-from src.training.collective import sum_over_ranks
+from src.training.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
+from src.training.feed import run_steps
 from src.training.precise_bn import batch_norms, reestimate_bn
 from src.training.records import MetricsLog
 from src.training.report import write_report
@@ -66,6 +68,7 @@ class Trainer:
         self.save_interval = max(1, round(c.save_every * self.steps_per_epoch))
         self.checkpoints = CheckpointFolder(run_dir / "checkpoints", keep=c.keep_checkpoints)
         self.step = 0
+        self.recorded_step = 0
         self.best: dict[str, Any] | None = None
         self.evaluated_step = 0
         self.bn_reestimated = False
@@ -75,6 +78,7 @@ class Trainer:
         self.pending: list[tuple] = []
         if checkpoint is not None:
             self._restore(checkpoint)
+        broadcast_from_first(self._shared_state, size=device.size)
 
     def run(self) -> dict[str, Any]:
         """Trains to the end and writes the report; the summary is returned.
@@ -84,7 +88,7 @@ class Trainer:
             Interrupted: SIGTERM or Ctrl-C came; the state is saved.
         """
         writes = self.device.rank == 0
-        resume_step = self.step or None
+        resume_step = self.recorded_step or None
         self.started = time.monotonic()
         evaluation = None
         with contextlib.ExitStack() as stack:
@@ -92,9 +96,9 @@ class Trainer:
             metrics = MetricsLog(self.run_dir, resume_step=resume_step) if writes else None
             self.metrics = stack.enter_context(metrics or contextlib.nullcontext())
             self.bar = stack.enter_context(self._progress_bar(writes))
-            batches = stack.enter_context(
-                contextlib.closing(self.train_batches.batches(self.step, self.steps))
-            )
+            sink = self.config.dataset_sink and self.device.target != "CPU"
+            steps = run_steps(self.train_step, self.train_batches, self.step, self.steps, sink=sink)
+            steps = stack.enter_context(contextlib.closing(steps))
             log.info(
                 "training %d parameters on batches of %d images: steps %d to %d, %d an epoch",
                 sum(p.size for p in self.network.trainable_params()), self.config.batch_size,
@@ -103,12 +107,14 @@ class Trainer:
             self._start_interval()
             if self._evaluation_due() and self.step < self.steps:
                 self._evaluate()  # the stop that ended the run's last process put it off
-            for batch in batches:
-                self._train_batch(batch)
+            for outputs in steps:
+                self._note(outputs)
                 last = self.step == self.steps
                 stopping = self._agree_to_stop(stop) and not last
                 if last or self.step % self.config.log_every == 0 or stopping:
                     self._flush()
+                if last or self.step % self.steps_per_epoch == 0:
+                    check_equal_over_ranks(self._shared_state, step=self.step, size=self.device.size)
                 if last or (self._evaluation_due() and not stopping):
                     evaluation = self._evaluate(worst=25 if last else 0)
                 if last or self.step % self.save_interval == 0 or stopping:
@@ -140,11 +146,16 @@ class Trainer:
         hidden = not (writes and sys.stderr.isatty())
         return tqdm(total=self.steps, initial=self.step, unit="batch", disable=hidden, dynamic_ncols=True)
 
-    def _train_batch(self, batch: tuple[np.ndarray, ...]) -> None:
-        outputs = self.train_step(*map(_tensors, batch))
+    @property
+    def _shared_state(self) -> list[ms.Parameter]:
+        """What all ranks have alike: weights and statistics, the optimizer's state, the loss scale, EMA."""
+        return list(self.train_step.get_parameters())
+
+    def _note(self, outputs: tuple[ms.Tensor, ...]) -> None:
         self.step += 1
         self.pending.append((self.step, outputs))
         self.bar.update()
+        heartbeat.progress()
 
     def _start_interval(self) -> None:
         """The next record's images/s counts from here, without evaluation, saving and writing."""
@@ -281,6 +292,8 @@ class Trainer:
             return
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         meta = {
+            "cards": self.device.size,
+            "steps": self.steps,
             "config": self.config.model_dump(mode="json"),
             "class_names": list(self.class_names),
             "best": self.best,
@@ -304,18 +317,32 @@ class Trainer:
             )
         for name, parameter in parameters.items():
             parameter.set_data(ms.Tensor(checkpoint.arrays[name]))
-        self.step = checkpoint.meta["step"]
+        meta = checkpoint.meta
+        self.step = self.recorded_step = meta["step"]
+        self.best = meta["best"]
+        self.evaluated_step = meta["evaluated_step"]
+        self.bn_reestimated = meta.get("bn_reestimated", False)
+        self.seconds_before = meta["seconds"]
+        images = self.config.batch_size * self.device.size
+        images_before = meta["config"]["batch_size"] * meta.get("cards", self.device.size)
+        if images != images_before:
+            self._change_batch(meta, images, images_before)
         self.saved_step = self.step
-        self.best = checkpoint.meta["best"]
-        self.evaluated_step = checkpoint.meta["evaluated_step"]
-        self.bn_reestimated = checkpoint.meta.get("bn_reestimated", False)
-        self.seconds_before = checkpoint.meta["seconds"]
         log.info("continuing from %s after step %d of %d", checkpoint.path, self.step, self.steps)
 
-
-def _tensors(part: np.ndarray | tuple[np.ndarray, ...]) -> ms.Tensor | tuple[ms.Tensor, ...]:
-    """An array of a batch for the device; targets may be several, which a graph takes for constants else."""
-    return ms.mutable(tuple(map(ms.Tensor, part))) if isinstance(part, tuple) else ms.Tensor(part)
+    def _change_batch(self, meta: dict[str, Any], images: int, images_before: int) -> None:
+        """Goes on at the same part of the run with batches of another number of images, over all cards."""
+        evaluated = self.evaluated_step == self.step
+        self.step = round(self.step * self.steps / meta["steps"])
+        self.step -= self.step % self.config.accumulate_steps  # gradients so far belong to other batches
+        self.evaluated_step = self.step if evaluated else 0
+        self.train_step.start_at(self.step)
+        log.warning(
+            "%d cards of %d images now, a batch of %d and not %d as before: step %d of %d becomes %d of %d, "
+            "and the rates follow lr_scale_rule %s",
+            self.device.size, self.config.batch_size, images, images_before, meta["step"], meta["steps"],
+            self.step, self.steps, self.config.lr_scale_rule,
+        )  # fmt: skip
 
 
 def evaluate_network(
@@ -331,6 +358,7 @@ def evaluate_network(
     mode = contextlib.nullcontext if batches.one_shape else without_graph
 
     def predict(images: np.ndarray) -> np.ndarray:
+        heartbeat.progress()
         with mode():
             images = ms.Tensor(images)
             return network(inputs(images) if images.dtype == ms.uint8 else images).asnumpy()
