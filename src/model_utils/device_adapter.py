@@ -1,10 +1,11 @@
 """Where am I running: the device, and this process's place among those that train together.
 
 The names of the model zoos: `get_device_id get_device_num get_rank_id get_job_id`. They come from the local
-adapter; a cloud's own adapter takes its place here, and nothing else of the project asks for the environment.
+adapter, on ModelArts too: there moxing_adapter first sets the variables that the platform names otherwise.
 """
 
 import contextlib
+import ctypes
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import mindspore as ms
 from mindspore import communication
 
 from src.model_utils import local_adapter as adapter
-from src.model_utils.cpu import usable_cores, use_fast_convolutions
+from src.model_utils.cpu import usable_cores, use_fast_convolutions, wait_for_slow_ranks
 from src.model_utils.errors import UserError
 
 get_device_id = adapter.get_device_id
@@ -79,6 +80,7 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
         )
     if device_target == "CPU":
         use_fast_convolutions()
+        wait_for_slow_ranks()
         # Setting it again is an error once an operator has run, as in a notebook.
         if ms.get_context("device_target") != "CPU":
             ms.set_device("CPU")
@@ -95,6 +97,8 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
                 "start all of them with msrun, or unset RANK_SIZE and MS_WORKER_NUM"
             ) from error
         rank, size = communication.get_rank(), communication.get_group_size()
+        # The joining wrote to C's standard output; at the exit that would follow the door's last line.
+        ctypes.CDLL(None).fflush(None)
     ms.set_seed(seed + rank)
     ms.dataset.config.set_num_parallel_workers(worker_count())
     logging.getLogger("quartet").info("running on %s, rank %d of %d", device_target, rank, size)
