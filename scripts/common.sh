@@ -9,13 +9,13 @@ fail() {
   exit 2
 }
 
-# need LEAST MOST "$@": refuses another number of arguments; --help prints the usage.
+# need LEAST MOST "$@": refuses another number of arguments; --help prints the usage, and `details` if they are set.
 need() {
   local least=$1 most=$2
   shift 2
   case ${1:-} in
     -h | --help)
-      echo "${usage:-}"
+      echo "${usage:-}${details:+$'\n'$details}"
       exit 0
       ;;
   esac

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# run_distribute_train.sh on GPUs, joined by NCCL.
+default_target=GPU
+# shellcheck source=scripts/run_distribute_train.sh
+source "$(dirname "${BASH_SOURCE[0]}")/run_distribute_train.sh"
