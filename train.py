@@ -43,4 +43,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, cloud=True)

@@ -36,8 +36,10 @@ def checkpoint_parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], *, cloud: bool = False) -> None:
     """Calls `main` with the command line and ends the process.
+
+    With `cloud`, the keys of ModelArts are obeyed around it, see moxing_adapter.
 
     0: done. 2: an expected failure, said in one line. 143: stopped by a signal, state saved.
     """
@@ -45,7 +47,12 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     os.environ.setdefault("GLOG_v", "3")
     heartbeat.start()
     try:
-        code = main(sys.argv[1:]) or 0
+        if cloud:
+            from src.model_utils.moxing_adapter import call
+
+            code = call(main, sys.argv[1:]) or 0
+        else:
+            code = main(sys.argv[1:]) or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2

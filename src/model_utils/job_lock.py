@@ -35,10 +35,16 @@ class Job:
     Args:
         name: the job's; processes of the same user and name belong together.
         say: receives the lines for the user.
+        again: a process of that name that comes when all others have ended belongs to the same run still,
+            as when a platform starts a job anew; False: it begins another run.
+
+    Attributes:
+        run: names the run; what was done once for a run needs not be done again for it.
     """
 
-    def __init__(self, name: str, *, say: Callable[[str], None]):
-        self.name, self._say = name, say
+    def __init__(self, name: str, *, say: Callable[[str], None], again: bool = True):
+        self.run = self.name = name
+        self._say, self._again = say, again
         root = Path(tempfile.gettempdir()) / f"quartet-{os.getuid()}"
         self.folder = root / (re.sub(r"[^\w.-]", "_", name).strip(".") or "job")
         self._me = self.folder / "members" / f"{os.getpid()}-{started(os.getpid())}"
@@ -46,10 +52,16 @@ class Job:
     def __enter__(self) -> "Job":
         try:
             self._me.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._me.touch()
+            with self.hold("joining", timeout=60):
+                run = self.folder / "run"
+                if not self.others_alive():
+                    run.write_text(f"{self.name}-{uuid.uuid4().hex}")
+                if not self._again:
+                    self.run = run.read_text()
+                self._me.touch()
         except OSError as error:
             raise UserError(
-                f"cannot write {self._me}: {error.strerror}; set TMPDIR to a local folder"
+                f"cannot write {self.folder}: {error.strerror}; set TMPDIR to a local folder"
             ) from error
         return self
 
@@ -132,7 +144,8 @@ class Job:
             try:
                 work()
             except BaseException as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                expected = isinstance(error, Exception)
+                reason = " ".join(str(error).split()) if expected else "it was stopped"
                 failure = {"id": uuid.uuid4().hex, "pid": os.getpid(), "reason": reason}
                 record.write_text(json.dumps(failure))
                 raise
