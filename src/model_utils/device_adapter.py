@@ -5,7 +5,6 @@ adapter, on ModelArts too: there moxing_adapter first sets the variables that th
 """
 
 import contextlib
-import ctypes
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,8 +96,6 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
                 "start all of them with msrun, or unset RANK_SIZE and MS_WORKER_NUM"
             ) from error
         rank, size = communication.get_rank(), communication.get_group_size()
-        # The joining wrote to C's standard output; at the exit that would follow the door's last line.
-        ctypes.CDLL(None).fflush(None)
     ms.set_seed(seed + rank)
     ms.dataset.config.set_num_parallel_workers(worker_count())
     logging.getLogger("quartet").info("running on %s, rank %d of %d", device_target, rank, size)

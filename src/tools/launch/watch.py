@@ -54,20 +54,29 @@ class Failure(Exception):
 
 
 class Tail:
-    """Copies what is appended to a file to standard output."""
+    """Copies the lines that are appended to a file to standard output.
+
+    Without the two that MindSpore writes when processes join: they have waited in a buffer of its own, and
+    would follow the line of JSON that a door ends with.
+    """
+
+    NOISE = b"[INFO] DISTRIBUTED("
 
     def __init__(self, path: Path):
         self.path, self.position, self.read = path, 0, True
 
-    def copy(self) -> None:
+    def copy(self, *, last: bool = False) -> None:
+        """Copies the whole lines since the last call; what follows them too if this is the last one."""
         if not self.read or not self.path.exists():
             return
         with self.path.open("rb") as file:
             file.seek(self.position)
             text = file.read()
+        text = text if last else text[: text.rfind(b"\n") + 1]
         self.position += len(text)
+        lines = [line for line in text.splitlines(keepends=True) if not line.startswith(self.NOISE)]
         try:
-            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.write(b"".join(lines))
             sys.stdout.buffer.flush()
         except OSError:  # nobody reads any more; the log has it all
             self.read = False
@@ -114,7 +123,7 @@ class Attempt:
             while not self._look(started):
                 time.sleep(LOOK)
         finally:
-            self.tail.copy()
+            self.tail.copy(last=True)
             for pid in kill_all_children():
                 print(f"error: process {pid} does not end, not even by SIGKILL", file=sys.stderr)
 
