@@ -2,11 +2,14 @@
 
 python export.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --file_format MINDIR
 python export.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --file_format MINDIR --file_name OUT
+python export.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --export_batch_size 1,8,32 --input uint8
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from src.model_utils.door import checkpoint_parser, run
+from src.model_utils.errors import UserError
 
 
 def main(arguments):
@@ -14,9 +17,19 @@ def main(arguments):
     flags.add_argument("--file_format", default="MINDIR", help="MINDIR, or AIR on Ascend (default MINDIR)")
     flags.add_argument("--file_name", metavar="OUT", help="the file to write (default: in the run's folder)")
     flags.add_argument(
-        "--export_batch_size", type=int, default=1, help="images a call of the file (default 1)"
-    )
+        "--export_batch_size", default="1", metavar="N[,N...]",
+        help="images a call (default 1); of several sizes each is a file of its own, OUT_bN",
+    )  # fmt: skip
+    flags.add_argument(
+        "--input", default="float32", choices=("float32", "uint8"),
+        help="float32: normalised NCHW; uint8: NHWC pixels, normalised in the file (default float32)",
+    )  # fmt: skip
     own, rest = flags.parse_known_args(arguments)
+    sizes = own.export_batch_size.split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise UserError(
+            f"export_batch_size: {own.export_batch_size} given, allowed: whole numbers above 0, as 1,8,32"
+        )
 
     from src.deploy.export import export_model
     from src.model_utils.files import to_json
@@ -29,8 +42,8 @@ def main(arguments):
         trained.network,
         own.file_name or run_dir / trained.card.model,
         file_format=own.file_format,
-        card=trained.card,
-        batch_size=own.export_batch_size,
+        card=replace(trained.card, input_type=own.input),
+        batch_sizes=[int(size) for size in sizes],
         real_images=some_images(trained.recipe),
     )
     print(to_json(report))
@@ -38,4 +51,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, cloud=True)

@@ -1,6 +1,7 @@
-"""Classify images, or all images in folders, of any size and mode.
+"""Classify images, or all images in folders, of any size and mode; with labels, count how many are right.
 
     python infer.py --model_path runs/RUN/resnet9.mindir cat.jpg photos/
+    python infer.py --model_path runs/RUN/resnet9.mindir val/ --labels folders --summary
     python infer.py --model_path runs/RUN/checkpoints/best.ckpt cat.jpg --json
 
 An image that cannot be read is named and skipped; the exit code is then 2.
@@ -8,27 +9,44 @@ An image that cannot be read is named and skipped; the exit code is then 2.
 
 from src.model_utils.door import parser, run
 
+HELP = {
+    "model_path": "a .mindir with its .json beside it, the .json of several, or a .ckpt",
+    "backend": "mindspore, lite (MindSpore Lite), or auto: lite where it is installed",
+    "device_target": "auto, Ascend, GPU or CPU (default auto)",
+    "labels": 'a file of lines "IMAGE CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
+    "batch_size": "images a call; of an export, one of its sizes (default the largest)",
+}
+
 
 def main(arguments):
     flags = parser(__doc__)
-    flags.add_argument("images", nargs="+", metavar="IMAGE_OR_DIR")
-    flags.add_argument("--model_path", required=True, help="a .mindir with its .json beside it, or a .ckpt")
-    flags.add_argument("--json", action="store_true", help="print one JSON object")
+    flags.add_argument("images", nargs="+", metavar="IMAGE_OR_DIR", help="or CIFAR's folder")
+    flags.add_argument("--model_path", required=True, help=HELP["model_path"])
+    flags.add_argument("--backend", default="auto", help=HELP["backend"])
+    flags.add_argument("--device_target", default="auto", help=HELP["device_target"])
+    flags.add_argument("--batch_size", type=int, help=HELP["batch_size"])
+    flags.add_argument("--labels", help=HELP["labels"])
     flags.add_argument("--top", type=int, default=5, help="classes an image (default 5)")
-    flags.add_argument("--device_target", default="auto", help="auto, Ascend, GPU or CPU (default auto)")
+    flags.add_argument("--summary", action="store_true", help="print the figures, not each image")
+    flags.add_argument("--json", action="store_true", help="print one JSON object")
     own = flags.parse_args(arguments)
-
-    from src.deploy.images import find_images
-    from src.deploy.predict import classify, render_json, render_text
+    if own.model_path.endswith(".ckpt"):
+        from src.trained import open_predictor
+    else:  # which may run without MindSpore
+        from src.deploy.backends import open_predictor
+    from src.deploy.classify import classify
+    from src.deploy.pictures import find_pictures
+    from src.deploy.render import render_json, render_text
     from src.model_utils.errors import UserError
-    from src.trained import open_predictor
 
-    paths = find_images(own.images)
-    predictor = open_predictor(own.model_path, device_target=own.device_target)
-    results, skipped = classify(predictor, predictor.card, paths, top=own.top)
-    print((render_json if own.json else render_text)(results, skipped))
-    if skipped:
-        raise UserError(f"{len(skipped)} of {len(paths)} images could not be read and were skipped")
+    predictor = open_predictor(
+        own.model_path, backend=own.backend, device_target=own.device_target, batch_size=own.batch_size
+    )
+    pictures = find_pictures(own.images, predictor.card.class_names, labels=own.labels)
+    found = classify(predictor, pictures, top=own.top)
+    print(render_json(found) if own.json else render_text(found, summary=own.summary))
+    if found.skipped:
+        raise UserError(f"{len(found.skipped)} of {len(pictures)} images could not be read and were skipped")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from mindspore import nn
 
 from src.checkpoint_file import Checkpoint, read_checkpoint
 from src.deploy.card import ModelCard
+from src.deploy.mindir import network_predictor
 from src.deploy.predict import Predictor
 from src.model_utils.config import load_config, parse_overrides
 from src.model_utils.device_adapter import Device, set_up_device
@@ -110,20 +111,28 @@ def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless:
     )
 
 
-def open_predictor(path: str | Path, *, device_target: str) -> Predictor:
-    """A predictor from an exported .mindir with its card beside it, or from a .ckpt of ours.
+def open_predictor(
+    path: str | Path, *, backend: str = "auto", device_target: str = "auto", batch_size: int | None = None
+) -> Predictor:
+    """A predictor from a .ckpt of ours; exported models are opened by `src.deploy.backends`.
+
+    Args:
+        path: the checkpoint.
+        backend: auto or mindspore.
+        device_target: auto, Ascend, GPU or CPU.
+        batch_size: images a call; None for 32.
 
     Raises:
-        UserError: the file is of another kind, missing or damaged.
+        UserError: the checkpoint is damaged, or another backend is asked for.
     """
-    if str(path).endswith(".ckpt"):
-        trained = open_trained(path, {"device_target": device_target})
-        return Predictor.from_network(trained.network, trained.card, batch_size=32)
-    if not str(path).endswith(".mindir"):
-        raise UserError(f"model_path: {path} given, allowed: a .mindir or .ckpt file")
-    setup_logging(None).setLevel(logging.WARNING)
-    set_up_device(device_target)
-    return Predictor.from_mindir(path)
+    if backend not in ("auto", "mindspore"):
+        raise UserError(
+            f"backend: {backend} given, a .ckpt runs on mindspore; export it for MindSpore Lite: "
+            f"python export.py --checkpoint_path {path}"
+        )
+    trained = open_trained(path, {"device_target": device_target})
+    size = 32 if batch_size is None else batch_size
+    return network_predictor(trained.network, trained.card, size, device=trained.device.target)
 
 
 def some_images(recipe: Recipe, *, count: int = 64) -> np.ndarray | None:

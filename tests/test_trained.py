@@ -8,7 +8,6 @@ import pytest
 
 from src import trained
 from src.checkpoint_file import write_checkpoint
-from src.deploy.predict import Predictor
 from src.model_utils.config import check
 from src.model_utils.errors import UserError
 from src.resnet9.config import ResNet9Config
@@ -105,7 +104,8 @@ def test_a_damaged_checkpoint(raw_checkpoint, tmp_path):
 
 
 def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoint):
-    predictor = trained.open_predictor(averaged_checkpoint, device_target="CPU")
+    predictor = trained.open_predictor(averaged_checkpoint, device_target="CPU", batch_size=2)
+    assert (predictor.batch_size, predictor.device) == (2, "CPU")
     network = create_network("resnet9", num_classes=4, widths=(2, 3, 4, 5), activation="celu", celu_alpha=0.3)
     load_weights(network, AVERAGED)
     network.set_train(False)
@@ -115,17 +115,9 @@ def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoin
     np.testing.assert_allclose(predictor.logits(images), expected, rtol=1e-5)
 
 
-def test_a_mindir_is_opened_with_its_card(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(Predictor, "from_mindir", seen.append)
-    trained.open_predictor(tmp_path / "a.mindir", device_target="CPU")
-    assert seen == [tmp_path / "a.mindir"]
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "model", "model.ckpt.bak"])
-def test_a_predictor_of_another_kind(name):
-    with pytest.raises(UserError, match=f"model_path: {name} given, allowed: a .mindir or .ckpt file"):
-        trained.open_predictor(name, device_target="CPU")
+def test_a_checkpoint_does_not_run_on_lite(averaged_checkpoint):
+    with pytest.raises(UserError, match=r"backend: lite given, a \.ckpt runs on mindspore; export it"):
+        trained.open_predictor(averaged_checkpoint, backend="lite")
 
 
 @pytest.mark.parametrize(("count", "given"), [(5, 5), (100, 70)])

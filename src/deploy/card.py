@@ -3,19 +3,25 @@
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from src.model_utils.errors import UserError
 from src.model_utils.files import write_json
 
 KEYS = ("model", "class_names", "image_size", "mean", "std", "crop", "interpolation")
-OPTIONAL_KEYS = ("crop_percentage",)  # cards of earlier exports lack them
+OPTIONAL_KEYS = ("crop_percentage", "input_type")  # cards of earlier exports lack them
 CROPS = ("centre", "squash")
 INTERPOLATIONS = ("antialias", "bilinear", "bicubic", "area")
-INPUT_RULE = "NCHW float32, RGB, (value - mean) / std per channel on the 0..255 scale"
+INPUT_RULES = {
+    "float32": "NCHW float32, RGB, (value - mean) / std per channel on the 0..255 scale",
+    "uint8": "NHWC uint8, RGB, 0..255; the model itself computes (value - mean) / std per channel",
+}
 RESIZE_RULE = (
     "crop centre: the short side to image_size / crop_percentage; squash: both sides to it, whatever the "
     "shape; then the central square of image_size is cut out; "
@@ -33,8 +39,9 @@ class ModelCard:
     """How to prepare images for a model and how to read its answer.
 
     The model takes NCHW float32 images of shape (N, 3, image_size, image_size), RGB, normalised as
-    `(value - mean) / std` with values in 0..255. An image of another size is resized first, as `crop` and
-    `interpolation` say (`src.deploy.images.preprocess`). Column k of the logits belongs to `class_names[k]`.
+    `(value - mean) / std` with values in 0..255; with `input_type` uint8, the pixels themselves, NHWC. An
+    image of another size is resized first, as `crop` and `interpolation` say
+    (`src.deploy.images.preprocess`). Column k of the logits belongs to `class_names[k]`.
 
     Attributes:
         model: name of the network.
@@ -46,6 +53,9 @@ class ModelCard:
             central square is cut out.
         interpolation: one of INTERPOLATIONS; `antialias` (Pillow's bicubic) goes with `centre` alone.
         crop_percentage: share of the resized side that the model sees, in (0, 1].
+        input_type: one of INPUT_RULES.
+        files: of a model that was exported for several batch sizes, the file of each, beside the card; empty
+            for a single file, which has the card's name.
 
     Raises:
         UserError: a value is of the wrong type or out of range; the message names the key.
@@ -59,6 +69,8 @@ class ModelCard:
     crop: str = "centre"
     interpolation: str = "antialias"
     crop_percentage: float = 1.0
+    input_type: str = "float32"
+    files: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.model, str) and self.model):
@@ -85,6 +97,20 @@ class ModelCard:
         share = self.crop_percentage
         if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share <= 1:
             raise UserError("model card: 'crop_percentage' must be a number above 0, 1 at most")
+        if self.input_type not in INPUT_RULES:
+            raise UserError(f"model card: 'input_type' must be one of {', '.join(INPUT_RULES)}")
+        object.__setattr__(self, "files", _file_of_each_size(self.files))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of one image as the model takes it: (3, S, S), or (S, S, 3) for uint8."""
+        side = self.image_size
+        return (3, side, side) if self.input_type == "float32" else (side, side, 3)
+
+    @property
+    def image_dtype(self) -> np.dtype:
+        """The type of its values."""
+        return np.dtype(self.input_type)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the card as JSON, with the rules of preparation in words for who reads it without this code.
@@ -93,7 +119,9 @@ class ModelCard:
             UserError: the file cannot be written.
         """
         values = {key: getattr(self, key) for key in (*KEYS, *OPTIONAL_KEYS)}
-        write_json(path, {**values, "input": INPUT_RULE, "resize": RESIZE_RULE})
+        if self.files:
+            values["files"] = {str(size): name for size, name in self.files.items()}
+        write_json(path, {**values, "input": INPUT_RULES[self.input_type], "resize": RESIZE_RULE})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
@@ -109,7 +137,7 @@ class ModelCard:
                 f"{path}: model card without {', '.join(map(repr, missing))}; export the model again"
             )
         try:
-            return cls(**{key: values[key] for key in (*KEYS, *OPTIONAL_KEYS) if key in values})
+            return cls(**{key: values[key] for key in (*KEYS, *OPTIONAL_KEYS, "files") if key in values})
         except UserError as error:
             raise UserError(f"{path}: {error}; export the model again") from error
 
@@ -141,3 +169,14 @@ def _three_numbers(key: str, values: Any) -> tuple[float, ...]:
             f"model card: {key!r} must be three numbers, one per RGB channel, on the 0..255 scale"
         )
     return tuple(float(number) for number in numbers)
+
+
+def _file_of_each_size(files: Any) -> dict[int, str]:
+    """By ascending batch size. In JSON the sizes are text; the names are those of neighbours of the card."""
+    found = {}
+    for size, name in files.items() if isinstance(files, Mapping) else [("", "")]:
+        plain = isinstance(name, str) and name and Path(name).name == name
+        if not plain or not str(size).isdecimal() or int(size) < 1:
+            raise UserError("model card: 'files' must give a file beside the card for each batch size")
+        found[int(size)] = name
+    return dict(sorted(found.items()))

@@ -1,10 +1,10 @@
-"""Exporting a network to a file that is proven to give the same answers before it takes its place."""
+"""Exporting a network to files that are proven to give the same answers before they take their place."""
 
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.deploy.card import ModelCard, card_path
-from src.deploy.mindir import digest, model_files, parity_path
+from src.deploy.card import ModelCard
+from src.deploy.images import normalise
+from src.deploy.mindir import model_files, network_predictor, open_mindir
+from src.deploy.model_set import ModelSet, digest, file_of_size, parity_path
 from src.deploy.parity import compare_logits
+from src.deploy.placing import place, scratch_folder
 from src.deploy.predict import Predictor
+from src.layers.pixels import Pixels
 from src.model_utils.errors import UserError
-from src.model_utils.files import atomic_path, write_json
+from src.model_utils.files import write_json
 
 RANDOM_IMAGES = 8
 
@@ -28,7 +32,7 @@ def export_model(
     *,
     file_format: str,
     card: ModelCard,
-    batch_size: int = 1,
+    batch_sizes: Sequence[int] = (1,),
     real_images: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Exports to the named format; see `export_mindir` and `export_air`.
@@ -38,9 +42,9 @@ def export_model(
     """
     name = file_format.upper()
     if name == "MINDIR":
-        return export_mindir(network, path, card=card, batch_size=batch_size, real_images=real_images)
+        return export_mindir(network, path, card=card, batch_sizes=batch_sizes, real_images=real_images)
     if name == "AIR":
-        return export_air(network, path, card=card, batch_size=batch_size)
+        return export_air(network, path, card=card, batch_sizes=batch_sizes)
     if name == "ONNX":
         raise UserError("file_format: ONNX is not yet available; MINDIR is supported")
     raise UserError(f"file_format: {file_format} is unknown; MINDIR is supported, and AIR on Ascend")
@@ -51,76 +55,75 @@ def export_mindir(
     path: str | os.PathLike,
     *,
     card: ModelCard,
-    batch_size: int = 1,
+    batch_sizes: Sequence[int] = (1,),
     real_images: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Exports to MINDIR, loads the file again and compares it with the network before it takes its place.
+    """Exports to MINDIR, loads each file again and compares it with the network before it takes its place.
 
     `network` is set to evaluation mode and stays in it. If it has a method `fold`, that computes once what
-    inference need not compute again; the file is compared with the network as it was before. The file takes
-    batches of exactly `batch_size`: a free batch dimension can be exported, but MindSpore 2.10 then fails at
-    run time on CPU for some networks.
+    inference need not compute again; the file is compared with the network as it was before. A file takes
+    batches of exactly one size: a free batch dimension can be exported, but MindSpore 2.10 then fails at run
+    time on CPU for some networks. So several sizes are several files, `model_b1.mindir`, `model_b8.mindir`;
+    a single one is `model.mindir`.
 
-    Beside `model.mindir` come `model.json` (the card) and `model.parity.json` (the report). The model takes
-    its place in one step, except above 1 GiB: MindSpore then puts the weights into a folder `model_variables`
-    beside it, which is replaced just before.
+    Beside them come `model.json` (the card) and `model.parity.json` (the report), and all of these take their
+    place or none. Above 1 GiB MindSpore puts the weights of a file into a folder `model_variables` beside it.
 
     Args:
         network: float32 (N, 3, S, S) -> logits (N, K).
         path: the file to write; `.mindir` is appended if it is not there.
-        card: what is written beside it; gives S and K.
-        batch_size: images a call of the exported model.
+        card: what is written beside it; gives S and K. With its `input_type` uint8, the file takes pixels and
+            holds transposition and normalisation; it is compared with the network on normalised images.
+        batch_sizes: images a call, one file each.
         real_images: normalised float32 (N, 3, S, S), compared in addition to random ones.
 
     Returns:
-        The report: {"file", "sha256", "bytes", "inputs": {"random", "real"}} and `compare_logits`' keys.
+        The report: {"file", "batch_size", "sha256", "bytes", "input_type", "inputs": {"random", "real"}} and
+        `compare_logits`' keys. Of several files, "file" is the card, the comparison that of the worst, and
+        "files" a list with that of each.
 
     Raises:
         UserError: MindSpore cannot export the network, the answers differ by more than 1e-5 of the largest
             logit, or nothing can be written. What was at `path` before is then untouched.
     """
-    path = _with_suffix(path, ".mindir")
-    reference = Predictor.from_network(network, card, batch_size)
-    size = card.image_size
-    images = [np.random.default_rng(0).standard_normal((RANDOM_IMAGES, 3, size, size), dtype=np.float32)]
-    if real_images is not None:
-        images.append(real_images)
-    expected = np.concatenate([reference.logits(part) for part in images])
-    if not np.isfinite(expected).all():
-        raise UserError(f"{path}: not written: the network answers with NaN or infinity; train it again")
-    with _scratch_folder(path) as scratch:
-        written = _write(network, scratch, path, (batch_size, 3, size, size), "MINDIR")
-        card.save(card_path(written))
-        exported = Predictor.from_mindir(written)
-        report = {
-            **_describe(path, model_files(written)),
-            "inputs": {"random": RANDOM_IMAGES, "real": sum(map(len, images)) - RANDOM_IMAGES},
-            **compare_logits(expected, np.concatenate([exported.logits(part) for part in images])),
-        }
-        if not report["passed"]:
-            raise UserError(
-                f"{path}: not written: the exported model differs from the network by "
-                f"{report['max_difference']:.3g} with logits up to {report['largest_logit']:.3g} "
-                f"(limit {report['limit']:g} of that); report this network"
-            )
-        write_json(parity_path(written), report)
-        _replace_variables(scratch, path)
-        _move(written, path)
-        _move(card_path(written), card_path(path))
-        _move(parity_path(written), parity_path(path))
+    path, sizes = _with_suffix(path, ".mindir"), _checked(batch_sizes)
+    images, expected = _answers(network, card, min(sizes), real_images, path)
+    checks = {"inputs": {"random": RANDOM_IMAGES, "real": len(images) - RANDOM_IMAGES}}
+    _prepare(network)
+    with scratch_folder(path) as scratch:
+        moves: dict[Path, Path] = {}
+        reports = []
+        for size, target in _targets(path, sizes).items():
+            written = _write(network, card, scratch, target, size, "MINDIR")
+            alone = ModelSet(card, path.with_suffix(".json"), (written,))
+            exported = Predictor.from_files(alone, [open_mindir(written)], backend="mindspore", device="")
+            report = {
+                **_describe(target, size, model_files(written)),
+                **compare_logits(expected, exported.logits(images)),
+            }
+            if not report["passed"]:
+                raise UserError(
+                    f"{target}: not written: the exported model differs from the network by "
+                    f"{report['max_difference']:.3g} with logits up to {report['largest_logit']:.3g} "
+                    f"(limit {report['limit']:g} of that); report this network"
+                )
+            reports.append(report)
+            moves |= _moves(written, target)
+        report = _summary(reports, path, card, checks)
+        _place_all(moves, path, _named(card, path, sizes), report, scratch, with_parity=True)
     return report
 
 
 def export_air(
-    network: nn.Cell, path: str | os.PathLike, *, card: ModelCard, batch_size: int = 1
+    network: nn.Cell, path: str | os.PathLike, *, card: ModelCard, batch_sizes: Sequence[int] = (1,)
 ) -> dict[str, Any]:
     """Exports to AIR, the older format for Ascend, with the card beside it.
 
     MindSpore cannot load an AIR file, so there is no comparison. `.air` is appended to `path` if it is not
-    there; `network` stays in evaluation mode.
+    there; `network` stays in evaluation mode. Several batch sizes and uint8 are as in `export_mindir`.
 
     Returns:
-        {"file", "sha256", "bytes", "inputs": {"random": 0, "real": 0}, "passed": None}.
+        As `export_mindir`, with {"inputs": {"random": 0, "real": 0}, "passed": None} for the comparison.
 
     Raises:
         UserError: the current device is not an Ascend, MindSpore cannot export the network, or nothing can be
@@ -129,13 +132,17 @@ def export_air(
     target = ms.get_context("device_target")
     if target != "Ascend":
         raise UserError(f"file_format: AIR needs an Ascend device and this is {target}; use MINDIR")
-    path = _with_suffix(path, ".air")
-    with _scratch_folder(path) as scratch:
-        written = _write(network, scratch, path, (batch_size, 3, card.image_size, card.image_size), "AIR")
-        report = {**_describe(path, [written]), "inputs": {"random": 0, "real": 0}, "passed": None}
-        card.save(card_path(written))
-        _move(written, path)
-        _move(card_path(written), card_path(path))
+    path, sizes = _with_suffix(path, ".air"), _checked(batch_sizes)
+    _prepare(network)
+    with scratch_folder(path) as scratch:
+        moves: dict[Path, Path] = {}
+        reports = []
+        for size, target in _targets(path, sizes).items():
+            written = _write(network, card, scratch, target, size, "AIR")
+            reports.append({**_describe(target, size, [written]), "passed": None})
+            moves |= _moves(written, target)
+        report = _summary(reports, path, card, {"inputs": {"random": 0, "real": 0}})
+        _place_all(moves, path, _named(card, path, sizes), report, scratch, with_parity=False)
     return report
 
 
@@ -146,50 +153,144 @@ class _Inference(nn.Cell):
     later export, even if the cell has changed from training to evaluation mode in between.
     """
 
-    def __init__(self, network: nn.Cell) -> None:
+    def __init__(self, network: nn.Cell, card: ModelCard) -> None:
         super().__init__(auto_prefix=False)
+        self.inputs = Pixels(card.mean, card.std)  # leaves float32 as it is
         self.network = network
         self.set_train(False)
 
     def construct(self, images: ms.Tensor) -> ms.Tensor:
-        return self.network(images)
+        return self.network(self.inputs(images))
 
 
-def _write(network: nn.Cell, folder: Path, path: Path, shape: tuple[int, ...], file_format: str) -> Path:
-    """Exports into `folder` under a name like that of `path`, and returns the file."""
-    written = folder / (_plain_name(path) + path.suffix)
+def _checked(batch_sizes: Sequence[int]) -> list[int]:
+    sizes = sorted({*batch_sizes})
+    if not sizes or sizes[0] < 1:
+        raise UserError(f"export_batch_size: {sizes[0] if sizes else 0} is not a batch; give 1 or more")
+    return sizes
+
+
+def _targets(path: Path, sizes: list[int]) -> dict[int, Path]:
+    return {sizes[0]: path} if len(sizes) == 1 else {size: file_of_size(path, size) for size in sizes}
+
+
+def _named(card: ModelCard, path: Path, sizes: list[int]) -> ModelCard:
+    """The card with the names of several files."""
+    files = {size: file.name for size, file in _targets(path, sizes).items()} if len(sizes) > 1 else {}
+    return replace(card, files=files)
+
+
+def _answers(
+    network: nn.Cell, card: ModelCard, batch_size: int, real_images: np.ndarray | None, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random and real images as the file takes them, and the network's logits (N, K) for them."""
+    rng, square = np.random.default_rng(0), (card.image_size, card.image_size)
+    reference = network_predictor(network, replace(card, input_type="float32"), batch_size)
+    if card.input_type == "uint8":
+        parts = [rng.integers(0, 256, (RANDOM_IMAGES, *square, 3)).astype(np.uint8)]
+        if real_images is not None:  # what was bytes before it was normalised is bytes again
+            pixels = np.rint(np.moveaxis(real_images, 1, -1) * np.float32(card.std) + np.float32(card.mean))
+            parts.append(pixels.clip(0, 255).astype(np.uint8))
+        expected = np.concatenate([reference.logits(normalise(part, card)) for part in parts])
+    else:
+        parts = [rng.standard_normal((RANDOM_IMAGES, 3, *square), dtype=np.float32)]
+        parts += [] if real_images is None else [real_images]
+        expected = np.concatenate([reference.logits(part) for part in parts])
+    if not np.isfinite(expected).all():
+        raise UserError(f"{path}: not written: the network answers with NaN or infinity; train it again")
+    return np.concatenate(parts), expected
+
+
+def _prepare(network: nn.Cell) -> None:
+    """For all files that follow, after the network was asked for its answers."""
     if hasattr(network, "fold"):
         network.fold()
     for _, cell in network.cells_and_names():
         if hasattr(cell, "on_cpu"):
             cell.on_cpu = False  # the file is for other devices too: no detours that are fast on this one
+
+
+def _write(
+    network: nn.Cell, card: ModelCard, folder: Path, target: Path, batch_size: int, file_format: str
+) -> Path:
+    """Exports into `folder` under a name like that of `target`, and returns the file."""
+    written = folder / (_plain_name(target) + target.suffix)
     level = ms.get_context("jit_syntax_level")
     try:
         # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.
         with tempfile.TemporaryDirectory() as plain:
             link = Path(plain) / "target"
             link.symlink_to(folder.resolve(), target_is_directory=True)
-            images = ms.Tensor(np.zeros(shape, np.float32))
-            ms.export(
-                _Inference(network), images, file_name=str(link / written.name), file_format=file_format
-            )
+            images = ms.Tensor(np.zeros((batch_size, *card.image_shape), card.image_dtype))
+            name = str(link / written.name)
+            ms.export(_Inference(network, card), images, file_name=name, file_format=file_format)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
+            f"cannot write {target}: {error.strerror or error}; free space or choose another folder"
         ) from error
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: MindSpore cannot export {type(network).__name__}: {first_line}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{target}: MindSpore cannot export {type(network).__name__}: {reason}") from error
     finally:
         ms.set_context(jit_syntax_level=level)  # ms.export leaves it on STRICT when it fails
-    split = folder / f"{_plain_name(path)}_graph.mindir"
+    split = folder / f"{_plain_name(target)}_graph.mindir"
     if split.exists():
         split.rename(written)
     return written
 
 
-def _describe(path: Path, files: list[Path]) -> dict[str, Any]:
-    return {"file": str(path), "sha256": digest(files), "bytes": sum(file.stat().st_size for file in files)}
+def _moves(written: Path, target: Path) -> dict[Path, Path]:
+    """Where a file goes; before it the folder of its weights, which only a split export has."""
+    name = f"{written.stem}_variables"
+    weights = {written.with_name(name): target.with_name(name)} if written.with_name(name).exists() else {}
+    return {**weights, written: target}
+
+
+def _place_all(
+    moves: dict[Path, Path],
+    path: Path,
+    card: ModelCard,
+    report: dict[str, Any],
+    scratch: Path,
+    *,
+    with_parity: bool,
+) -> None:
+    """The models, then the card and the report of the comparison."""
+    notes = {scratch / "card.json": path.with_suffix(".json")}
+    card.save(scratch / "card.json")
+    if with_parity:
+        notes[scratch / "parity.json"] = parity_path(path)
+        write_json(scratch / "parity.json", report)
+    place({**moves, **notes}, scratch=scratch)
+
+
+def _describe(target: Path, batch_size: int, files: list[Path]) -> dict[str, Any]:
+    """`files` are still where they were written: the model, and the files that hold its weights."""
+    described = {
+        "file": str(target),
+        "batch_size": batch_size,
+        "sha256": digest(files),
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+    weights = [str(file.relative_to(files[0].parent)) for file in files[1:]]
+    return {**described, "weights": weights} if weights else described
+
+
+def _summary(
+    reports: list[dict[str, Any]], path: Path, card: ModelCard, checks: dict[str, Any]
+) -> dict[str, Any]:
+    checks = {"input_type": card.input_type, **checks}
+    if len(reports) == 1:
+        return {**reports[0], **checks}
+    worst = max(reports, key=lambda report: report.get("relative_difference", 0))
+    of_a_file = ("file", "batch_size", "sha256", "bytes", "weights")
+    return {
+        "file": str(path.with_suffix(".json")),
+        "bytes": sum(report["bytes"] for report in reports),
+        **{key: value for key, value in worst.items() if key not in of_a_file},
+        **checks,
+        "files": reports,
+    }
 
 
 def _with_suffix(path: str | os.PathLike, suffix: str) -> Path:
@@ -202,38 +303,3 @@ def _with_suffix(path: str | os.PathLike, suffix: str) -> Path:
 
 def _plain_name(path: Path) -> str:
     return re.sub(r"[^0-9A-Za-z@_.-]", "_", path.stem)
-
-
-@contextmanager
-def _scratch_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`: on the same file system, so that renaming works."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=".export.")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
-    with folder as name:
-        yield Path(name)
-
-
-def _replace_variables(scratch: Path, path: Path) -> None:
-    """Moves the folder of weights, which only a split export has, to where the graph looks for it."""
-    name = f"{_plain_name(path)}_variables"
-    new, target = scratch / name, path.with_name(name)
-    if not new.exists():
-        return
-    if target.exists():
-        if not all(re.fullmatch(r"data_\d+", file.name) for file in target.iterdir()):
-            raise UserError(
-                f"{target}: holds files that no export wrote; move them or export to another name"
-            )
-        target.rename(scratch / "replaced")
-    new.rename(target)
-    target.chmod(0o755)
-    for file in target.iterdir():
-        file.chmod(0o644)
-
-
-def _move(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        source.replace(temporary)

@@ -51,8 +51,8 @@ def load_image(path: str | os.PathLike) -> Image.Image:
     return Image.fromarray(decode(path))
 
 
-def preprocess(image: Image.Image, card: ModelCard) -> np.ndarray:
-    """Prepares one RGB image for the model as the card says, with S = `card.image_size`.
+def square(image: Image.Image, card: ModelCard) -> np.ndarray:
+    """Resizes and crops one RGB image to the model's square as the card says, with S = `card.image_size`.
 
     With the card's interpolation `antialias`, the short side is resized to S / `crop_percentage` (bicubic;
     when shrinking, the filter widens so that every pixel counts), the long side in proportion, rounded; then
@@ -61,20 +61,33 @@ def preprocess(image: Image.Image, card: ModelCard) -> np.ndarray:
     (`prepare_picture`).
 
     Returns:
-        float32 of shape (3, S, S), `(value - mean) / std`.
+        uint8 of shape (S, S, 3).
     """
     if card.interpolation == "antialias":
-        pixels = np.asarray(_central_square(image, card.image_size, card.crop_percentage), dtype=np.float32)
-    else:
-        pixels = prepare_picture(
-            np.asarray(image),
-            size=card.image_size,
-            eval_crop=card.crop,
-            crop_percentage=card.crop_percentage,
-            interpolation=card.interpolation,
-        )
-    normalised = (pixels - np.float32(card.mean)) / np.float32(card.std)
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+        return np.asarray(_central_square(image, card.image_size, card.crop_percentage))
+    return prepare_picture(
+        np.asarray(image),
+        size=card.image_size,
+        eval_crop=card.crop,
+        crop_percentage=card.crop_percentage,
+        interpolation=card.interpolation,
+    )
+
+
+def normalise(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
+    """uint8 (..., S, S, 3) -> float32 (..., 3, S, S), `(value - mean) / std`, C-contiguous."""
+    normalised = (pixels.astype(np.float32) - np.float32(card.mean)) / np.float32(card.std)
+    return np.ascontiguousarray(np.moveaxis(normalised, -1, -3))
+
+
+def preprocess(image: Image.Image, card: ModelCard) -> np.ndarray:
+    """Prepares one RGB image for the model: `square`, then `normalise` unless the model does that itself.
+
+    Returns:
+        of `card.image_shape` and `card.image_dtype`.
+    """
+    pixels = square(image, card)
+    return pixels if card.input_type == "uint8" else normalise(pixels, card)
 
 
 def _central_square(image: Image.Image, size: int, crop_percentage: float) -> Image.Image:

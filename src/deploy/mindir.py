@@ -1,34 +1,22 @@
-"""Opening a MINDIR file: what it says about itself, whether it is whole, and its graph ready to run."""
+"""MindSpore as a backend: a MINDIR file or a network, ready to run."""
 
-import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
 from google.protobuf.message import DecodeError
 from mindspore import nn
-from mindspore.train.mind_ir_pb2 import ModelProto
+from mindspore.train.mind_ir_pb2 import ModelProto, TensorProto
 
-from src.deploy.card import read_json_object
+from src.deploy.card import ModelCard
+from src.deploy.model_set import check_digest
+from src.deploy.predict import Opened, Predictor, Run
 from src.model_utils.errors import UserError
 
-
-@dataclass(frozen=True)
-class Mindir:
-    """An opened file: `graph` maps float32 of exactly `input_shape` (N, 3, S, S) to `output_shape` (N, K)."""
-
-    graph: nn.Cell
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+_TYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}
 
 
-def parity_path(model_path: str | os.PathLike) -> Path:
-    """The parity report that belongs to a model file: `model.mindir` -> `model.parity.json`."""
-    return Path(model_path).with_suffix(".parity.json")
-
-
-def open_mindir(path: str | os.PathLike) -> Mindir:
+def open_mindir(path: str | os.PathLike) -> Opened:
     """Checks and loads an image classifier exported by `src.deploy.export`.
 
     MindSpore loads a file with changed weights without complaint, so the file is compared with the SHA-256 of
@@ -39,10 +27,8 @@ def open_mindir(path: str | os.PathLike) -> Mindir:
             fixed batch size.
     """
     path = Path(path)
-    if path.suffix != ".mindir":
-        raise UserError(f"{path}: not a .mindir file; export a checkpoint to MINDIR first")
     model = _read_proto(path)
-    _check_digest(path)
+    check_digest(path, model_files(path))
     inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
     fixed = [len(shape) for shape in inputs + outputs] == [4, 2] and min(inputs[0] + outputs[0]) > 0
     if not fixed or inputs[0][0] != outputs[0][0]:
@@ -50,7 +36,16 @@ def open_mindir(path: str | os.PathLike) -> Mindir:
             f"{path}: not an image classifier of fixed batch size (inputs {inputs}, outputs {outputs}); "
             "export again"
         )
-    return Mindir(_load_graph(path), inputs[0], outputs[0])
+    input_type = _TYPES.get(model.graph.input[0].tensor[0].data_type, "another type")
+    return Opened(_as_function(_load_graph(path)), inputs[0], input_type, outputs[0])
+
+
+def network_predictor(
+    network: nn.Cell, card: ModelCard, batch_size: int, *, device: str = "CPU"
+) -> Predictor:
+    """Uses a network directly, float32 (N, 3, S, S) -> (N, K), from now on in evaluation mode."""
+    network.set_train(False)
+    return Predictor({batch_size: _as_function(network)}, card=card, device=device)
 
 
 def model_files(path: str | os.PathLike) -> list[Path]:
@@ -58,33 +53,6 @@ def model_files(path: str | os.PathLike) -> list[Path]:
     path = Path(path)
     locations = {parameter.external_data.location for parameter in _read_proto(path).graph.parameter}
     return [path, *(path.parent / location for location in sorted(locations - {""}))]
-
-
-def digest(files: list[Path]) -> str:
-    """SHA-256, in hexadecimal, of the contents of `files` one after the other.
-
-    Raises:
-        UserError: one of them is missing or cannot be read.
-    """
-    total = hashlib.sha256()
-    for part in files:
-        try:
-            with part.open("rb") as file:
-                while block := file.read(1 << 20):
-                    total.update(block)
-        except OSError as error:
-            raise UserError(f"{part}: part of a model: {error.strerror or error}; export again") from error
-    return total.hexdigest()
-
-
-def _check_digest(path: Path) -> None:
-    report = parity_path(path)
-    if not report.exists():
-        return
-    if read_json_object(report, what="parity report").get("sha256") != digest(model_files(path)):
-        raise UserError(
-            f"{path}: damaged or replaced: not the file that {report.name} describes; export again"
-        )
 
 
 def _read_proto(path: Path) -> ModelProto:
@@ -112,3 +80,13 @@ def _load_graph(path: Path) -> nn.Cell:
         return nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: MindSpore cannot load this file; it is damaged, export again") from error
+
+
+def _as_function(cell: nn.Cell) -> Run:
+    def run(batch):
+        output = cell(ms.Tensor(batch))
+        if not isinstance(output, ms.Tensor):
+            raise UserError(f"{type(cell).__name__}: gives {type(output).__name__}, not one tensor of logits")
+        return output.astype(ms.float32).asnumpy()
+
+    return run

@@ -1,68 +1,114 @@
-"""Classifying images: one predictor for every backend, and its answers as text or JSON."""
+"""Running any number of prepared images through a model, whatever runs it and whatever batches it takes."""
 
-import itertools
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
-import mindspore as ms
 import numpy as np
-from mindspore import nn
 
-from src.data.decode import UnreadableImage
-from src.deploy.card import ModelCard, card_path
-from src.deploy.images import load_image, preprocess
-from src.deploy.mindir import open_mindir
+from src.deploy.card import ModelCard
+from src.deploy.model_set import ModelSet
 from src.model_utils.errors import UserError
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One model file, ready to run.
+
+    Attributes:
+        run: images of exactly `input_shape` and `input_type` -> logits (N, K) float32.
+        input_shape: (N, 3, S, S), or (N, S, S, 3).
+        input_type: float32 or uint8.
+        output_shape: (N, K); None where the backend does not say before it has run.
+    """
+
+    run: Run
+    input_shape: tuple[int, ...]
+    input_type: str
+    output_shape: tuple[int, ...] | None = None
 
 
 class Predictor:
-    """Runs any number of prepared images through a model that takes exactly `batch_size` at once.
+    """A model that takes any number of images, by calls of fixed batch sizes.
 
     Args:
-        run: the backend, float32 (batch_size, 3, S, S) -> (batch_size, K).
-        card: S and the K class names.
-        batch_size: images a call of `run`.
+        runs: for each batch size what runs that many images, (N, ...) as the card says -> (N, K) float32.
+        card: what the model takes, and its K class names.
+        backend: mindspore or lite.
+        device: where it runs: Ascend, GPU or CPU.
+
+    Attributes:
+        batch_size: the largest.
+        calls: batch size and seconds of every call since the last `warm_up`.
     """
 
-    def __init__(self, run: Callable[[np.ndarray], np.ndarray], *, card: ModelCard, batch_size: int) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size: {batch_size} is not a batch; give 1 or more")
-        self._run = run
-        self.card = card
-        self.batch_size = batch_size
+    def __init__(
+        self, runs: Mapping[int, Run], *, card: ModelCard, backend: str = "mindspore", device: str = "CPU"
+    ) -> None:
+        if not runs or min(runs) < 1:
+            raise UserError(f"batch_size: {min(runs, default=0)} is not a batch; give 1 or more")
+        self._runs = dict(sorted(runs.items()))
+        self.card, self.backend, self.device = card, backend, device
+        self.batch_size = max(runs)
+        self.calls: list[tuple[int, float]] = []
 
     @classmethod
-    def from_mindir(cls, path: str | os.PathLike) -> Self:
-        """Opens an exported file with the card beside it; the batch size is the one it was exported with.
-
-        Raises:
-            UserError: the file or its card is missing or damaged, or they do not belong together.
-        """
-        model = open_mindir(path)
-        card = ModelCard.load(card_path(path))
-        batch_size, *image = model.input_shape
-        classes = model.output_shape[1]
-        if image != [3, card.image_size, card.image_size] or classes != len(card.class_names):
-            raise UserError(
-                f"{card_path(path)}: describes images of {card.image_size} pixels and "
-                f"{len(card.class_names)} classes, but {path} takes {tuple(image)} and gives {classes}; "
-                "export the model again"
-            )
-        return cls(_as_function(model.graph), card=card, batch_size=batch_size)
-
-    @classmethod
-    def from_network(cls, network: nn.Cell, card: ModelCard, batch_size: int) -> Self:
-        """Uses a network directly, from now on in evaluation mode."""
-        network.set_train(False)
-        return cls(_as_function(network), card=card, batch_size=batch_size)
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Runs prepared images; the last batch is filled up with copies of its last image.
+    def from_files(
+        cls,
+        files: ModelSet,
+        opened: Sequence[Opened],
+        *,
+        batch_size: int | None = None,
+        backend: str,
+        device: str,
+    ) -> Self:
+        """The predictor of opened files, after checking that card and files belong together.
 
         Args:
-            images: float32 of shape (N, 3, S, S), N >= 0.
+            files: what they are.
+            opened: each of its files.
+            batch_size: the largest that is used; None for the largest there is.
+
+        Raises:
+            UserError: they do not belong together, or no file takes such a batch.
+        """
+        card = files.card
+        for path, model in zip(files.files, opened, strict=True):
+            taken = model.input_type, model.input_shape[1:]
+            classes = model.output_shape[1] if model.output_shape else len(card.class_names)
+            if taken != (card.input_type, card.image_shape) or classes != len(card.class_names):
+                raise UserError(
+                    f"{files.card_file}: describes {card.input_type} images {card.image_shape} and "
+                    f"{len(card.class_names)} classes, but {path} takes {model.input_type} {taken[1]} and "
+                    f"gives {classes}; export the model again"
+                )
+        runs = {model.input_shape[0]: model.run for model in opened}
+        if batch_size is not None:
+            if batch_size not in runs:
+                sizes = ", ".join(map(str, sorted(runs)))
+                raise UserError(
+                    f"batch_size: {batch_size} given, {files.card_file.stem} was exported for {sizes}; "
+                    f"export with --export_batch_size {batch_size}, or give one of these"
+                )
+            runs = {size: run for size, run in runs.items() if size <= batch_size}
+        return cls(runs, card=card, backend=backend, device=device)
+
+    def warm_up(self) -> None:
+        """Runs each batch size once, on zeros, and forgets the calls: the first ones compile."""
+        for size in self._runs:
+            self._call(size, np.zeros((size, *self.card.image_shape), self.card.image_dtype))
+        self.calls.clear()
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Runs prepared images, each time the largest batch that they fill.
+
+        What is left for the smallest batch is filled up with copies of the last image.
+
+        Args:
+            images: (N, ...) of the card's `image_shape` and `image_dtype`, N >= 0.
 
         Returns:
             float32 of shape (N, K).
@@ -70,93 +116,26 @@ class Predictor:
         Raises:
             UserError: the images or the model's answer are not of the shape that the card says.
         """
-        expected = (3, self.card.image_size, self.card.image_size)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise UserError(
-                f"images of shape {images.shape}: {self.card.model} takes (N, {str(expected)[1:]}"
-            )
-        classes = len(self.card.class_names)
-        logits = np.empty((len(images), classes), np.float32)
-        for start in range(0, len(images), self.batch_size):
-            batch = np.ascontiguousarray(images[start : start + self.batch_size], np.float32)
-            filler = np.repeat(batch[-1:], self.batch_size - len(batch), axis=0)
-            answer = self._run(np.concatenate([batch, filler]))
-            if answer.shape != (self.batch_size, classes):
-                raise UserError(
-                    f"{self.card.model}: answers {answer.shape} for {self.batch_size} images and "
-                    f"{classes} class names; it must give one logit a class"
-                )
-            logits[start : start + len(batch)] = answer[: len(batch)]
+        shape = self.card.image_shape
+        if images.shape[1:] != shape:
+            raise UserError(f"images of shape {images.shape}: {self.card.model} takes (N, {str(shape)[1:]}")
+        logits = np.empty((len(images), len(self.card.class_names)), np.float32)
+        done = 0
+        while done < len(images):
+            size = max((s for s in self._runs if s <= len(images) - done), default=min(self._runs))
+            batch = np.ascontiguousarray(images[done : done + size], self.card.image_dtype)
+            filler = np.repeat(batch[-1:], size - len(batch), axis=0)
+            logits[done : done + len(batch)] = self._call(size, np.concatenate([batch, filler]))[: len(batch)]
+            done += len(batch)
         return logits
 
-
-def classify(
-    predictor: Predictor, card: ModelCard, paths: Iterable[str | os.PathLike], top: int = 5
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Classifies image files one batch at a time; only one batch of images is in memory.
-
-    Returns:
-        (results, skipped), each in the order of `paths`. A result is {"file", "predictions": [{"class",
-        "probability"}]}: the `top` classes (all, if there are fewer), the likeliest first, probabilities by
-        softmax over all classes in float64. A skipped file is {"file", "reason"}.
-
-    Raises:
-        UserError: `top` is below 1, or the model's answer is not a number.
-    """
-    if top < 1:
-        raise UserError(f"top: {top} classes cannot be shown; give 1 or more")
-    results: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
-    readable = _readable(paths, card, skipped)
-    while batch := list(itertools.islice(readable, predictor.batch_size)):
-        files, images = zip(*batch, strict=True)
-        for file, logits in zip(files, predictor.logits(np.stack(images)), strict=True):
-            if not np.isfinite(logits).all():
-                raise UserError(f"{file}: {card.model} answers with NaN or infinity; its weights are damaged")
-            results.append({"file": file, "predictions": _likeliest(logits, card.class_names, top)})
-    return results, skipped
-
-
-def render_text(results: list[dict[str, Any]], skipped: list[dict[str, str]]) -> str:
-    """What `classify` found, for a terminal: a line a file, a line a class, then the skipped files."""
-    lines = []
-    for result in results:
-        lines.append(result["file"])
-        lines += [
-            f"  {100 * found['probability']:6.2f} %  {found['class']}" for found in result["predictions"]
-        ]
-    lines += [f"skipped {file['file']}: {file['reason']}" for file in skipped]
-    # A file name need not be valid UTF-8; a terminal's must be.
-    return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
-
-
-def render_json(results: list[dict[str, Any]], skipped: list[dict[str, str]]) -> str:
-    """What `classify` found, as one line of JSON: {"results": [...], "skipped": [...]}."""
-    return json.dumps({"results": results, "skipped": skipped})
-
-
-def _as_function(cell: nn.Cell) -> Callable[[np.ndarray], np.ndarray]:
-    def run(batch: np.ndarray) -> np.ndarray:
-        output = cell(ms.Tensor(batch))
-        if not isinstance(output, ms.Tensor):
-            raise UserError(f"{type(cell).__name__}: gives {type(output).__name__}, not one tensor of logits")
-        return output.astype(ms.float32).asnumpy()
-
-    return run
-
-
-def _readable(
-    paths: Iterable[str | os.PathLike], card: ModelCard, skipped: list[dict[str, str]]
-) -> Iterator[tuple[str, np.ndarray]]:
-    for path in paths:
-        try:
-            yield str(path), preprocess(load_image(path), card)
-        except UnreadableImage as error:
-            skipped.append({"file": str(path), "reason": error.reason})
-
-
-def _likeliest(logits: np.ndarray, class_names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-    shifted = logits.astype(np.float64) - logits.max()
-    probabilities = np.exp(shifted) / np.exp(shifted).sum()
-    order = np.argsort(-logits, kind="stable")[:top]
-    return [{"class": class_names[k], "probability": float(probabilities[k])} for k in order]
+    def _call(self, size: int, batch: np.ndarray) -> np.ndarray:
+        began = time.perf_counter()
+        answer = self._runs[size](batch)
+        self.calls.append((size, time.perf_counter() - began))
+        if answer.shape != (size, len(self.card.class_names)):
+            raise UserError(
+                f"{self.card.model}: answers {answer.shape} for {size} images and "
+                f"{len(self.card.class_names)} class names; it must give one logit a class"
+            )
+        return answer

@@ -59,6 +59,17 @@ def test_a_card_of_an_earlier_export_shows_the_whole_resized_side(card, tmp_path
     assert ModelCard.load(path) == card and card.crop_percentage == 1.0
 
 
+def test_a_card_of_pixels_and_several_files(card, tmp_path):
+    path = tmp_path / "c.json"
+    several = dataclasses.replace(card, input_type="uint8", files={8: "c_b8.mindir", 1: "c_b1.mindir"})
+    several.save(path)
+    loaded = ModelCard.load(path)
+    assert loaded == several and list(loaded.files) == [1, 8]
+    assert (loaded.image_shape, loaded.image_dtype) == ((16, 16, 3), "uint8")
+    assert (card.image_shape, card.image_dtype) == ((3, 16, 16), "float32")
+    assert "NHWC uint8" in json.loads(path.read_text())["input"]
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b"null", b'{"model": "a', b"[" * 100_000],
@@ -95,6 +106,8 @@ def test_damaged_file_is_named(tmp_path, content):
         ("crop_percentage", 1.01),
         ("crop_percentage", True),
         ("crop_percentage", "0.875"),
+        ("input_type", "float16"),
+        ("input_type", None),
     ],
 )
 def test_bad_value_names_file_and_key(card, tmp_path, key, value):

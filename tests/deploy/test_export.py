@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,10 +11,16 @@ import pytest
 from mindspore import nn
 
 from src.deploy import mindir
+from src.deploy.backends import open_predictor
 from src.deploy.card import ModelCard, card_path
 from src.deploy.export import export_mindir, export_model
+from src.deploy.images import normalise
 from src.deploy.predict import Predictor
 from src.model_utils.errors import UserError
+
+
+def opened(path):
+    return open_predictor(path, backend="mindspore", device_target="CPU")
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -22,7 +29,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 def test_parity_passes_and_the_report_is_true(make_network, card, images, tmp_path):
     path = tmp_path / "net.mindir"
-    report = export_mindir(make_network(), path, card=card, batch_size=3, real_images=images)
+    report = export_mindir(make_network(), path, card=card, batch_sizes=[3], real_images=images)
     assert sorted(files_in(tmp_path)) == ["net.json", "net.mindir", "net.parity.json"]
     assert json.loads((tmp_path / "net.parity.json").read_text()) == report
     assert ModelCard.load(card_path(path)) == card
@@ -41,9 +48,7 @@ def test_network_left_in_training_mode_is_exported_for_evaluation(make_network, 
     export_mindir(network, tmp_path / "net.mindir", card=card)
     assert not network.training
     expected = network(ms.Tensor(images)).asnumpy()
-    assert np.allclose(
-        Predictor.from_mindir(tmp_path / "net.mindir").logits(images), expected, rtol=1e-5, atol=1e-6
-    )
+    assert np.allclose(opened(tmp_path / "net.mindir").logits(images), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_an_earlier_export_in_training_mode_does_not_spoil_a_later_one(make_network, card, tmp_path):
@@ -60,7 +65,7 @@ def test_exporting_again_takes_the_new_weights(make_network, card, images, tmp_p
     second = export_mindir(network, path, card=card)
     assert second["sha256"] != first["sha256"]
     assert np.allclose(
-        Predictor.from_mindir(path).logits(images), network(ms.Tensor(images)).asnumpy(), rtol=1e-5, atol=1e-5
+        opened(path).logits(images), network(ms.Tensor(images)).asnumpy(), rtol=1e-5, atol=1e-5
     )
 
 
@@ -114,7 +119,7 @@ def test_suffix_is_appended_and_odd_paths_work(make_network, card, images, tmp_p
     report = export_mindir(make_network(), folder / "net v1.5", card=card)
     assert report["file"] == str(folder / "net v1.5.mindir")
     assert sorted(files_in(folder)) == ["net v1.5.json", "net v1.5.mindir", "net v1.5.parity.json"]
-    assert Predictor.from_mindir(folder / "net v1.5.mindir").logits(images).shape == (7, 4)
+    assert opened(folder / "net v1.5.mindir").logits(images).shape == (7, 4)
 
 
 def test_relative_path(make_network, card, tmp_path, monkeypatch):
@@ -139,7 +144,7 @@ class TestSplit:
         assert sorted(files_in(path.parent)) == names
         assert report["bytes"] == path.stat().st_size + (path.parent / names[3]).stat().st_size
         shutil.move(path.parent, tmp_path / "b")
-        answer = Predictor.from_mindir(tmp_path / "b" / path.name).logits(images)
+        answer = opened(tmp_path / "b" / path.name).logits(images)
         assert np.allclose(answer, network(ms.Tensor(images)).asnumpy(), rtol=1e-5, atol=1e-5)
 
     def test_missing_or_changed_weights(self, make_network, card, tmp_path):
@@ -150,10 +155,10 @@ class TestSplit:
         content[200] ^= 1
         data.write_bytes(content)
         with pytest.raises(UserError, match=r"net\.mindir: damaged or replaced"):
-            Predictor.from_mindir(path)
+            opened(path)
         data.unlink()
         with pytest.raises(UserError, match="data_0: part of a model"):
-            Predictor.from_mindir(path)
+            opened(path)
 
     def test_a_folder_of_someone_else_is_left_alone(self, make_network, card, tmp_path):
         (tmp_path / "net_variables").mkdir()
@@ -194,10 +199,10 @@ class TestRefused:
                 make_network(), "net.mindir", card=card, real_images=np.zeros((2, 3, 8, 8), np.float32)
             )
 
-    @pytest.mark.parametrize("batch_size", [0, -1])
-    def test_batch_size(self, make_network, card, batch_size):
+    @pytest.mark.parametrize("batch_sizes", [[0], [-1], [1, 0], []])
+    def test_batch_size(self, make_network, card, batch_sizes):
         with pytest.raises(UserError, match="batch_size"):
-            export_mindir(make_network(), "net.mindir", card=card, batch_size=batch_size)
+            export_mindir(make_network(), "net.mindir", card=card, batch_sizes=batch_sizes)
 
     def test_folder_in_place_of_the_file(self, make_network, card):
         Path("net.mindir").mkdir()
@@ -225,7 +230,9 @@ class TestRefused:
 
 class TestFormats:
     def test_mindir_in_either_case(self, make_network, card, tmp_path):
-        report = export_model(make_network(), tmp_path / "net", file_format="mindir", card=card, batch_size=2)
+        report = export_model(
+            make_network(), tmp_path / "net", file_format="mindir", card=card, batch_sizes=[2]
+        )
         assert report["passed"] and (tmp_path / "net.mindir").exists()
 
     @pytest.mark.parametrize(
@@ -254,7 +261,97 @@ class TestFormats:
             ms, "get_context", lambda key: "Ascend" if key == "device_target" else real_get(key)
         )
         monkeypatch.setattr(ms, "export", export)
-        report = export_model(make_network(), tmp_path / "net", file_format="AIR", card=card, batch_size=4)
+        report = export_model(make_network(), tmp_path / "net", file_format="AIR", card=card, batch_sizes=[4])
         assert seen == {"training": False, "shape": (4, 3, 16, 16), "format": "AIR"}
         assert sorted(files_in(tmp_path)) == ["net.air", "net.json"]
         assert report["passed"] is None and report["bytes"] == 3
+
+
+class TestSeveral:
+    """Several batch sizes are several files with one card, all of them or none."""
+
+    NAMES = ("net.json", "net.parity.json", "net_b1.mindir", "net_b4.mindir")
+
+    @pytest.mark.parametrize("input_type", ["float32", "uint8"])
+    def test_each_is_proven(self, make_network, card, images, tmp_path, input_type):
+        typed, network = dataclasses.replace(card, input_type=input_type), make_network()
+        path = tmp_path / "net.mindir"
+        report = export_mindir(network, path, card=typed, batch_sizes=[4, 1, 4], real_images=images)
+        assert sorted(files_in(tmp_path)) == sorted(self.NAMES)
+        assert json.loads((tmp_path / "net.parity.json").read_text()) == report
+        assert report["file"] == str(tmp_path / "net.json") and report["input_type"] == input_type
+        assert report["passed"] and report["inputs"] == {"random": 8, "real": 7}
+        assert [(Path(one["file"]).name, one["batch_size"]) for one in report["files"]] == [
+            ("net_b1.mindir", 1), ("net_b4.mindir", 4),
+        ]  # fmt: skip
+        assert report["bytes"] == sum(one["bytes"] for one in report["files"])
+        assert report["max_difference"] == max(one["max_difference"] for one in report["files"])
+        saved = ModelCard.load(tmp_path / "net.json")
+        assert saved == dataclasses.replace(typed, files={1: "net_b1.mindir", 4: "net_b4.mindir"})
+
+    def test_pixels_give_what_normalised_images_give(self, make_network, card, tmp_path):
+        network, typed = make_network(), dataclasses.replace(card, input_type="uint8")
+        export_mindir(network, tmp_path / "net", card=typed, batch_sizes=[2, 3])
+        pixels = np.random.default_rng(2).integers(0, 256, (7, 16, 16, 3)).astype(np.uint8)
+        expected = network(ms.Tensor(normalise(pixels, card))).asnumpy()
+        for name in ("net.json", "net_b2.mindir", "net_b3.mindir"):
+            answer = opened(tmp_path / name).logits(pixels)
+            np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
+
+    def test_real_images_are_the_same_bytes_again(self, make_network, card, tmp_path, monkeypatch):
+        pixels = np.random.default_rng(2).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
+        seen = []
+        really = Predictor.logits
+        monkeypatch.setattr(Predictor, "logits", lambda self, x: seen.append(x) or really(self, x))
+        typed = dataclasses.replace(card, input_type="uint8")
+        export_mindir(make_network(), tmp_path / "net", card=typed, real_images=normalise(pixels, card))
+        assert np.array_equal(seen[-1][8:], pixels)
+
+    def test_one_that_answers_otherwise_spoils_all(self, make_network, card, tmp_path, monkeypatch):
+        path = tmp_path / "net.mindir"
+        export_mindir(make_network(), path, card=card, batch_sizes=[1, 4])
+        before = files_in(tmp_path)
+        really = mindir._load_graph
+        wrong = make_network(seed=1)
+        wrong.set_train(False)
+        monkeypatch.setattr(mindir, "_load_graph", lambda file: wrong if "_b4" in file.name else really(file))
+        with pytest.raises(UserError, match=r"net_b4\.mindir: not written: the exported model differs"):
+            export_mindir(make_network(), path, card=card, batch_sizes=[1, 4])
+        assert files_in(tmp_path) == before
+
+    def test_one_that_cannot_take_its_place_leaves_all_as_they_were(self, make_network, card, tmp_path):
+        path = tmp_path / "net.mindir"
+        (tmp_path / "net_b4.mindir").mkdir()
+        with pytest.raises(UserError, match=r"net_b4\.mindir: is a folder"):
+            export_mindir(make_network(), path, card=card, batch_sizes=[1, 4])
+        assert files_in(tmp_path) == {}
+
+    def test_split(self, make_network, card, images, tmp_path, monkeypatch):
+        monkeypatch.setattr("mindspore.train.serialization.TOTAL_SAVE", 0.1)
+        network = make_network()
+        export_mindir(network, tmp_path / "net", card=card, batch_sizes=[1, 4])
+        weights = ["net_b1_variables/data_0", "net_b4_variables/data_0"]
+        assert sorted(files_in(tmp_path)) == sorted([*self.NAMES, *weights])
+        expected = network(ms.Tensor(images)).asnumpy()
+        assert np.allclose(opened(tmp_path / "net.json").logits(images), expected, rtol=1e-5, atol=1e-5)
+
+    def test_air(self, make_network, card, tmp_path, monkeypatch):
+        seen = []
+
+        def export(network, images, *, file_name, file_format):
+            seen.append((images.shape, images.dtype))
+            Path(file_name).write_bytes(b"air")
+
+        real_get = ms.get_context
+        monkeypatch.setattr(
+            ms, "get_context", lambda key: "Ascend" if key == "device_target" else real_get(key)
+        )
+        monkeypatch.setattr(ms, "export", export)
+        typed = dataclasses.replace(card, input_type="uint8")
+        report = export_model(
+            make_network(), tmp_path / "net", file_format="air", card=typed, batch_sizes=[8, 1]
+        )
+        assert seen == [((1, 16, 16, 3), ms.uint8), ((8, 16, 16, 3), ms.uint8)]
+        assert sorted(files_in(tmp_path)) == ["net.json", "net_b1.air", "net_b8.air"]
+        assert report["passed"] is None and report["file"] == str(tmp_path / "net.json")
+        assert ModelCard.load(tmp_path / "net.json").files == {1: "net_b1.air", 8: "net_b8.air"}

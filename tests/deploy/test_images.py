@@ -1,3 +1,4 @@
+import dataclasses
 import struct
 import zlib
 
@@ -8,7 +9,7 @@ from PIL import Image
 from src.data.decode import UnreadableImage
 from src.data.geometry import prepare_picture
 from src.deploy.card import ModelCard
-from src.deploy.images import find_images, load_image, preprocess
+from src.deploy.images import find_images, load_image, normalise, preprocess
 from src.model_utils.errors import UserError
 
 
@@ -256,6 +257,14 @@ class TestPreprocess:
         expected = (pixels.astype(np.float64) - card.mean) / np.array(card.std)
         output = preprocess(Image.fromarray(pixels), card)
         assert np.allclose(output, expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize("interpolation", ["antialias", "bilinear"])
+    def test_a_model_that_normalises_gets_the_pixels(self, interpolation):
+        card = ModelCard("m", ["a"], 4, [125, 122, 113], [62, 61, 66], interpolation=interpolation)
+        image = Image.fromarray(noise(9, 7))
+        pixels = preprocess(image, dataclasses.replace(card, input_type="uint8"))
+        assert pixels.shape == (4, 4, 3) and pixels.dtype == np.uint8
+        assert np.array_equal(normalise(pixels, card), preprocess(image, card))
 
     @pytest.mark.parametrize(
         "size", [(100, 60), (60, 100), (33, 32), (20, 15), (31, 97), (640, 480), (7, 200), (1, 40)]

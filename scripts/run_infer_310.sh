@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Classify images on an Ascend 310 by MindSpore Lite: preparation, inference and accuracy in one go.
+#   bash scripts/run_infer_310.sh MODEL DATA [DEVICE_ID]
+# MODEL is what export.py wrote: a .mindir file, or the .json of several batch sizes. DATA is an image, a folder of
+# images, of class folders, or of CIFAR's binary files; of the last two the accuracy is printed.
+#   DEVICE_ID        the card, when it is not the third argument; 0 by default
+#   LABELS=FILE      a line "IMAGE CLASS" for each image of other folders
+#   BATCH_SIZE=N     images a call: one of the sizes that MODEL was exported for; the largest by default
+#   DEVICE_TARGET=CPU    on the CPU: by MindSpore Lite where it is installed, otherwise by MindSpore
+#   PYTHON           the Python that has mindspore_lite
+set -euo pipefail
+
+usage="usage: bash scripts/run_infer_310.sh MODEL DATA [DEVICE_ID]"
+# shellcheck source=scripts/common.sh
+source "$(dirname "$0")/common.sh"
+
+need 2 3 "$@"
+model=$(absolute MODEL "$1")
+data=$(absolute DATA "$2")
+device=${3:-${DEVICE_ID:-0}}
+whole_number DEVICE_ID "$device" 0
+case $model in
+  *.mindir | *.json) ;;
+  *) fail "MODEL $model: a .mindir file or the .json of several is needed; export.py writes them" ;;
+esac
+labels=auto
+[ -z "${LABELS:-}" ] || labels=$(absolute LABELS "$LABELS")
+batch=()
+[ -z "${BATCH_SIZE:-}" ] || batch=(--batch_size "$BATCH_SIZE")
+
+target=${DEVICE_TARGET:-Ascend}
+backend=lite
+case $target in
+  Ascend) ;;
+  CPU)
+    if ! "$PYTHON" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("mindspore_lite"))'; then
+      backend=mindspore
+      echo "mindspore_lite is not installed: MindSpore itself runs the file on the CPU"
+    fi
+    ;;
+  *) fail "DEVICE_TARGET is $target; Ascend or CPU is needed; $usage" ;;
+esac
+
+export DEVICE_ID=$device
+exec "$PYTHON" "$ROOT/infer.py" --model_path "$model" "$data" --backend "$backend" --device_target "$target" \
+  --labels "$labels" --summary ${batch[@]+"${batch[@]}"}

@@ -1,0 +1,52 @@
+"""One predictor for an exported model, whichever backend runs it."""
+
+import os
+from functools import partial
+
+from src.deploy import lite
+from src.deploy.model_set import find_set
+from src.deploy.predict import Predictor
+from src.model_utils.errors import UserError
+from src.model_utils.local_adapter import get_device_id
+
+BACKENDS = ("auto", "mindspore", "lite")
+
+
+def open_predictor(
+    path: str | os.PathLike,
+    *,
+    backend: str = "auto",
+    device_target: str = "auto",
+    batch_size: int | None = None,
+) -> Predictor:
+    """A predictor from an exported .mindir with its card beside it, or from the card of several.
+
+    Args:
+        path: see `find_set`.
+        backend: one of BACKENDS; auto is lite where it is installed, otherwise mindspore. With lite,
+            MindSpore is not imported.
+        device_target: auto, Ascend, GPU or CPU; the card is the variable DEVICE_ID.
+        batch_size: the largest that is used; None for the largest that the model was exported for.
+
+    Raises:
+        UserError: the files are missing, damaged or do not belong together, or the backend is not here.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"backend: {backend!r} given, allowed: one of {', '.join(BACKENDS)}")
+    if not os.fspath(path).endswith((".mindir", ".json")):
+        raise UserError(
+            f"model_path: {path} given, allowed: a .mindir or .ckpt file, or the .json of several"
+        )
+    files = find_set(path)
+    if backend == "auto":
+        backend = "lite" if lite.is_installed() else "mindspore"
+    if backend == "lite":
+        device = lite.choose_target(device_target)
+        open_file = partial(lite.open_lite, target=device, device_id=get_device_id())
+    else:
+        from src.deploy.mindir import open_mindir as open_file
+        from src.model_utils.device_adapter import set_up_device
+
+        device = set_up_device(device_target).target
+    opened = [open_file(file) for file in files.files]
+    return Predictor.from_files(files, opened, batch_size=batch_size, backend=backend, device=device)

@@ -1,0 +1,190 @@
+"""From pictures to classes, with how long it took and how many are right."""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from src.data.batches import prefetch
+from src.data.decode import UnreadableImage
+from src.deploy.card import ModelCard
+from src.deploy.images import preprocess
+from src.deploy.pictures import Picture
+from src.deploy.predict import Predictor
+from src.evaluation.classification import score
+from src.model_utils.cpu import usable_cores
+from src.model_utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What was found.
+
+    Attributes:
+        results: {"file", "predictions": [{"class", "probability"}]} of each image that can be read, and its
+            "label" where it is known.
+        skipped: {"file", "reason"} of each that cannot.
+        performance: see `classify`.
+        accuracy: {"count", "top1", "top5"} in percent and {"top1_correct", "top5_correct"} in images, of the
+            results; None without labels.
+    """
+
+    results: list[dict[str, Any]]
+    skipped: list[dict[str, str]]
+    performance: dict[str, Any]
+    accuracy: dict[str, Any] | None
+
+
+def classify(
+    predictor: Predictor, pictures: Iterable[Picture], *, top: int = 5, workers: int = 0
+) -> Classified:
+    """Classifies images one batch at a time; those of three batches at most are in memory.
+
+    A pool of threads reads and prepares the next batch while the model has one. The model is warmed up before
+    the clock starts.
+
+    Args:
+        predictor: the model.
+        pictures: the images; all of them have a label, or none.
+        top: classes an image (all, if there are fewer), the likeliest first, with probabilities by softmax
+            over all classes in float64.
+        workers: threads; 0 for one a usable core, 8 at most.
+
+    Returns:
+        results and skipped in the order of `pictures`. The performance: "seconds" and "images_per_second"
+        from the first file to the last answer; "preparation": "seconds" of all "threads" together and
+        "milliseconds_per_image" to read and prepare it; "model": "seconds" and "images_per_second" of the
+        calls alone, with the transfer to the device and back; "latency": for each batch size the number of
+        "calls" and "median", "p90" and "p99" milliseconds a call.
+
+    Raises:
+        UserError: `top` is below 1, or the model's answer is not a number.
+    """
+    if top < 1:
+        raise UserError(f"top: {top} classes cannot be shown; give 1 or more")
+    workers = workers or min(8, usable_cores())
+    card, results, skipped = predictor.card, [], []
+    prepared: list[float] = []
+    right, known = np.zeros(2, np.int64), False  # images whose class came first, and among five
+    predictor.warm_up()
+    began = time.perf_counter()
+    for batch, images in _batches(pictures, card, predictor.batch_size, workers, skipped, prepared):
+        logits = predictor.logits(images)
+        for picture, row in zip(batch, logits, strict=True):
+            if not np.isfinite(row).all():
+                raise UserError(
+                    f"{picture.file}: {card.model} answers with NaN or infinity; its weights are damaged"
+                )
+            found = {"file": picture.file, "predictions": _likeliest(row, card.class_names, top)}
+            labelled = {} if picture.label is None else {"label": card.class_names[picture.label]}
+            results.append({**found, **labelled})
+        if batch[0].label is not None:
+            places = score(logits, np.array([picture.label for picture in batch])).place
+            right += [(places < 1).sum(), (places < 5).sum()]
+            known = True
+    seconds = time.perf_counter() - began
+    return Classified(
+        results,
+        skipped,
+        _performance(predictor, len(results), seconds, prepared, workers),
+        _accuracy(len(results), *right.tolist()) if known else None,
+    )
+
+
+def _batches(
+    pictures: Iterable[Picture],
+    card: ModelCard,
+    batch_size: int,
+    workers: int,
+    skipped: list[dict[str, str]],
+    seconds: list[float],
+) -> Iterator[tuple[list[Picture], np.ndarray]]:
+    """Full batches of those that can be read, but for the last; `seconds` gets how long each took."""
+    cv2.setNumThreads(1)  # each worker would start threads of its own
+
+    def prepare(picture: Picture) -> tuple[np.ndarray, float]:
+        began = time.perf_counter()
+        image = preprocess(picture.read(), card)
+        return image, time.perf_counter() - began
+
+    def begin(pool: Executor, some: Sequence[Picture]):
+        futures = [pool.submit(prepare, picture) for picture in some]
+        return lambda: list(zip(some, futures, strict=True))
+
+    left = iter(pictures)
+    parts = iter(lambda: list(itertools.islice(left, batch_size)), [])
+    together: list[tuple[Picture, np.ndarray]] = []
+    for read_ahead in prefetch(begin, parts, threads=workers):
+        for picture, future in read_ahead:
+            try:
+                image, took = future.result()
+            except UnreadableImage as error:
+                skipped.append({"file": picture.file, "reason": error.reason})
+                continue
+            seconds.append(took)
+            together.append((picture, image))
+            if len(together) == batch_size:
+                yield _stacked(together)
+                together = []
+    if together:
+        yield _stacked(together)
+
+
+def _stacked(together: Iterable[tuple[Picture, np.ndarray]]) -> tuple[list[Picture], np.ndarray]:
+    pictures, images = zip(*together, strict=True)
+    return list(pictures), np.stack(images)
+
+
+def _likeliest(logits: np.ndarray, class_names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
+    shifted = logits.astype(np.float64) - logits.max()
+    probabilities = np.exp(shifted) / np.exp(shifted).sum()
+    order = np.argsort(-logits, kind="stable")[:top]
+    return [{"class": class_names[k], "probability": float(probabilities[k])} for k in order]
+
+
+def _accuracy(count: int, top1: int, top5: int) -> dict[str, Any]:
+    share = 100 / count if count else float("nan")
+    return {
+        "count": count,
+        "top1": share * top1,
+        "top5": share * top5,
+        "top1_correct": top1,
+        "top5_correct": top5,
+    }
+
+
+def _performance(
+    predictor: Predictor, count: int, seconds: float, prepared: list[float], threads: int
+) -> dict[str, Any]:
+    by_size: dict[int, list[float]] = {}
+    for size, took in predictor.calls:
+        by_size.setdefault(size, []).append(1000 * took)
+    in_model = sum(took for _, took in predictor.calls)
+    return {
+        "backend": predictor.backend,
+        "device": predictor.device,
+        "input_type": predictor.card.input_type,
+        "images": count,
+        "seconds": seconds,
+        "images_per_second": count / seconds,
+        "preparation": {
+            "seconds": sum(prepared),
+            "threads": threads,
+            "milliseconds_per_image": 1000 * sum(prepared) / count if count else None,
+        },
+        "model": {"seconds": in_model, "images_per_second": count / in_model if in_model else None},
+        "latency": [
+            {"batch_size": size, "calls": len(times), **_percentiles(times)}
+            for size, times in sorted(by_size.items())
+        ],
+    }
+
+
+def _percentiles(milliseconds: list[float]) -> dict[str, float]:
+    median, p90, p99 = np.percentile(milliseconds, (50, 90, 99)).tolist()
+    return {"median": median, "p90": p90, "p99": p99}

@@ -1,0 +1,147 @@
+"""The images that are to be classified, and which class each of them is, if that is known."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from src.data.cifar10 import CIFAR10, find_set, read_set
+from src.data.cifar100 import CIFAR100
+from src.deploy.images import find_images, load_image
+from src.model_utils.errors import UserError
+
+FOLDERS, AUTO = "folders", "auto"
+_SHOWN = 3  # names in an error
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image: its name in the answer, how it is read, and the number of its class or None."""
+
+    file: str
+    read: Callable[[], Image.Image]
+    label: int | None = None
+
+
+def find_pictures(
+    paths: Iterable[str | os.PathLike], class_names: Sequence[str], *, labels: str | None = None
+) -> list[Picture]:
+    """Finds the images of files and folders (see `find_images`), and gives all of them a label, or none.
+
+    A folder with CIFAR's binary files stands for its test images and their labels.
+
+    Args:
+        paths: files and folders.
+        class_names: of the model.
+        labels: None for no labels; "folders": an image of FOLDER/NAME/* is of the class NAME; "auto": as
+            folders where all of these are classes of the model, otherwise none; else a file with a line
+            "IMAGE CLASS" for each image. IMAGE is the path as it was given, the path below a given folder, or
+            a file name that only one image has; CLASS a name, or a number from 0. A tab between them lets
+            IMAGE have spaces.
+
+    Raises:
+        UserError: there is no such image or file, an image has no label, or a label is no class of the model.
+    """
+    number = {name: k for k, name in enumerate(class_names)}
+    found: dict[str, tuple[Picture, str, str | None]] = {}  # the path below its folder; the class folder
+    for path in map(Path, paths):
+        for picture, below, folder in _test_images(path) or _image_files(path):
+            found.setdefault(picture.file, (picture, below, folder))
+    if not found:
+        raise UserError("no image is named: give image files or folders")
+    pictures = sorted(found.values(), key=lambda item: Path(item[0].file))
+    if labels is None:
+        return [picture for picture, _, _ in pictures]
+    if labels in (FOLDERS, AUTO):
+        strange = [picture.file for picture, _, folder in pictures if folder not in number]
+        if strange and labels == AUTO:
+            return [picture for picture, _, _ in pictures]
+        if strange:
+            raise UserError(
+                f"labels: {_some(strange)} in no folder named as a class of the model "
+                f"({_some(class_names)}); give a file of labels"
+            )
+        return [_labelled(picture, number[folder]) for picture, _, folder in pictures]
+    return _by_file(Path(labels), [(picture, below) for picture, below, _ in pictures], number)
+
+
+def _labelled(picture: Picture, label: int) -> Picture:
+    return Picture(picture.file, picture.read, label)
+
+
+def _image_files(path: Path) -> list[tuple[Picture, str, str | None]]:
+    found = []
+    for file in find_images([path]):
+        below = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        folder = below.split("/")[0] if "/" in below else None
+        found.append((Picture(str(file), partial(load_image, file)), below, folder))
+    return found
+
+
+def _test_images(path: Path) -> list[tuple[Picture, str, str | None]]:
+    """Those of CIFAR-10 or CIFAR-100 in its binary files, if the folder holds them."""
+    for layout in (CIFAR10, CIFAR100):
+        folder = find_set(layout, path) if path.is_dir() else None
+        if folder:
+            images = read_set(layout, folder, "test")
+            names = [f"{folder / layout.test_name}#{index:05d}" for index in range(len(images))]
+            return [
+                (
+                    Picture(name, lambda images=images, index=index: Image.fromarray(images.read(index))),
+                    name.rpartition("/")[2],
+                    images.class_names[images.labels[index]],
+                )
+                for index, name in enumerate(names)
+            ]
+    return []
+
+
+def _by_file(path: Path, pictures: list[tuple[Picture, str]], number: dict[str, int]) -> list[Picture]:
+    names = Counter(Path(below).name for _, below in pictures)
+    given = _read_labels(path, number)
+    labelled, missing = [], []
+    for picture, below in pictures:
+        keys = [picture.file, below, *([Path(below).name] if names[Path(below).name] == 1 else [])]
+        label = next((given[key] for key in keys if key in given), None)
+        (labelled if label is not None else missing).append(_labelled(picture, label))
+    if missing:
+        raise UserError(
+            f"{path}: no label for {len(missing)} of {len(pictures)} images "
+            f"({_some([p.file for p in missing])}); add lines with their paths below the folder"
+        )
+    return labelled
+
+
+def _read_labels(path: Path, number: dict[str, int]) -> dict[str, int]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(
+            f"labels: cannot read {path} ({reason}); give a file of lines IMAGE CLASS, or {FOLDERS}"
+        ) from error
+    given: dict[str, int] = {}
+    for place, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        image, _, label = line.partition("\t") if "\t" in line else line.strip().partition(" ")
+        image, label = image.strip(), label.strip()
+        known = number.get(label)
+        if known is None and label.isdecimal() and int(label) < len(number):
+            known = int(label)
+        if known is None:
+            raise UserError(
+                f"{path}, line {place}: {label!r} is no class of the model ({_some(list(number))}); "
+                "write IMAGE CLASS, with a tab between them if IMAGE has spaces"
+            )
+        if given.setdefault(image, known) != known:
+            raise UserError(f"{path}, line {place}: {image} has another label above; keep one")
+    return given
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

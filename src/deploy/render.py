@@ -1,0 +1,65 @@
+"""What `classify` found, for a terminal and for programs."""
+
+import json
+from typing import Any
+
+from src.deploy.classify import Classified
+
+_NAMES = {"mindspore": "MindSpore", "lite": "MindSpore Lite"}
+
+
+def render_json(found: Classified) -> str:
+    """One line of JSON: {"results", "skipped", "performance"}, and "accuracy" where there are labels."""
+    answer = {"results": found.results, "skipped": found.skipped, "performance": found.performance}
+    return json.dumps(answer if found.accuracy is None else {**answer, "accuracy": found.accuracy})
+
+
+def render_text(found: Classified, *, summary: bool = False) -> str:
+    """A line a file, a line a class, then the skipped files, and of several images the figures.
+
+    Args:
+        summary: the skipped files and the figures alone, of one image too.
+    """
+    lines = []
+    for result in () if summary else found.results:
+        label = f"  ({result['label']})" if "label" in result else ""
+        lines.append(result["file"] + label)
+        lines += [f"  {100 * one['probability']:6.2f} %  {one['class']}" for one in result["predictions"]]
+    lines += [f"skipped {file['file']}: {file['reason']}" for file in found.skipped]
+    if found.results and (summary or len(found.results) > 1):
+        lines += [*([""] if lines else []), *_figures(found.performance)]
+    if found.accuracy and found.accuracy["count"]:
+        lines.append(_accuracy(found.accuracy))
+    elif summary:
+        lines.append("accuracy     not measured: no labels")
+    # A file name need not be valid UTF-8; a terminal's must be.
+    return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+
+
+def _figures(performance: dict[str, Any]) -> list[str]:
+    p, preparation, model = performance, performance["preparation"], performance["model"]
+    steps = "decode, resize and crop" if p["input_type"] == "uint8" else "decode, resize, crop and normalise"
+    threads = "1 thread" if preparation["threads"] == 1 else f"{preparation['threads']} threads"
+    lines = [
+        f"images       {p['images']} in {p['seconds']:.2f} s: {_rate(p)} from file to answer",
+        f"preparation  {preparation['milliseconds_per_image']:.2f} ms an image to {steps}, in {threads}",
+        f"model        {model['seconds']:.2f} s: {_rate(model)} on {p['device']} by {_NAMES[p['backend']]}, "
+        f"{p['input_type']} input",
+    ]
+    for one in p["latency"]:
+        calls = "1 call" if one["calls"] == 1 else f"{one['calls']} calls"
+        times = f"median {one['median']:.2f} ms, p90 {one['p90']:.2f} ms, p99 {one['p99']:.2f} ms"
+        lines.append(f"latency      batch of {one['batch_size']}: {times} ({calls})")
+    return lines
+
+
+def _accuracy(accuracy: dict[str, Any]) -> str:
+    count = accuracy["count"]
+    return (
+        f"accuracy     top-1 {accuracy['top1']:.2f} % ({accuracy['top1_correct']} of {count}), "
+        f"top-5 {accuracy['top5']:.2f} % ({accuracy['top5_correct']} of {count})"
+    )
+
+
+def _rate(figures: dict[str, Any]) -> str:
+    return f"{figures['images_per_second']:,.0f} images/s"
