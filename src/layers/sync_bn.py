@@ -72,11 +72,11 @@ class _AcrossCards(nn.Cell):
         variance = every[:, 1].mean(axis=0) + ops.square(every[:, 0] - mean).mean(axis=0)
         count = _count(x) * self.cards
         y = self.normalise(x, gamma, beta, mean, variance)[0]
-        return y, mean, variance * (count / max(count - 1, 1))
+        return y, mean, variance * (count / (count - 1))
 
     def bprop(self, x, gamma, beta, out, dout):
         count = _count(x) * self.cards
-        biased = out[2] * (max(count - 1, 1) / count)
+        biased = out[2] * ((count - 1) / count)
         scale = ops.rsqrt(biased + self.eps)
         standard = (x - out[1].reshape(1, -1, 1, 1)) * scale.reshape(1, -1, 1, 1)
         dy = dout[0]

@@ -18,6 +18,15 @@ def use_fast_convolutions() -> None:
         logging.getLogger("quartet").info("%s=AVX2 set: oneDNN's fast convolutions on this CPU", _ISA)
 
 
+def wait_for_slow_ranks() -> None:
+    """Gives processes that train together on CPUs ten minutes for each other, unless the user has set it.
+
+    MindSpore ends a collective operator on CPU after 60 s, which a rank needs that compiles, evaluates or
+    draws pictures on a busy machine. A process that died is noticed by the launcher long before.
+    """
+    os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "600")
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     # Linux can take cores away from a process; elsewhere there is only the number of all.

@@ -178,6 +178,7 @@ class StepKeys(Keys):
     accumulate_steps: int = key(
         1, "batches whose gradients are averaged into one update", unit="batches", ge=1
     )
+    dataset_sink: bool = key(True, "batches through the device's own queue; a CPU has none")
     sync_bn: bool = key(False, "batch normalisation over the batches of all cards, not each card's own")
     bucket_mib: float = key(
         25.0, "most of a message that averages gradients over the cards", unit="MiB", gt=0

@@ -22,6 +22,7 @@ from src.training.checkpoints import CheckpointFolder
 from src.training.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
 from src.training.feed import run_steps
 from src.training.precise_bn import batch_norms, reestimate_bn
+from src.training.profiling import traced
 from src.training.records import MetricsLog
 from src.training.report import write_report
 from src.training.signals import Interrupted, StopRequest
@@ -98,6 +99,8 @@ class Trainer:
             self.bar = stack.enter_context(self._progress_bar(writes))
             sink = self.config.dataset_sink and self.device.target != "CPU"
             steps = run_steps(self.train_step, self.train_batches, self.step, self.steps, sink=sink)
+            if self.config.profile and writes:
+                steps = traced(steps, folder=self.run_dir / "profile", count=self.config.profile_steps)
             steps = stack.enter_context(contextlib.closing(steps))
             log.info(
                 "training %d parameters on batches of %d images: steps %d to %d, %d an epoch",

@@ -17,8 +17,12 @@ from src.training.checkpoints import CheckpointFolder
 from src.training.loop import Trainer
 from src.training.records import setup_logging
 
-# What may differ when a run goes on: nothing of what it computes.
-CHANGEABLE = ("data_path", "device_target", "eval_batch_size", "log_every", "keep_checkpoints")
+# What may differ when a run goes on: nothing of what it computes, but for batch_size, so that another number
+# of cards can make the same batches together.
+CHANGEABLE = (
+    "data_path", "device_target", "batch_size", "eval_batch_size", "log_every", "keep_checkpoints",
+    "dataset_sink", "profile", "profile_steps",
+)  # fmt: skip
 
 CreateRecipe = Callable[[SharedConfig], TrainRecipe]
 
@@ -48,7 +52,7 @@ def start(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -
         if device.rank == 0:
             write_text(run_dir / "config.yaml", dump(recipe.config))
             write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in trainer.class_names))
-            early.setTarget(setup_logging(run_dir / "train.log").handlers[-1])
+        early.setTarget(setup_logging(_log_file(run_dir, device.rank), rank=device.rank).handlers[-1])
     finally:
         early.close()  # what was said before the folder was there goes into train.log too
         logging.getLogger("quartet").removeHandler(early)
@@ -77,7 +81,7 @@ def resume(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) 
     Raises:
         UserError: no checkpoint is whole, or as `Trainer`.
     """
-    device = _set_up(config, run_dir / "train.log")
+    device = _set_up(config, run_dir)
     folder = CheckpointFolder(run_dir / "checkpoints", keep=config.keep_checkpoints)
     if device.rank == 0:
         folder.remove_leftovers()
@@ -87,7 +91,11 @@ def resume(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) 
     return Trainer(create_recipe(config), device=device, run_dir=run_dir, checkpoint=checkpoint).run()
 
 
-def _set_up(config: SharedConfig, log_file: Path | None) -> Device:
+def _log_file(run_dir: Path, rank: int) -> Path:
+    return run_dir / (f"train_rank_{rank}.log" if rank else "train.log")
+
+
+def _set_up(config: SharedConfig, run_dir: Path | None) -> Device:
     rank = get_rank_id()
-    setup_logging(log_file if rank == 0 else None, rank=rank)
+    setup_logging(run_dir and _log_file(run_dir, rank), rank=rank)
     return set_up_device(config.device_target, seed=config.seed)

@@ -127,6 +127,14 @@ class TrainStep(nn.Cell):
             ops.assign(statistic, average)
         return averages[0]
 
+    def start_at(self, step: int) -> None:
+        """Continues as after `step` batches, a multiple of `accumulate_steps`."""
+        ops.assign(self.updates, ms.Tensor(step // self.accumulate_steps, ms.int32))
+        if self.accumulate_steps > 1:
+            ops.assign(self.batches, ms.Tensor(step, ms.int32))
+            for total in self.accumulated:
+                ops.assign(total, ops.zeros_like(total))
+
     def _scaled(self, gradients, factor):
         return tuple([gradient * factor for gradient in gradients])
 

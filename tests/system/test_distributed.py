@@ -15,6 +15,7 @@ import pytest
 
 from src.checkpoint_file import read_checkpoint
 from src.model_utils.config import load_config
+from src.training import session
 from src.training.loop import evaluate_network
 from src.training.records import read_metrics
 from src.weights import load_weights
@@ -141,10 +142,12 @@ def test_sums_between_steps_compile_nothing_again(ranks):
     assert [int(arrays["graphs"]) for arrays in ranks] == [1, 1]
 
 
-def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_resuming_changes_no_bit(data_path, tmp_path):
+def test_a_signal_to_one_rank_stops_all_and_another_number_of_cards_goes_on(
+    data_path, tmp_path, graph_mode, plain_logger
+):
     msrun(tmp_path / "log", SCRIPT, "stop", tmp_path, data_path)
     # Asked at step 4, agreed at 6, where the ranks log; the evaluation due at 4 was made, that at 8 after it.
-    stops = [(tmp_path / f"stop_of_rank_{rank}.txt").read_text() for rank in range(2)]
+    stops = [(tmp_path / f"stopped_of_rank_{rank}.txt").read_text() for rank in range(2)]
     assert stops[0] == stops[1]
     assert stops[0].startswith("stopped after step 6 of 10, state saved")
     straight, stopped = (
@@ -158,6 +161,16 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_and_resuming_changes_no
     records = read_metrics(tmp_path / "stopped" / "metrics.jsonl")
     assert [(r["step"], r["eval_count"]) for r in records if "eval_top1" in r] == [(4, 70), (8, 70), (10, 70)]
 
+    # One card with as many images a batch makes the same updates; with as many as each had, twice as many.
+    config = load_config(
+        {"batch_size": 40}, config_class_of=config_class_of, config_path=tmp_path / "moved" / "config.yaml"
+    )
+    session.resume(config, create_recipe, run_dir=tmp_path / "moved")
+    moved = read_checkpoint(tmp_path / "moved" / "checkpoints" / "last.ckpt")
+    assert moved.meta["step"] == 10 and moved.meta["cards"] == 1
+    for name, value in straight.arrays.items():
+        np.testing.assert_allclose(moved.arrays[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
 
 def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, graph_mode):
     msrun(
@@ -169,7 +182,7 @@ def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, gra
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["two"]
     run_dir = tmp_path / "runs" / "two"
     assert {path.name for path in run_dir.iterdir()} == {
-        "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "summary.json", "tensorboard",
+        "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "train_rank_1.log", "summary.json", "tensorboard",
         "checkpoints",
         "learning_curves.png", "confusion_matrix.png", "worst_mistakes.png",
     }  # fmt: skip

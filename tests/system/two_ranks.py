@@ -142,21 +142,22 @@ def recipe_with_signal(config):
 
 
 def stop_and_resume(folder, data_path):
-    """Trains straight through, and again with a stop; writes after which step each rank stopped."""
+    """Trains straight through, and twice with a stop, of which one goes on; writes after which step each stopped."""
     config = load_config(
         {
             "data_path": str(data_path), "device_target": "CPU", "widths": [2, 2, 4, 4], "batch_size": 20,
             "eval_batch_size": 35, "epochs": 2.0, "warmup_epochs": 0.4, "lr": 0.1, "log_every": 3,
-            "eval_every": 0.8, "ema_decay": 0.5,
+            "eval_every": 0.8, "ema_decay": 0.5, "sync_bn": True,
         },
         config_class_of=config_class_of,
     )  # fmt: skip
     session.start(config, create_recipe, run_dir=folder / "straight")
-    gc.collect()
-    try:
-        session.start(config, recipe_with_signal, run_dir=folder / "stopped")
-    except Interrupted as stop:
-        (folder / f"stop_of_rank_{get_rank_id()}.txt").write_text(str(stop))
+    for name in ("moved", "stopped"):
+        gc.collect()
+        try:
+            session.start(config, recipe_with_signal, run_dir=folder / name)
+        except Interrupted as stop:
+            (folder / f"{name}_of_rank_{get_rank_id()}.txt").write_text(str(stop))
     gc.collect()
     session.resume(config, create_recipe, run_dir=folder / "stopped")
 

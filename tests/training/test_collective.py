@@ -24,11 +24,11 @@ def exchange(monkeypatch, vectors):
         sent.append(array)
         return Recorded(array)
 
-    monkeypatch.setattr(collective, "_gather", lambda: note)
+    monkeypatch.setattr(collective, "_cell", lambda kind: note)
     for vector in vectors:
         sum_over_ranks(vector, size=len(vectors))
     everything = np.concatenate(sent)
-    monkeypatch.setattr(collective, "_gather", lambda: lambda _: Recorded(everything))
+    monkeypatch.setattr(collective, "_cell", lambda kind: lambda _: Recorded(everything))
     return [sum_over_ranks(vector, size=len(vectors)) for vector in vectors]
 
 

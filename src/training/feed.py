@@ -1,0 +1,81 @@
+"""Batches to the device: handed over one by one, or through the queue that a card has for data sets."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from src.data.batches import ShuffledBatches
+
+Outputs = tuple[ms.Tensor, ...]
+
+
+def run_steps(
+    train_step: Callable[..., Outputs], batches: ShuffledBatches, start: int, stop: int, *, sink: bool
+) -> Iterator[Outputs]:
+    """Trains on the batches of steps start..stop-1; yields what each step puts out, not waited for.
+
+    Args:
+        train_step: takes a batch as tensors.
+        batches: the training data of this rank; the next batch is prepared while a step runs.
+        sink: through the device's queue (MindSpore's dataset sink, on Ascend and GPU): the transfer of the
+            next batches then goes on while a step runs, too.
+    """
+    if sink:
+        yield from _through_queue(train_step, batches, start, stop)
+        return
+    with contextlib.closing(batches.batches(start, stop)) as parts:
+        for batch in parts:
+            yield train_step(*map(as_tensors, batch))
+
+
+def as_tensors(part: np.ndarray | tuple[np.ndarray, ...]) -> ms.Tensor | tuple[ms.Tensor, ...]:
+    """An array of a batch for the device; targets may be several, which a graph takes for constants else."""
+    return ms.mutable(tuple(map(ms.Tensor, part))) if isinstance(part, tuple) else ms.Tensor(part)
+
+
+class _Rows:
+    """The batches of steps start..stop-1 as rows of a MindSpore data set, which repeats them at will.
+
+    A row is flat, so the arrays of a batch whose targets are several stand side by side.
+    """
+
+    def __init__(self, batches: ShuffledBatches, start: int, stop: int):
+        self._batches, self._steps = batches, (start, stop)
+        with contextlib.closing(batches.batches(start, start + 1)) as first:
+            self._lengths = [len(part) if isinstance(part, tuple) else None for part in next(first)]
+
+    def __len__(self) -> int:
+        return self._steps[1] - self._steps[0]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        with contextlib.closing(self._batches.batches(*self._steps)) as parts:
+            for batch in parts:
+                yield tuple(
+                    array for part in batch for array in (part if isinstance(part, tuple) else (part,))
+                )
+
+    @property
+    def columns(self) -> list[str]:
+        return [f"array_{number}" for number in range(sum(length or 1 for length in self._lengths))]
+
+    def as_batch(self, arrays: tuple[Any, ...]) -> list[Any]:
+        """A flat row as the parts of its batch again."""
+        rest = iter(arrays)
+        return [
+            next(rest) if length is None else ms.mutable(tuple(next(rest) for _ in range(length)))
+            for length in self._lengths
+        ]
+
+
+def _through_queue(
+    train_step: Callable[..., Outputs], batches: ShuffledBatches, start: int, stop: int
+) -> Iterator[Outputs]:
+    rows = _Rows(batches, start, stop)
+    dataset = ms.dataset.GeneratorDataset(rows, rows.columns, shuffle=False, num_parallel_workers=1)
+    # One batch a call: each step's loss, overflow and gradient norm stay to be had.
+    step = ms.data_sink(lambda *arrays: train_step(*rows.as_batch(arrays)), dataset, sink_size=1)
+    for _ in range(len(rows)):
+        yield step()
