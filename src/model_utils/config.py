@@ -25,6 +25,8 @@ from src.model_utils.shared_config import GROUPS, SharedConfig
 
 DEFAULTS = Path(__file__).parents[2] / "default_config.yaml"
 
+_SWITCHES = {name for name, field in SharedConfig.model_fields.items() if field.annotation is bool}
+
 
 class _Loader(yaml.SafeLoader):
     """`yaml.safe_load`, but 1e-3 is a number: YAML 1.1 takes it for text without a point."""
@@ -70,7 +72,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--key value` and `--key=value` to a mapping; values are YAML.
+    """`--key value` and `--key=value` to a mapping; values are YAML. A shared yes-or-no key alone means true.
 
     Raises:
         UserError: a word is no `--key`, or a key has no value.
@@ -83,9 +85,12 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{word!r} given where a --key is expected; see --help")
         name, equals, text = word[2:].partition("=")
         if not equals:
-            if not words or words[0].startswith("--"):
+            if words and not words[0].startswith("--"):
+                text = words.pop(0)
+            elif name in _SWITCHES:
+                text = "true"
+            else:
                 raise UserError(f"{name}: no value given; write --{name} VALUE")
-            text = words.pop(0)
         values[name] = parse_value(text)
     return values
 
