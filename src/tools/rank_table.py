@@ -123,16 +123,19 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _addresses_of(path: str, devices: Sequence[int]) -> list[str]:
-    """The addresses of `devices` in a hccn.conf."""
+def _read(path: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); it is there on a server "
-            "with Ascend cards: give a copy of it, or the addresses, with --device_ips"
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); give a copy of a server's "
+            f"{HCCN}, or the addresses themselves, with --device_ips"
         ) from error
-    found = dict(re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", text, re.MULTILINE))
+
+
+def _addresses_of(path: str, devices: Sequence[int]) -> list[str]:
+    """The addresses of `devices` in a hccn.conf."""
+    found = dict(re.findall(r"^\s*address_(\d+)\s*=\s*(\S+)", _read(path), re.MULTILINE))
     missing = [device for device in devices if str(device) not in found]
     if missing:
         raise UserError(f"{path} has no line address_{missing[0]}=...; give the cards it has with --devices")
@@ -148,27 +151,16 @@ def _device_ips(given: str | None, servers: Sequence[str], devices: Sequence[int
             )
         return [_addresses_of(HCCN, devices)]
     words = [word.strip() for word in given.split(",")]
-    if not Path(words[0]).exists() and "/" not in words[0]:
-        flat = words
-    elif len(words) == len(servers) and "address_" in Path(words[0]).read_text(errors="replace"):
-        return [_addresses_of(word, devices) for word in words]
-    else:
-        flat = [line for word in words for line in _lines(word)]
-    if len(flat) != len(servers) * len(devices):
+    if "/" in words[0] or Path(words[0]).exists():
+        if len(words) == len(servers) and "address_" in _read(words[0]):
+            return [_addresses_of(word, devices) for word in words]
+        words = [line for word in words for line in _read(word).split()]
+    if len(words) != len(servers) * len(devices):
         raise UserError(
-            f"device_ips: {len(flat)} addresses given, {len(servers)} servers of {len(devices)} devices need "
-            f"{len(servers) * len(devices)}"
+            f"device_ips: {len(words)} addresses given, {len(servers)} servers of {len(devices)} devices "
+            f"need {len(servers) * len(devices)}"
         )
-    return [flat[i : i + len(devices)] for i in range(0, len(flat), len(devices))]
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8").split()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"device_ips: {path} cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from error
+    return [words[i : i + len(devices)] for i in range(0, len(words), len(devices))]
 
 
 def main(arguments):

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ KILLED = 128 + signal.SIGKILL
 STOPPED = 128 + signal.SIGTERM
 TO_SAY_SO = 5  # seconds in which the others may say the same error
 TO_LEAVE = 30  # seconds for msrun to end after its workers
+UNREACHABLE = 20  # seconds in which the first server's scheduler does not answer, after which it is lost
+SCHEDULER = "scheduler"
 LAST_LINES = 15  # of a failed worker's log
 
 
@@ -108,6 +112,7 @@ class Attempt:
         self.silence = dict.fromkeys(self.names, 0.0)
         self.standstill = 0.0
         self.looked = time.monotonic()
+        self.reached = False  # the first server's scheduler
 
     def run(self) -> None:
         """Starts the workers and returns when all have ended well.
@@ -147,11 +152,12 @@ class Attempt:
                 f"{started[0].returncode}; log: {self.folder / 'msrun.log'}", 1,
             )  # fmt: skip
         self._check_beats(running)
+        self._check_master()
         return False
 
     def _read_states(self) -> None:
         """What each worker.py wrote; one that is gone without having written an end was killed."""
-        for name in (*self.names, "scheduler"):
+        for name in (*self.names, SCHEDULER):
             state = self.folder / "state" / name
             if name in self.ends:
                 continue
@@ -184,12 +190,16 @@ class Attempt:
     def _give_up(self, name: str, running: list[str]) -> None:
         """Raises Failure for the worker that failed first, once the others had time to do what it did."""
         end = self.ends[name]
+        lines = self._log(name).read_text(errors="replace").splitlines() if self._log(name).exists() else []
+        if name == SCHEDULER:
+            lost = re.search(r"worker (\d+) is the first one timed out", "\n".join(lines))
+            what = f"rank {lost[1]} is lost: nothing was heard of it" if lost else f"{self._who(name)} ended"
+            raise Failure(f"{what}; logs: its own, and {self._log(name)}", TIMED_OUT if lost else 1)
         grace = {USER_ERROR: TO_SAY_SO, STOPPED: self.limits.stop}.get(end.exit_code, 0)
         if running and not self._lasts("failing", grace):
             return
         if end.exit_code == STOPPED:
             raise Failure("stopped", STOPPED)
-        lines = self._log(name).read_text(errors="replace").splitlines() if self._log(name).exists() else []
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         if end.exit_code == USER_ERROR and said:
             raise Failure(f"{self._who(name)}: {said[-1]}", USER_ERROR)
@@ -229,9 +239,29 @@ class Attempt:
             last = min(running, key=batches.get)
             raise Failure(
                 f"nothing goes on: no batch for {self.limits.progress:g} s (PROGRESS_TIMEOUT); "
-                f"furthest behind is {self._who(last)} with batch {batches[last]} of {max(batches.values())}; "
+                f"furthest behind is {self._who(last)}, {batches[last]} batches of {max(batches.values())}; "
                 f"log: {self._log(last)}", TIMED_OUT,
             )  # fmt: skip
+
+    def _check_master(self) -> None:
+        """Raises Failure if the first server's scheduler was there and is no more.
+
+        That server's launcher ends it when a rank fails; MindSpore's workers elsewhere would wait on.
+        """
+        plan = self.plan
+        if plan.rank_table or not plan.node_rank or not self._lasts("a look at the master", 2):
+            return
+        del self.since["a look at the master"]
+        try:
+            socket.create_connection((plan.master_address, plan.master_port), timeout=2).close()
+            self.reached = True
+            self.since.pop("no master", None)
+        except OSError:
+            if self.reached and self._lasts("no master", UNREACHABLE):
+                raise Failure(
+                    f"the server {plan.master_address} of NODE_RANK 0 is lost, its port {plan.master_port} has "
+                    f"not answered for {UNREACHABLE} s; its launcher says why", 1,
+                ) from None  # fmt: skip
 
     def _who(self, name: str) -> str:
         who = f"rank {self.names[name]}" if name in self.names else "msrun's scheduler"
