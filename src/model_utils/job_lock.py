@@ -51,8 +51,8 @@ class Job:
 
     def __enter__(self) -> "Job":
         try:
-            self._me.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with self.hold("joining", timeout=60):
+            self._me.parent.mkdir(parents=True, exist_ok=True)
+            with self.hold("joining", timeout=60, quiet=True):
                 run = self.folder / "run"
                 if not self.others_alive():
                     run.write_text(f"{self.name}-{uuid.uuid4().hex}")
@@ -84,17 +84,21 @@ class Job:
         return alive
 
     @contextmanager
-    def hold(self, purpose: str, *, timeout: float) -> Iterator[None]:
+    def hold(self, purpose: str, *, timeout: float, quiet: bool = False) -> Iterator[None]:
         """Within it, no other process of the job holds the same purpose.
+
+        Args:
+            timeout: the longest wait, seconds.
+            quiet: say nothing of a wait or of a holder that died.
 
         Raises:
             UserError: another process held it for longer than `timeout` seconds.
         """
         path = self.folder / f"{purpose}.lock"
         with path.open("a+") as file:
-            self._wait(file.fileno(), path, purpose, timeout)
+            self._wait(file.fileno(), path, purpose, timeout, quiet)
             before = _read(path)
-            if before:
+            if before and not quiet:
                 self._say(f"{purpose}: process {before['pid']} died in the middle; this one takes over")
             file.truncate(0)
             json.dump({"pid": os.getpid(), "started": started(os.getpid())}, file)
@@ -104,9 +108,9 @@ class Job:
             finally:
                 file.truncate(0)
 
-    def _wait(self, handle: int, path: Path, purpose: str, timeout: float) -> None:
+    def _wait(self, handle: int, path: Path, purpose: str, timeout: float, quiet: bool) -> None:
         deadline = time.monotonic() + timeout
-        said = False
+        said = quiet
         while True:
             with suppress(BlockingIOError):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

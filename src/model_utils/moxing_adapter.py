@@ -213,7 +213,11 @@ def _fill_once(job: Job, what: str, place: Place, write: Callable[[Path], None],
             _say(f"{what}: {place.target} is filled already")
         return done
 
-    job.once(what, lambda: place.fill(write), is_done=is_done, timeout=keys.transfer_timeout)
+    def work() -> None:
+        place.fill(write)
+        _say(f"{what}: fetched to {place.target}")
+
+    job.once(what, work, is_done=is_done, timeout=keys.transfer_timeout)
 
 
 class _Outputs:
@@ -255,7 +259,8 @@ class _Outputs:
                 if not note.exists() or note.read_text() != state:
                     self._copy()
                     write_text(note, state)
-        except UserError as error:
+                    _say(f"upload: {self._folder} is in {' and '.join(targets)}")
+        except (UserError, OSError) as error:  # OSError: a file that is gone, as others may still be at work
             line = f"{error}; the outputs are in {self._folder.resolve()} on this server"
             if not failed:
                 raise UserError(line) from error

@@ -44,9 +44,9 @@ class Cloud:
         }
 
     def begin(self, *words, module="tests.model_utils.cloud_worker", environment=(), **keys):
-        """Starts a door with the cloud enabled; places of this server are given, too."""
+        """Starts a door with the cloud enabled and places on this server; None leaves a key out."""
         keys = {"enable_modelarts": "true", "data_path": self.data, "output_path": self.output, **keys}
-        texts = [text for key, value in keys.items() for text in (f"--{key}", str(value))]
+        texts = [text for k, v in keys.items() if v is not None for text in (f"--{k}", str(v))]
         return subprocess.Popen(
             [sys.executable, "-m", module, *map(str, words), *texts],
             cwd=ROOT,
