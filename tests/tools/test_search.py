@@ -1,6 +1,7 @@
 """From folders of pictures to an index and to answers, by the command line and a small network."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -169,10 +170,32 @@ def test_what_is_wrong_with_a_query_is_one_line(called, photos, index, tmp_path)
         ([index, tmp_path / "bare"], "no image in this folder"),
         ([photos, photos / "0.png"], "holds no index"),
         ([index, photos / "0.png", "--top", "0"], "top: 0 given, allowed: a whole number >= 1"),
+        ([index, photos / "0.png", "--probes", "0"], "probes: 0 given, allowed: a whole number >= 1"),
+        ([index, photos / "0.png", "--sheet", "x.jpg"], "--sheet: x.jpg given, allowed: a name that ends in"),
         ([index, photos / "0.png", "--tops", "3"], "unrecognized arguments: --tops 3; see --help"),
         ([index], "the following arguments are required: QUERY"),
     ):
         assert message in refused(called("search", *words))
+
+
+def test_a_pipe_with_the_name_of_a_picture_is_not_waited_for(called, checkpoint, photos, tmp_path):
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    code, out, err = called("build", photos, "--checkpoint", checkpoint, "--index", tmp_path / "index")
+    assert (code, json.loads(out[-1])["files"], json.loads(out[-1])["skipped"]) == (0, 6, 2)
+    assert "gone.jpg" in err and "pipe.jpg" not in err
+
+
+def test_a_damaged_index_is_one_line(called, index, photos, checkpoint):
+    state = json.loads((index / "index.json").read_text())
+    query = ["search", index, photos / "0.png"]
+    (index / "index.json").write_text('{"format": 1}')
+    assert "index.json is damaged; build the index with --rebuild" in refused(called(*query))
+    words = ["build", photos, "--checkpoint", checkpoint, "--index", index]
+    assert "index.json is damaged; build the index with --rebuild" in refused(called(*words))
+    for name in ("identity", "reopen"):
+        (index / "index.json").write_text(json.dumps(state | {name: {}}))
+        assert "does not say by what it was built; build it with --rebuild" in refused(called(*query))
 
 
 def test_builds_that_cannot_be(called, photos, checkpoint, tmp_path):
@@ -185,6 +208,8 @@ def test_builds_that_cannot_be(called, photos, checkpoint, tmp_path):
         (photos / "0.png", [], "0.png: no such folder"),
         (tmp_path / "bare", [], "no picture is there"),
         (photos, ["--cells", "0"], "cells: 0 given"),
+        (photos, ["--image_size", "0"], "image_size: 0 given, allowed: a whole number >= 1"),
+        (photos, ["--index", photos / "0.png"], "0.png: File exists; free space or choose another folder"),
         (photos, ["--colour", "3"], "there is no such key"),
         (photos, ["--index", photos], "holds other files (0.png) and no index; choose another --index"),
     ):

@@ -259,8 +259,8 @@ class Attempt:
         except OSError:
             if self.reached and self._lasts("no master", UNREACHABLE):
                 raise Failure(
-                    f"the server {plan.master_address} of NODE_RANK 0 is lost, its port {plan.master_port} has "
-                    f"not answered for {UNREACHABLE} s; its launcher says why", 1,
+                    f"the server of NODE_RANK 0 is lost: port {plan.master_port} of {plan.master_address} "
+                    f"has not answered for {UNREACHABLE} s; its launcher says why", 1,
                 ) from None  # fmt: skip
 
     def _who(self, name: str) -> str:
