@@ -1,7 +1,8 @@
 """MindSpore Lite as a backend: on Ascend 310, or by its CPU build. MindSpore itself is not needed.
 
 The package `mindspore_lite` is on no public index for this Python; its wheel is among the downloads of
-MindSpore Lite ("cloud-side"). It is imported only when it is asked for.
+MindSpore Lite ("cloud-side"). It is imported only when it is asked for. It must be as new as the MindSpore
+that exported: version 2.0.0 refuses what 2.10 writes ("mind ir version: 3").
 """
 
 import importlib.util
@@ -67,7 +68,8 @@ def open_lite(path: Path, *, target: str, device_id: int) -> Opened:
     except (RuntimeError, TypeError, ValueError) as error:
         card = f"{target} {device_id}" if target == "Ascend" else target
         raise UserError(
-            f"{path}: MindSpore Lite cannot load this file on {card} ({_first_line(error)}); {_OTHER}"
+            f"{path}: MindSpore Lite cannot load this file on {card} ({_first_line(error)}); "
+            f"it must be as new as the MindSpore that exported; {_OTHER}"
         ) from error
     return Opened(partial(_run, model, images, path), shape, input_type)
 

@@ -41,9 +41,9 @@ def _figures(performance: dict[str, Any]) -> list[str]:
     steps = "decode, resize and crop" if p["input_type"] == "uint8" else "decode, resize, crop and normalise"
     threads = "1 thread" if preparation["threads"] == 1 else f"{preparation['threads']} threads"
     lines = [
-        f"images       {p['images']} in {p['seconds']:.2f} s: {_rate(p)} from file to answer",
+        f"images       {p['images']} in {p['seconds']:.3f} s: {_rate(p)} from file to answer",
         f"preparation  {preparation['milliseconds_per_image']:.2f} ms an image to {steps}, in {threads}",
-        f"model        {model['seconds']:.2f} s: {_rate(model)} on {p['device']} by {_NAMES[p['backend']]}, "
+        f"model        {model['seconds']:.3f} s: {_rate(model)} on {p['device']} by {_NAMES[p['backend']]}, "
         f"{p['input_type']} input",
     ]
     for one in p["latency"]:

@@ -26,9 +26,9 @@ PERFORMANCE = {
 }
 ACCURACY = {"count": 2, "top1": 50.0, "top5": 100.0, "top1_correct": 1, "top5_correct": 2}
 FIGURES = [
-    "images       2 in 0.50 s: 4 images/s from file to answer",
+    "images       2 in 0.500 s: 4 images/s from file to answer",
     "preparation  100.00 ms an image to decode, resize and crop, in 1 thread",
-    "model        0.25 s: 8 images/s on Ascend by MindSpore Lite, uint8 input",
+    "model        0.250 s: 8 images/s on Ascend by MindSpore Lite, uint8 input",
     "latency      batch of 1: median 1.00 ms, p90 2.00 ms, p99 3.00 ms (1 call)",
     "latency      batch of 8: median 4.00 ms, p90 5.00 ms, p99 6.00 ms (3 calls)",
 ]
