@@ -142,7 +142,7 @@ def recipe_with_signal(config):
 
 
 def stop_and_resume(folder, data_path):
-    """Trains straight through, and twice with a stop, of which one goes on; writes after which step each stopped."""
+    """Trains straight through, and twice with a stop, of which one goes on; says where the ranks stopped."""
     config = load_config(
         {
             "data_path": str(data_path), "device_target": "CPU", "widths": [2, 2, 4, 4], "batch_size": 20,

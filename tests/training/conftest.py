@@ -249,11 +249,11 @@ def start(narrow_config, tiny_recipe, quartet_log):
 
 @pytest.fixture
 def resume(tiny_recipe, quartet_log):
-    """resume(run_dir, watch=None): continues a run of the tiny network, as train.py --resume does."""
+    """resume(run_dir, watch=None, **keys): continues a run of the tiny network, as train.py --resume does."""
 
-    def train(run_dir, *, watch=None):
+    def train(run_dir, *, watch=None, **keys):
         gc.collect()
-        config = load_config({}, config_class_of=config_class_of, config_path=run_dir / "config.yaml")
+        config = load_config(keys, config_class_of=config_class_of, config_path=run_dir / "config.yaml")
         return session.resume(config, lambda c: tiny_recipe(c, watch), run_dir=run_dir)
 
     return train

@@ -253,3 +253,19 @@ def test_a_folder_that_cannot_be_written_is_one_line(start, tmp_path):
         start(tmp_path / "file" / "run")
     assert str(tmp_path / "file" / "run") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_another_batch_size_goes_on_at_the_same_part_of_the_run(start, resume, tmp_path, quartet_log):
+    with pytest.raises(Interrupted):
+        start(tmp_path / "run", watch=stop_at(6), accumulate_steps=2, log_every=1, epochs=2.0)
+    assert last_of(tmp_path / "run").meta["step"] == 6  # of 10
+    resume(tmp_path / "run", batch_size=20)
+    last = last_of(tmp_path / "run")
+    assert (last.meta["step"], last.meta["steps"]) == (20, 20)
+    # Six batches of 40 were three updates; from step 12 on, batches of 20 make four more, and 12 / 2 counts.
+    assert last.arrays["train.updates"] == 10
+    assert last.arrays["train.applied"] == 3 + 4
+    messages = [record.getMessage() for record in quartet_log]
+    assert any("a batch of 20 and not 40 as before: step 6 of 10 becomes 12 of 20" in m for m in messages)
+    epochs = [record["epoch"] for record in records_of(tmp_path / "run")]
+    assert epochs == sorted(epochs) and epochs[-1] == 2
