@@ -24,6 +24,8 @@ from src.training.records import setup_logging
 from src.weights import FOREIGN_KINDS, load_weights
 from src.zoo import config_class_of, create_recipe
 
+_MEND = "name data of its classes (data_path), or train a new head (train.py --pretrained_head replace)"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -82,7 +84,8 @@ def open_trained(
     else:
         class_names = recipe.source("test").class_names
     network = recipe.network(num_classes=len(class_names))
-    load_weights(network, checkpoint.network_weights(ema=not raw_weights) if ours else path, head=head)
+    source = checkpoint.network_weights(ema=not raw_weights) if ours else path
+    load_weights(network, source, head=head, mend=_MEND)
     if not ours:
         arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
         meta = {"config": config.model_dump(mode="json"), "class_names": list(class_names), "step": 0}

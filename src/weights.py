@@ -189,7 +189,11 @@ def _class_counts(wanted: Mapping[str, ms.Parameter], weights: Arrays, names: se
 
 
 def load_weights(
-    network: nn.Cell, source: str | Path | Mapping[str, np.ndarray], *, head: Head = "keep"
+    network: nn.Cell,
+    source: str | Path | Mapping[str, np.ndarray],
+    *,
+    head: Head = "keep",
+    mend: str = 'head="replace" or "zero" (config key pretrained_head) takes the rest',
 ) -> None:
     """Fills all parameters of `network`, its running statistics included.
 
@@ -202,6 +206,7 @@ def load_weights(
         head: "keep" takes the classifier of `source`, whose classes must be as many as the network's;
             "replace" passes it over, if there is one, and leaves the network's as it is; "zero" passes it
             over and sets the network's to 0.
+        mend: what the error suggests where the head alone does not fit.
 
     Raises:
         WeightsError: the file cannot be read, or names or shapes differ; the network is then unchanged.
@@ -232,7 +237,7 @@ def load_weights(
         problems = "; ".join(problem for _, problem in misfits)
         if prefix is not None and all(name.startswith(prefix) for name in names):
             what = _class_counts(wanted, weights, names) or "fits the network all but its head"
-            problems += '; head="replace" or "zero" (config key pretrained_head) takes the rest'
+            problems += f"; {mend}"
         raise WeightsError(f"{label} {what}: {problems}")
     for name, parameter in wanted.items():
         parameter.set_data(ms.Tensor(np.ascontiguousarray(weights[name], np.float32)))

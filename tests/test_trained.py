@@ -153,3 +153,9 @@ def test_weights_of_others_take_their_config_from_a_recipe(tmp_path, data_path):
     opened.checkpoint.check_classes(CLASSES)
     with pytest.raises(UserError, match=r"official\.npz carries no config; give its recipe"):
         trained.open_trained(file, keys)
+    np.savez(file, **RAW | {"linear.weight": np.zeros((7, 5), np.float32)})
+    message = (
+        "has a head for 7 classes, the network one for 4: .*; name data of its classes .*, or train a new"
+    )
+    with pytest.raises(WeightsError, match=message):
+        trained.open_trained(file, keys, config_path=recipe)

@@ -63,6 +63,4 @@ def install(target: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"cannot write {path}: {error.strerror or error}; free space or choose another --output_path"
-    )
+    return UserError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder")

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from src.model_utils.errors import UserError
 
@@ -89,29 +90,54 @@ def class_folders(root: Path) -> list[str]:
 def images_under(folder: str | os.PathLike) -> list[str]:
     """The files with the extension of an image in a folder, to any depth, sorted.
 
-    Hidden files and folders are passed over. Linked folders are followed, each folder once.
+    Hidden files and folders are passed over, and what only has the name of an image: a pipe would be waited
+    for. Links are followed, each folder once; a link that leads nowhere is listed, so that it is reported.
 
     Raises:
         UserError: a folder cannot be read.
     """
-    found, seen = [], set()
-    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+    found, seen, left = [], set(), [os.fspath(folder)]
+    while left:
+        parent = left.pop()
         real = os.path.realpath(parent)
         if real in seen:
-            folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        found += [os.path.join(parent, name) for name in names if _is_image(name)]
+        folders = []
+        for entry in _entries(parent):
+            if _leads_to(entry.is_dir):
+                folders.append(entry.path)
+            elif _is_image(entry):
+                found.append(entry.path)
+        left += sorted(folders, reverse=True)
     return sorted(found)
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise UserError(f"cannot read the folder {error.filename} ({error.strerror}); check its permissions")
 
 
-def _is_image(name: str) -> bool:
-    return name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS
+def _entries(folder: str) -> list[os.DirEntry]:
+    """What is in a folder, without what is hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.name[0] != "."]
+    except OSError as error:
+        _refuse(error)
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    if os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:
+        return False
+    # What the folder says of its entries saves asking the disk for each of a million files.
+    return _leads_to(entry.is_file) or not os.path.exists(entry.path)
+
+
+def _leads_to(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link to itself, or to where nobody may look
+        return False
 
 
 def _images_of_class(root: Path, name: str) -> list[str]:

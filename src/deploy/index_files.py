@@ -23,6 +23,10 @@ from src.model_utils.files import atomic_path
 
 FORMAT = 1
 _BLOCK = 4096  # vectors that are copied at once
+_EMPTY = {
+    "format": FORMAT, "identity": {}, "reopen": None, "cells": None, "generation": 0,
+    "dimension": 0, "kind": "exact", "files": [[], [], []], "damaged": {},
+}  # fmt: skip
 _OURS = ("index.json", "vectors-*.npy", "codes-*.faiss", "part-*.npz")
 
 
@@ -51,10 +55,7 @@ def begin(folder: Path, identity: dict[str, Any], rebuild: bool) -> dict[str, An
         others = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
         if others and not (folder / "index.json").exists():
             raise UserError(f"{folder} holds other files ({others[0]}) and no index; choose another --index")
-        state = {
-            "format": FORMAT, "identity": identity, "reopen": None, "cells": None, "generation": 0,
-            "dimension": 0, "kind": "exact", "files": [[], [], []], "damaged": {},
-        }  # fmt: skip
+        state = _EMPTY | {"identity": identity}
         _clean(folder, state, parts=True)
         _write_state(folder, state)
     for name, asked in identity.items():
@@ -92,6 +93,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     try:
         state = json.loads(path.read_text(encoding="ascii"))
         version = state["format"]
+        whole = version != FORMAT or _is_whole(state)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -100,7 +102,17 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged; build the index with --rebuild") from error
     if version != FORMAT:
         raise UserError(f"{path} is of format {version}, not {FORMAT}; build the index with --rebuild")
+    if not whole:
+        raise UserError(f"{path} is damaged; build the index with --rebuild")
     return state
+
+
+def _is_whole(state: Mapping[str, Any]) -> bool:
+    """Whether all is there, of the types that are written, and the columns of files are equally long."""
+    if not _EMPTY.keys() <= state.keys():
+        return False
+    typed = all(isinstance(state[name], type(value)) for name, value in _EMPTY.items() if value is not None)
+    return typed and len(state["files"]) == 3 and len({*map(len, state["files"])}) == 1
 
 
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from src.deploy.index_files import (
     read_state,
     save_part,
 )
-from src.deploy.vector_index import PROBES, VectorIndex
+from src.deploy.vector_index import VectorIndex
 from src.model_utils.errors import UserError
 
 Embed = Callable[..., Iterator[tuple[str, np.ndarray]]]  # the method of `Embedder`
@@ -78,14 +78,15 @@ class PictureIndex:
         vectors = VectorIndex.load(open_vectors(folder, state), codes)
         return cls(state["identity"], state["reopen"], files, vectors)
 
-    def search(self, embeddings: np.ndarray, top: int, *, probes: int = PROBES) -> list[list[Neighbour]]:
+    def search(self, embeddings: np.ndarray, top: int, *, probes: int | None = None) -> list[list[Neighbour]]:
         """The most similar pictures of each embedding, (Q, D) of length 1: see `VectorIndex.search`."""
         return [
             [
-                Neighbour(self.files[row], float(similarity), not os.path.exists(self.files[row]))
-                for row, similarity in zip(*found)
+                Neighbour(self.files[row], similarity, not os.path.exists(self.files[row]))
+                # A vector that was rounded to float16 can be a little longer than 1.
+                for row, similarity in zip(rows, np.clip(similarities, -1, 1).tolist())
             ]
-            for found in self.vectors.search(embeddings, top, probes=probes)
+            for rows, similarities in self.vectors.search(embeddings, top, probes=probes)
         ]
 
 

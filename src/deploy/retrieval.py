@@ -13,7 +13,7 @@ from src.data.decode import UnreadableImage
 from src.data.retrieval_sets import Picture, RetrievalSet, open_retrieval_set
 from src.deploy.embedding import Embedder, TrainedNetwork
 from src.evaluation import retrieval
-from src.evaluation.sheets import Shown, draw_sheet
+from src.evaluation.sheets import Shown, check_sheet_name, draw_sheet
 from src.model_utils.errors import UserError
 
 log = logging.getLogger("quartet")
@@ -113,6 +113,8 @@ def check_flags(flags: argparse.Namespace, keys: Sequence[str]) -> None:
     if flags.task == "retrieval":
         if not any(word.partition("=")[0] == "--data_path" for word in keys):
             raise UserError("--task retrieval: no --data_path given; name the folder of a retrieval set")
+        if flags.sheet is not None:
+            check_sheet_name(flags.sheet)
         return
     for name in ("protocol", "rotations", "distractors", "sheet"):
         if getattr(flags, name) is not None:

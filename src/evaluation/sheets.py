@@ -35,6 +35,16 @@ class Shown:
     right: bool | None = None
 
 
+def check_sheet_name(path: str | os.PathLike) -> None:
+    """Refuses a name that would promise another format, before anything is embedded.
+
+    Raises:
+        UserError: the name does not end in .png.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise UserError(f"--sheet: {os.fspath(path)} given, allowed: a name that ends in .png")
+
+
 def draw_sheet(
     path: str | os.PathLike, rows: Iterable[tuple[Shown, Sequence[Shown]]], *, columns: int = 8
 ) -> None:

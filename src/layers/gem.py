@@ -7,16 +7,21 @@ import numpy as np
 from mindspore import nn, ops
 
 SMALLEST = 1e-6
+_STEEPEST = 1e3  # slope of a normalised row, so that float16 (up to 65,504) holds its gradient
 
 
 def l2_normalise(x):
     """Rows of length 1, x / (|x| + 1e-6), (..., D) -> (..., D) float32; a row of zeros stays so.
 
     Args:
-        x: (..., D), scaled first by its largest magnitude, so that no square overflows or vanishes.
+        x: (..., D), scaled first by its largest magnitude, so that no square overflows or vanishes. The
+            gradient of a row whose magnitudes are all below 1e-3 is reduced in proportion, down to none.
     """
     x = x.astype(ms.float32)
-    largest = ops.stop_gradient(ops.maximum(ops.abs(x).max(axis=-1, keepdims=True), SMALLEST))
+    largest = ops.stop_gradient(ops.abs(x).max(axis=-1, keepdims=True))
+    constant = ops.stop_gradient(x)
+    x = constant + ops.minimum(largest * _STEEPEST, 1.0) * (x - constant)
+    largest = ops.maximum(largest, SMALLEST)
     scaled = x / largest
     # Under the root, a row of zeros would have no gradient but NaN.
     norm = ops.sqrt(ops.square(scaled).sum(axis=-1, keepdims=True) + 1e-24)

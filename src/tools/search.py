@@ -36,7 +36,7 @@ def main(arguments):
     two.add_argument("--sheet", help="a .png to draw the queries and what was found on")
     two.add_argument("--json", action="store_true", help="print one JSON object")
     two.add_argument("--checkpoint", help="where the checkpoint of the index is now (where it was)")
-    two.add_argument("--probes", type=int, default=64, help="cells that a query looks into (64)")
+    two.add_argument("--probes", type=int, help="cells that a query looks into (what the build measured)")
     two.add_argument("--device_target", default="auto", help="auto, Ascend, GPU or CPU (auto)")
     own, rest = flags.parse_known_args(arguments)
     if own.command == "search" and rest:
@@ -60,10 +60,13 @@ def build(own, rest):
     for folder in own.folders:
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder; name existing folders of pictures")
-    if own.cells is not None and own.cells < 1:
-        raise UserError(f"cells: {own.cells} given, allowed: a whole number >= 1")
+    for name in ("image_size", "cells"):
+        if (value := getattr(own, name)) is not None and value < 1:
+            raise UserError(f"{name}: {value} given, allowed: a whole number >= 1")
     began = time.perf_counter()
-    keys = parse_overrides(rest) | ({"eval_image_size": own.image_size} if own.image_size else {})
+    keys = parse_overrides(rest)
+    if own.image_size is not None:
+        keys["eval_image_size"] = own.image_size
     how = {
         "config_path": own.config_path and os.path.abspath(own.config_path),
         "raw_weights": own.raw_weights,
@@ -98,11 +101,14 @@ def search(own, rest):
     from src.data.decode import decode
     from src.deploy.images import find_images
     from src.deploy.picture_index import PictureIndex
+    from src.evaluation.sheets import check_sheet_name
     from src.model_utils.errors import UserError
 
     for name in ("top", "probes"):
-        if getattr(own, name) < 1:
-            raise UserError(f"{name}: {getattr(own, name)} given, allowed: a whole number >= 1")
+        if (value := getattr(own, name)) is not None and value < 1:
+            raise UserError(f"{name}: {value} given, allowed: a whole number >= 1")
+    if own.sheet is not None:
+        check_sheet_name(own.sheet)
     index = PictureIndex.open(own.index)
     queries = [str(path) for path in find_images(own.queries)]
     skipped = {}
@@ -131,16 +137,20 @@ def _embedder(own, index):
     from src.trained import open_trained
     from src.weights import checksum
 
-    checkpoint = own.checkpoint or index.reopen["checkpoint"]
+    try:
+        checkpoint = own.checkpoint or index.reopen["checkpoint"]
+        built_by = index.identity["checkpoint_sha256"]
+        how = {key: index.reopen[key] for key in ("config_path", "raw_weights")}
+        keys = {**index.reopen["overrides"], "device_target": own.device_target}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{own.index} does not say by what it was built; build it with --rebuild") from error
     if not os.path.isfile(checkpoint):
         raise UserError(f"checkpoint {checkpoint} is not there; say where it is now by --checkpoint")
-    if checksum(checkpoint) != index.identity["checkpoint_sha256"]:
+    if checksum(checkpoint) != built_by:
         raise UserError(
             f"checkpoint {checkpoint} is not the one that {own.index} was built with; "
             "give that one as --checkpoint, or build the index with --rebuild"
         )
-    how = {key: index.reopen[key] for key in ("config_path", "raw_weights")}
-    keys = {**index.reopen["overrides"], "device_target": own.device_target}
     return Embedder.from_trained(open_trained(checkpoint, keys, headless=True, **how))
 
 

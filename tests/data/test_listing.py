@@ -29,6 +29,10 @@ def listed(images, test_fraction=0.2, seed=0):
     return list_folder(images, test_fraction=test_fraction, seed=seed)
 
 
+def _name(entry):
+    return entry.name
+
+
 def names(items):
     return sorted(tuple(path.split(os.sep)[-2:]) for path, _ in items)
 
@@ -57,14 +61,8 @@ def test_the_split_is_a_function_of_the_seed(images):
 
 def test_the_order_of_the_file_system_does_not_matter(images, monkeypatch):
     expected = listed(images)
-    walk = os.walk
-
-    def backwards(*arguments, **options):
-        for parent, folders, files in walk(*arguments, **options):
-            folders.reverse()
-            yield parent, folders, sorted(files, reverse=True)
-
-    monkeypatch.setattr(module.os, "walk", backwards)
+    entries = module._entries
+    monkeypatch.setattr(module, "_entries", lambda folder: sorted(entries(folder), key=_name, reverse=True))
     assert listed(images) == expected
     assert [path for path, _ in expected.train] == sorted(path for path, _ in expected.train)
 
@@ -175,6 +173,17 @@ def test_linked_folders_are_followed_and_a_circle_ends(tmp_path, images):
     (images / "c").symlink_to(tmp_path / "elsewhere")
     assert len(images_under(images / "a")) == 6
     assert listed(images).class_names == ("a", "b", "c")
+
+
+def test_only_files_are_images_whatever_the_name(tmp_path, images):
+    folder = images / "a"
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "to_pipe.jpg").symlink_to(folder / "pipe.jpg")
+    (folder / "to_file.jpg").symlink_to(folder / "0.png")
+    (folder / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "itself.jpg").symlink_to(folder / "itself.jpg")
+    added = {Path(file).name for file in images_under(folder)} - {f"{k}.png" for k in range(5)}
+    assert added == {"to_file.jpg", "gone.jpg", "itself.jpg"}
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):

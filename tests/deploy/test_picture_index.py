@@ -137,6 +137,8 @@ def test_search_finds_in_order_and_names_what_is_gone(photos, tmp_path):
     assert expected[:2] == [str(photos / "a/0.png"), str(photos / "twin.png")]
     assert [neighbour.missing for neighbour in found] == [False, True, False]
     assert found[0].similarity == pytest.approx(1, abs=1e-3)
+    (found,) = PictureIndex.open(index).search(1.001 * query[None], 7)  # as a rounded vector can be longer
+    assert found[0].similarity == found[1].similarity == 1.0
 
 
 def test_cells_can_be_forced_and_are_trained_anew(photos, tmp_path):
@@ -265,6 +267,19 @@ def test_damage_is_one_line_with_a_mend(photos, tmp_path):
             with pytest.raises(UserError, match=f"{path.name} .*--rebuild"):
                 PictureIndex.open(index)
         path.write_bytes(content)
+    state = json.loads(whole[index / "index.json"])
+    for broken in (
+        *(
+            {name: value for name, value in state.items() if name != gone}
+            for gone in state.keys() - {"format"}
+        ),
+        state | {"files": [[], []]},
+        state | {"files": [["a"], [], []]},
+        state | {"damaged": []},
+    ):
+        (index / "index.json").write_text(json.dumps(broken))
+        with pytest.raises(UserError, match=r"index.json is damaged; build the index with --rebuild"):
+            PictureIndex.open(index)
     (index / "index.json").write_text('{"format": 99}')
     with pytest.raises(UserError, match="is of format 99, not 1; build the index with --rebuild"):
         build(index, photos)

@@ -1,5 +1,6 @@
 """From small folders of images in each protocol's layout to numbers and rows of sheets."""
 
+import argparse
 import pickle
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from src.data.decode import UnreadableImage
 from src.data.retrieval_sets import open_retrieval_set
 from src.deploy.embedding import Embedder
-from src.deploy.retrieval import evaluate_retrieval, sheet_rows
+from src.deploy.retrieval import check_flags, evaluate_retrieval, sheet_rows
 from src.model_utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -158,3 +159,9 @@ def test_revisited_queries_are_cut_out(tmp_path):
     ((query, results),) = sheet_rows(found)
     assert query.image.shape == (16, 16, 3)
     assert Path(results[0].name).stem == "a" and len(results) == 3
+
+
+@pytest.mark.parametrize("name", ["sheet.jpg", "sheet", "png"])
+def test_a_sheet_is_a_png_by_name_too(name):
+    with pytest.raises(UserError, match=f"--sheet: {name} given, allowed: a name that ends in .png"):
+        check_flags(argparse.Namespace(task="retrieval", sheet=name), ["--data_path=set"])

@@ -97,6 +97,23 @@ def test_cells_scan_as_many_as_they_are_told():
     assert 0 < len(short[0]) == len({*short[0]}) < 3000 and short[0].min() >= 0
 
 
+@pytest.mark.parametrize(("make", "few", "many"), [(clustered_vectors, 1, 12), (random_vectors, 25, 50)])
+def test_the_number_of_probes_follows_the_vectors(make, few, many, monkeypatch, tmp_path):
+    monkeypatch.setattr("src.deploy.vector_index.LEAST_PROBES", 1)
+    rng = np.random.default_rng(7)
+    vectors = make(rng)
+    index = VectorIndex.build(vectors, cells=50)
+    assert few <= index.probes <= many
+    queries = unit(vectors[:80] + 0.02 * rng.standard_normal((80, 128)))
+    assert recall(index.search(queries, 10), oracle(vectors, queries, 10)[0]) >= 0.9
+    index.search(queries, 10, probes=2)  # an answer with others changes nothing
+    index.save(tmp_path / "codes.faiss")
+    assert VectorIndex.load(vectors, tmp_path / "codes.faiss").probes == index.probes
+    monkeypatch.setattr("src.deploy.vector_index.LEAST_PROBES", 30)
+    assert VectorIndex.build(vectors, cells=50).probes == max(30, index.probes)
+    assert VectorIndex.build(vectors, cells=20).probes <= 20
+
+
 @pytest.mark.parametrize("cells", [None, 1, 20])
 def test_saved_and_loaded_it_answers_the_same(tmp_path, cells):
     vectors = random_vectors(np.random.default_rng(3), 31)

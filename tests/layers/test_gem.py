@@ -93,3 +93,13 @@ def test_normalised_rows():
     gradient = ms.grad(_first_column)(ms.Tensor(extreme))
     assert np.isfinite(gradient.asnumpy()).all()
     assert gradient.asnumpy()[0] == pytest.approx([16 / 125, -12 / 125], rel=1e-4)
+
+
+def test_gradients_of_short_rows_fit_into_float16():
+    rows = np.array([[0, 0], [6e-8, 6e-8], [3e-5, -4e-5], [3e-3, 4e-3]], np.float16)
+    gradient = ms.grad(_first_column)(ms.Tensor(rows)).asnumpy()
+    assert np.isfinite(gradient).all() and (np.abs(gradient) < 1001).all()
+    assert not gradient[0].any()
+    expected = np.array([16, -12]) / 125 * 1e3
+    assert gradient[3] == pytest.approx(expected, rel=1e-2)
+    assert gradient[2] == pytest.approx(np.array([16, 12]) / 125 * 1e5 * 0.04, rel=0.1)  # a 25th of its slope

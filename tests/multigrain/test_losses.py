@@ -171,8 +171,12 @@ def test_losses_and_gradients_against_loops(metric, seed):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(
-    "case", ["no pair", "one instance", "identical", "zeros", "two rows", "one row", "opposite", "huge"]
-)
+    "case",
+    [
+        "no pair", "one instance", "identical", "zeros", "one row of zeros", "one tiny row", "two rows",
+        "one row", "opposite", "huge",
+    ],
+)  # fmt: skip
 def test_degenerate_batches_are_finite(metric, dtype, case):
     rows = {"two rows": 2, "one row": 1}.get(case, 6)
     embeddings, noise = batch(rows=rows)
@@ -185,6 +189,10 @@ def test_degenerate_batches_are_finite(metric, dtype, case):
         embeddings[:] = embeddings[0]
     elif case == "zeros":
         embeddings[:] = 0
+    elif case == "one row of zeros":
+        embeddings[0] = 0
+    elif case == "one tiny row":
+        embeddings[0] *= 1e-6
     elif case == "opposite":
         embeddings[::2] = -embeddings[1::2]
     elif case == "huge":
