@@ -67,13 +67,25 @@ def call(main: Main, arguments: Sequence[str]) -> int | None:
         code: int | None = 1
         try:
             words = _fetch(request, bucket, job)
+            if _is_scheduler():
+                job.leave()
             with outputs.logged():
                 code = main(words)
         finally:
             job.leave()
-            if code or not job.others_alive():
+            # The last one has all; the first rank does not rely on it, as a process can end unseen.
+            last = not job.others_alive()
+            if not _is_scheduler() and (code or last or get_rank_id() == 0):
                 outputs.upload(failed=bool(code))
     return code
+
+
+def _is_scheduler() -> bool:
+    """Whether this is the process that the others meet at: msrun starts the door once more for it.
+
+    It reads what they read and trains nothing, and MindSpore ends it without a return to Python.
+    """
+    return os.environ.get("MS_ROLE") == "MS_SCHED"
 
 
 def _say(line: str) -> None:
@@ -232,8 +244,8 @@ class _Outputs:
     @contextlib.contextmanager
     def logged(self) -> Iterator[None]:
         """Within it, what this process prints, and what ends it, is also in the output folder's logs."""
-        name = f"{Path(sys.argv[0]).stem or 'python'}-rank{get_rank_id()}.log"
-        with copied_to(self._folder / "logs" / name) as file:
+        role = "scheduler" if _is_scheduler() else f"rank{get_rank_id()}"
+        with copied_to(self._folder / "logs" / f"{Path(sys.argv[0]).stem}-{role}.log") as file:
             try:
                 yield
             except UserError as error:

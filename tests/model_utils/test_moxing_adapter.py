@@ -50,6 +50,17 @@ def test_the_platforms_own_flags_and_variables_are_understood(cloud):
     assert [path.name for path in (cloud.server / "tmp").glob("quartet-*/*")] == ["ma-job-7"]
 
 
+def test_the_scheduler_of_msrun_reads_and_uploads_nothing(cloud):
+    keys = {"data_url": "obs://bucket/data", "train_url": "obs://bucket/out"}
+    code, facts, error = cloud.run(**keys, environment={"MS_ROLE": "MS_SCHED"})
+    assert code == 0, error
+    assert facts["seen"] == DATA and facts["members"] == 0 and not (cloud.bucket / "out").exists()
+    code, facts, error = cloud.run(**keys, environment={"MS_ROLE": "MS_WORKER"})
+    assert code == 0 and facts["members"] == 1
+    logs = [f"cloud_worker-{role}.log" for role in ("rank0", "scheduler")]
+    assert tree(cloud.bucket / "out" / "logs") == logs
+
+
 def test_a_list_of_data_sets(cloud):
     (cloud.bucket / "weights").mkdir()
     (cloud.bucket / "weights" / "w.npz").write_text("w")
