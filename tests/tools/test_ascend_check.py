@@ -1,0 +1,237 @@
+"""Every recipe as an Ascend card gets it, and that the check finds what a card cannot run."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+from mindspore import nn, ops
+
+from src.evaluation.graph_facts import compile_graph
+from src.losses import CrossEntropy
+from src.model_utils.config import load_config
+from src.model_utils.device_adapter import get_device_num
+from src.model_utils.door import run
+from src.model_utils.errors import UserError
+from src.resnet9.network import ResNet9
+from src.resnet9.recipe import ResNet9Recipe
+from src.tools.ascend_check import faults, main, report
+from src.tools.card_graphs import as_on_ascend, card_graphs
+from src.zoo import config_class_of
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+# Fewer blocks, channels and images: the same primitives.
+_FOUR = {"block_units": "[1, 1, 1, 1]", "widths": "[8, 8, 16, 16]", "batch_size": 6, "eval_batch_size": 6}
+SMALLER = {
+    "resnet9": {"widths": "[4, 4, 8, 8]", "batch_size": 6, "eval_batch_size": 6},
+    "bit": {"block_units": "[1, 1, 1, 1]", "width_factor": 0.5, "batch_size": 6, "eval_batch_size": 6},
+    "bireal": _FOUR,
+    "multigrain": _FOUR,
+}
+RESNET9 = ["configs/resnet9/quickstart.yaml", "--widths", "[4, 4, 8, 8]", "--batch_size", "6"]
+SIZES = {"num_classes": 10, "images": 2000, "picture_size": 32}
+pytestmark = pytest.mark.usefixtures("plain_logger", "graph_mode")
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def check(capsys):
+    """check(config, --key, value ...) -> (exit code, the JSON object, the lines of standard error)."""
+
+    def call(*words):
+        code = main([*map(str, words), "--images", "2000", "--json"])
+        out, err = capsys.readouterr()
+        return code or 0, json.loads(out.splitlines()[-1]), err.splitlines()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def resnet9_config():
+    keys = {"widths": [4, 4, 8, 8], "batch_size": 6, "eval_batch_size": 6}
+    return load_config(keys, config_class_of=config_class_of, config_path=ROOT / RESNET9[0])
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_recipe_is_documented_for_ascend(check, path):
+    keys = SMALLER[Path(path).parent.name]
+    code, found, errors = check(path, *(word for key, value in keys.items() for word in (f"--{key}", value)))
+    assert (code, found["faults"], errors) == (0, [], [])
+    assert all("Ascend" in row["platforms"] and row["where"] for row in found["primitives"])
+    named = {row["primitive"] for row in found["primitives"]}
+    assert {"Conv2D", "Conv2DBackpropFilter", "AllReduce", "AllFinite"} <= named
+    # What stands for them on a CPU.
+    assert not named & {"IsFinite", "AdaptiveMaxPool2D"}
+    assert ("GroupNorm" in named, "BatchNorm" in named) == (
+        (True, False) if "/bit/" in path else (False, True)
+    )
+    for name, graph in found["graphs"].items():
+        assert (graph["operators"] > 0, len(graph["collectives"]) > 0) == (True, name == "train")
+
+
+class _CpuOnly(nn.Cell):
+    """x as it is, by way of an operator that is documented for CPUs alone."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.operator = ops.operations.math_ops.Fmax()
+
+    def construct(self, x):
+        return self.operator(x, x)
+
+
+class _InLoss(nn.Cell):
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.loss, self.planted = CrossEntropy(), _CpuOnly()
+
+    def construct(self, logits, targets):
+        return self.planted(self.loss(logits, targets))
+
+
+class _InEvaluation(nn.Cell):
+    def __init__(self, inputs):
+        super().__init__(auto_prefix=False)
+        self.inputs, self.planted = inputs, _CpuOnly()
+
+    def construct(self, images, partners=None, weights=None):
+        x = self.inputs(images, partners, weights)
+        return x if self.training else self.planted(x)
+
+
+class _WhenFolded(ResNet9):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.planted, self.folded = _CpuOnly(), False
+
+    def fold(self):
+        self.folded = True
+
+    def construct(self, x):
+        return super().construct(self.planted(x) if self.folded else x)
+
+
+class _Planted(ResNet9Recipe):
+    """With a CPU's operator in one of the three graphs."""
+
+    def __init__(self, config, graph):
+        super().__init__(config)
+        self.graph = graph
+
+    def network(self, *, num_classes):
+        kind = _WhenFolded if self.graph == "export" else ResNet9
+        return kind(num_classes=num_classes, widths=self.config.widths)
+
+    def inputs(self):
+        return _InEvaluation(super().inputs()) if self.graph == "eval" else super().inputs()
+
+    def loss(self):
+        return _InLoss() if self.graph == "train" else super().loss()
+
+
+@pytest.mark.parametrize("where", ["train", "eval", "export"])
+def test_a_planted_operator_is_found_in_each_graph(resnet9_config, where):
+    graphs = card_graphs(_Planted(resnet9_config, where), cards=8, **SIZES)
+    found = report(graphs)
+    (line,) = faults(graphs, found["primitives"])
+    assert line.startswith(f"Fmax in the {where} graph, at Default/")
+    scope = {"train": "loss-_InLoss/", "eval": "inputs-_InEvaluation/", "export": "network-_WhenFolded/"}
+    assert f"{scope[where]}planted-_CpuOnly" in line
+    assert "documented for CPU, not for Ascend, by mindspore.ops.operations.math_ops.Fmax" in line
+    (row,) = (row for row in found["primitives"] if row["primitive"] == "Fmax")
+    assert [name for name, calls in row["calls"].items() if calls] == [where]
+
+
+def test_a_fault_is_a_line_and_exit_code_2(monkeypatch, capsys):
+    monkeypatch.setattr("src.zoo.create_recipe", lambda config: _Planted(config, "export"))
+    monkeypatch.setattr(sys, "argv", ["ascend_check.py", *RESNET9, "--images", "2000"])
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    out, err = capsys.readouterr()
+    assert end.value.code == 2
+    assert err.startswith("error: Fmax in the export graph") and err.count("\n") == 1
+    assert any(line.split()[:5] == ["Fmax", "0", "0", "1", "CPU"] for line in out.splitlines())
+    assert "primitives are documented" not in out
+
+
+def test_an_operator_that_nobody_documents_is_a_fault():
+    class Unheard(ops.PrimitiveWithInfer):
+        def infer_shape(self, shape):
+            return shape
+
+        def infer_dtype(self, dtype):
+            return dtype
+
+    class Network(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.operator = Unheard("Unheard")
+
+        def construct(self, x):
+            return self.operator(x)
+
+    graphs = {"eval": compile_graph(Network(), ms.Tensor(shape=(2,), dtype=ms.float32))}
+    (line,) = faults(graphs, report(graphs)["primitives"])
+    assert line.startswith("Unheard in the eval graph, at Default: no platform is documented")
+
+
+def test_one_card_sends_nothing_and_several_send_the_gradients_once(check):
+    _, alone, _ = check(*RESNET9, "--cards", 1)
+    _, several, _ = check(*RESNET9, "--cards", 8)
+    assert alone["graphs"]["train"]["collectives"] == []
+    sent = [one["bytes"] for one in several["graphs"]["train"]["collectives"]]
+    # In float32 the trained weights, the running statistics of two a channel, and a flag and a loss at most.
+    network = ResNet9(num_classes=10, widths=(4, 4, 8, 8))
+    trained = sum(p.nbytes for p in network.trainable_params())
+    statistics = sum(p.nbytes for p in network.get_parameters()) - trained
+    assert trained + statistics <= sum(sent) <= trained + statistics + 64
+    assert several["graphs"]["eval"] == alone["graphs"]["eval"]
+
+
+def test_a_card_takes_bytes_and_gives_four_numbers(check):
+    _, found, _ = check(
+        "configs/bit/tiny_imagenet.yaml", "--block_units", "[1,1,1,1]", "--image_size", 32, "--batch_size", 4,
+        "--num_classes", 7, "--cards", 1,
+    )  # fmt: skip
+    train = found["graphs"]["train"]
+    assert train["from_host"] == 4 * (3 * 32 * 32 + 4 * 7)
+    assert train["to_host"] == 4 * 4
+    assert {"from": "uint8", "to": "float32", "count": 1, "bytes": 4 * 4 * 3 * 32 * 32} in train["casts"]
+    export = found["graphs"]["export"]
+    assert (export["from_host"], export["to_host"], export["casts"]) == (4 * 3 * 32 * 32, 4 * 7, [])
+
+
+def test_the_process_is_a_cpu_again(monkeypatch):
+    monkeypatch.setenv("RANK_SIZE", "3")
+    monkeypatch.delenv("RANK_ID", raising=False)
+    with pytest.raises(UserError), as_on_ascend(8):
+        assert (ms.get_context("device_target"), get_device_num()) == ("Ascend", 8)
+        assert ms.get_context("mode") == ms.GRAPH_MODE
+        raise UserError("stop")
+    assert (ms.get_context("device_target"), get_device_num()) == ("CPU", 3)
+    assert "RANK_ID" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: CONFIG; see --help"),
+        (["none.yaml"], "config_path: none.yaml cannot be read"),
+        ([*RESNET9, "--cards", "0"], "cards: 0 given, allowed: a whole number >= 1"),
+        ([*RESNET9, "--batch", "3"], "batch: 3 given, but there is no such key"),
+    ],
+)
+def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["ascend_check.py", *words])
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
