@@ -24,7 +24,7 @@ from src.model_utils.errors import UserError
 from src.model_utils.shared_config import SharedConfig
 from src.tools.launch import checks
 from src.tools.launch.start import Plan, adopt_orphans
-from src.tools.launch.watch import STOPPED, USER_ERROR, Attempt, Failure, Limits
+from src.tools.launch.watch import STOPPED, USER_ERROR, Attempt, Failure, Limits, let_the_others_end
 
 # Flag, variable of the environment, default, least, meaning.
 _NUMBERS = (
@@ -211,6 +211,9 @@ def main(arguments):
             print(f"{what}{failure}", file=sys.stderr, flush=True)
             if failure.exit_code in (USER_ERROR, STOPPED) or stopping() or restart > own.max_restarts:
                 return failure.exit_code
+        let_the_others_end(plan, stopping)
+        if stopping():
+            return STOPPED
         command, logs = words.again(), folder / f"restart_{restart}"
         how = "from the beginning" if command is words.words else f"from {words.run_dir}"
         print(f"restart {restart} of {own.max_restarts}, {how}; logs: {logs}", file=sys.stderr, flush=True)

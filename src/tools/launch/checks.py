@@ -131,6 +131,15 @@ def is_free(address: str, port: int) -> bool:
     return True
 
 
+def answers(address: str, port: int) -> bool:
+    """Whether a process listens there, on whichever server."""
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port(address: str) -> int:
     """A port where nothing listens and that no outgoing connection is given. Raises UserError."""
     for _ in range(100):

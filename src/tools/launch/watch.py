@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from src.tools.launch.checks import answers
 from src.tools.launch.start import Plan, kill_all_children
 
 LOOK = 0.2  # seconds between two looks
@@ -24,13 +24,14 @@ STOPPED = 128 + signal.SIGTERM
 TO_SAY_SO = 5  # seconds in which the others may say the same error
 TO_LEAVE = 30  # seconds for msrun to end after its workers
 UNREACHABLE = 20  # seconds in which the first server's scheduler does not answer, after which it is lost
+TO_NOTICE = 180  # seconds in which MindSpore's scheduler notices a lost worker; it takes about 40
 SCHEDULER = "scheduler"
 LAST_LINES = 15  # of a failed worker's log
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds: `hang` without a beat, `progress` without a batch of any rank; 0: no limit. `stop` to save."""
+    """Seconds: `hang` without a sign of life, `progress` without a batch (0: no limit), `stop` to save."""
 
     hang: float = 600
     progress: float = 3600
@@ -86,6 +87,20 @@ class Tail:
             self.read = False
 
 
+def let_the_others_end(plan: Plan, stopping: Callable[[], int]) -> None:
+    """Before a restart: the other servers must not take the new scheduler for the old one, nor the reverse.
+
+    The first server waits until the others have missed it, and they until its scheduler is gone.
+    """
+    if plan.nodes == 1 or plan.rank_table:
+        return
+    until = time.monotonic() + (TO_NOTICE if plan.node_rank else UNREACHABLE + TO_LEAVE)
+    while time.monotonic() < until and not stopping():
+        if plan.node_rank and not answers(plan.master_address, plan.master_port):
+            return
+        time.sleep(1)
+
+
 class Attempt:
     """One start of all workers of this server.
 
@@ -109,6 +124,7 @@ class Attempt:
         self.told: set[str] = set()  # to stop
         self.since: dict[str, float] = {}  # when something was first seen
         self.beats: dict[str, str] = {}
+        self.work: dict[str, float] = {}  # seconds of a core
         self.silence = dict.fromkeys(self.names, 0.0)
         self.standstill = 0.0
         self.looked = time.monotonic()
@@ -223,7 +239,7 @@ class Attempt:
             path = self.folder / "heartbeat" / name
             beat = path.read_text() if path.exists() else ""
             before = self.beats.get(name, "")
-            if beat != before:
+            if beat != before or self._works(name):
                 self.silence[name] = 0
             if beat[13:] != before[13:]:
                 self.standstill = 0
@@ -243,6 +259,18 @@ class Attempt:
                 f"log: {self._log(last)}", TIMED_OUT,
             )  # fmt: skip
 
+    def _works(self, name: str) -> bool:
+        """Whether the worker has used a core since the last look.
+
+        Python's threads, and with them the beat, wait while MindSpore is imported or compiles a graph.
+        """
+        with contextlib.suppress(psutil.NoSuchProcess, KeyError):
+            times = psutil.Process(self.pids[name][0]).cpu_times()
+            seconds = times.user + times.system
+            before, self.work[name] = self.work.get(name, 0.0), seconds
+            return seconds > before
+        return False
+
     def _check_master(self) -> None:
         """Raises Failure if the first server's scheduler was there and is no more.
 
@@ -252,16 +280,14 @@ class Attempt:
         if plan.rank_table or not plan.node_rank or not self._lasts("a look at the master", 2):
             return
         del self.since["a look at the master"]
-        try:
-            socket.create_connection((plan.master_address, plan.master_port), timeout=2).close()
+        if answers(plan.master_address, plan.master_port):
             self.reached = True
             self.since.pop("no master", None)
-        except OSError:
-            if self.reached and self._lasts("no master", UNREACHABLE):
-                raise Failure(
-                    f"the server of NODE_RANK 0 is lost: port {plan.master_port} of {plan.master_address} "
-                    f"has not answered for {UNREACHABLE} s; its launcher says why", 1,
-                ) from None  # fmt: skip
+        elif self.reached and self._lasts("no master", UNREACHABLE):
+            raise Failure(
+                f"the server of NODE_RANK 0 is lost: port {plan.master_port} of {plan.master_address} "
+                f"has not answered for {UNREACHABLE} s; its launcher says why", 1,
+            )  # fmt: skip
 
     def _who(self, name: str) -> str:
         who = f"rank {self.names[name]}" if name in self.names else "msrun's scheduler"

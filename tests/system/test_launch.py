@@ -1,0 +1,120 @@
+"""Real trainings by the scripts: on two servers, with a killed worker, and with a stopped one."""
+
+import contextlib
+import os
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from src.checkpoint_file import read_checkpoint
+from tests.system import namespaces
+from tests.system.scripts import BOUND, CONFIG, TINY, call, left, pid_of, started, wait_for
+
+pytestmark = pytest.mark.distributed
+
+STEPS = 80
+KEYS = [*TINY, "--train_steps", STEPS, "--save_every", 1, "--eval_every", 8, "--log_every", 1]
+
+
+def last(run):
+    return read_checkpoint(run / "checkpoints" / "last.ckpt")
+
+
+def assert_same(run, undisturbed):
+    trained = last(run)
+    assert trained.meta["step"] == STEPS
+    assert trained.arrays.keys() == undisturbed.arrays.keys()
+    different = [n for n in trained.arrays if not np.array_equal(trained.arrays[n], undisturbed.arrays[n])]
+    assert not different
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_path, tmp_path_factory):
+    """The checkpoint of a training of two workers to which nothing happened."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, output, errors = call(
+        folder, "run_distribute_train_gpu.sh", CONFIG, data_path, 2, *KEYS, "--run_name", "run",
+        DEVICE_TARGET="CPU",
+    )  # fmt: skip
+    assert code == 0, errors
+    assert output.splitlines()[-1] == f"run: {folder}/runs/run"
+    return last(folder / "runs" / "run")
+
+
+def training(data_path, folder, count=2, **how):
+    words = [CONFIG, data_path, count, *KEYS, "--run_name", "run"]
+    return started(
+        folder, "run_distribute_train.sh", *words, **{"DEVICE_TARGET": "CPU", "LOG_DIR": "logs"} | how
+    )
+
+
+def test_a_killed_worker_ends_the_script_and_is_named(data_path, tmp_path):
+    with training(data_path, tmp_path) as process:
+        wait_for(tmp_path / "logs" / "worker_0.log", "step 10/")
+        pid = pid_of(tmp_path / "logs", 1)
+        os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        _, errors = process.communicate(timeout=BOUND)
+    assert time.monotonic() - killed < 60
+    assert process.returncode == 128 + signal.SIGKILL
+    said = f"error: rank 1 (pid {pid}) was killed by SIGKILL; log: {tmp_path}/logs/worker_1.log"
+    assert errors.splitlines()[-1] == said
+    assert left(str(tmp_path)) == []
+
+
+def test_a_killed_and_a_stopped_worker_change_nothing(data_path, tmp_path, undisturbed):
+    logs = tmp_path / "logs"
+    with training(data_path, tmp_path, MAX_RESTARTS="2", HANG_TIMEOUT="10") as process:
+        wait_for(logs / "worker_0.log", "step 13/")
+        os.kill(pid_of(logs, 1), signal.SIGKILL)
+        wait_for(logs / "restart_1" / "worker_0.log", "step 42/")
+        os.kill(pid_of(logs / "restart_1", 1), signal.SIGSTOP)
+        _, errors = process.communicate(timeout=BOUND)
+    assert process.returncode == 0, errors
+    assert re.search(r"error: rank 1 \(pid \d+\) was killed by SIGKILL", errors)
+    assert re.search(r"error: rank 1 \(pid \d+\) hangs: no sign of life for 10 s \(HANG_TIMEOUT\)", errors)
+    assert errors.count("from runs/run; logs: ") == 2
+    assert_same(tmp_path / "runs" / "run", undisturbed)
+    assert left(str(tmp_path)) == []
+
+
+def test_a_polite_signal_saves_on_all_ranks(data_path, tmp_path):
+    with training(data_path, tmp_path, MAX_RESTARTS="1") as process:
+        wait_for(tmp_path / "logs" / "worker_0.log", "step 10/")
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=BOUND)
+    assert process.returncode == 143, errors
+    assert "continue with: python train.py --resume runs/run" in output
+    assert errors.splitlines()[-1] == "stopped"
+    assert 10 <= last(tmp_path / "runs" / "run").meta["step"] < STEPS
+
+
+@pytest.mark.skipif(bool(namespaces.why_not()), reason=namespaces.why_not() or "possible")
+def test_two_servers_train_like_one(data_path, tmp_path, undisturbed):
+    """Each has the cores that a worker of one server has: the order of its sums depends on their number."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = max(1, len(cores) // 2)
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(namespaces.two_servers())
+        processes = []
+        for rank, server in enumerate(servers):
+            own = ",".join(map(str, cores[rank * half : (rank + 1) * half] or cores))
+            place = {"NODE_NUM": "2", "NODE_RANK": str(rank), "MASTER_ADDR": namespaces.ADDRESSES[0]}
+            process = training(
+                data_path,
+                tmp_path,
+                1,
+                before=[*server, "taskset", "-c", own],
+                LOG_DIR=f"logs_{rank}",
+                **place,
+            )
+            processes.append(stack.enter_context(process))
+        for process in processes:
+            _, errors = process.communicate(timeout=BOUND)
+            assert process.returncode == 0, errors
+    assert (tmp_path / "logs_0" / "worker_0.log").is_file()
+    assert (tmp_path / "logs_1" / "worker_1.log").is_file()
+    assert_same(tmp_path / "runs" / "run", undisturbed)
