@@ -20,6 +20,7 @@ get_device_id = adapter.get_device_id
 get_device_num = adapter.get_device_num
 get_rank_id = adapter.get_rank_id
 get_job_id = adapter.get_job_id
+is_launched = adapter.is_launched
 
 DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
 
@@ -87,7 +88,7 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
         ms.set_device(device_target, get_device_id())
     ms.set_context(mode=ms.GRAPH_MODE)
     rank, size = 0, get_device_num()
-    if size > 1:
+    if size > 1 or is_launched():  # msrun's scheduler stays in init, also that of a single worker
         try:
             communication.init()
         except (RuntimeError, ValueError) as error:

@@ -31,6 +31,11 @@ def get_rank_id() -> int:
     return _number("RANK_ID", default=_number("MS_NODE_ID", default=0, minimum=0), minimum=0)
 
 
+def is_launched() -> bool:
+    """Whether msrun started this process: as one of the workers, or as the scheduler, which runs no work."""
+    return bool(os.environ.get("MS_ROLE"))
+
+
 def get_job_id() -> str:
     """The name of the job: JOB_ID, by default "local"."""
     return os.environ.get("JOB_ID") or "local"

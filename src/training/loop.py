@@ -129,7 +129,10 @@ class Trainer:
             evaluation = evaluation or self._evaluate(worst=25)
             if self.config.bn_reestimation_batches and not self.bn_reestimated:
                 evaluation = self._reestimate_bn(evaluation)
-        return write_report(self, evaluation)
+        summary = write_report(self, evaluation)
+        # A process that leaves while another still works makes MindSpore crash at that one's end.
+        sum_over_ranks(np.zeros(1), size=self.device.size)
+        return summary
 
     def _agree_to_stop(self, stop: StopRequest) -> bool:
         """Whether all ranks stop after this step: one alone would leave the others waiting in the next one.

@@ -99,6 +99,14 @@ def test_one_process_joins_nobody(machine):
     assert calls == {"fast": True, "device": ("CPU",), "seed": 5}
 
 
+def test_a_single_process_of_a_launcher_joins_too(machine, monkeypatch):
+    monkeypatch.setenv("MS_ROLE", "MS_SCHED")
+    monkeypatch.setenv("MS_WORKER_NUM", "1")
+    calls = machine(rank=0, size=1)
+    assert set_up_device("CPU") == Device("CPU", rank=0, size=1)
+    assert calls["joined"]
+
+
 def test_several_processes_join_and_differ_in_their_seed(machine, monkeypatch, caplog):
     monkeypatch.setenv("MS_WORKER_NUM", "4")
     calls = machine(rank=2, size=4)

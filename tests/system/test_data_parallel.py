@@ -1,0 +1,74 @@
+"""On real images, through the script: several processes train as one does with all their batches together."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.checkpoint_file import read_checkpoint
+
+ROOT = Path(__file__).parents[2]
+STEPS = 20
+SHARED = {
+    "flip": "none", "lr_schedule": "constant", "lr": 0.002, "eval_every": 100, "log_every": 10,
+    "bucket_mib": 0.01,
+}  # fmt: skip
+MODELS = {
+    "resnet9": (
+        "resnet9/cifar10.yaml", {"widths": "[8,8,16,16]", "crop_pad": 0, "cutout": 0, "sync_bn": "true"},
+    ),
+    # Group normalisation does not see the rest of the batch: its parts may also come one after the other.
+    "bit": (
+        "bit/tiny_cifar10.yaml",
+        {
+            "block_units": "[1,1,1,1]", "width_factor": 0.125, "image_size": 32,
+            "resize_size": 32, "train_crop": "resize",
+        },
+    ),
+}  # fmt: skip
+# processes, images a process, batches an update: always 128 images an update
+WHOLE = (1, 128, 1)
+PARTS = [("resnet9", (2, 64, 1)), ("resnet9", (4, 32, 1)), ("bit", (4, 32, 1)), ("bit", (2, 32, 2))]
+
+pytestmark = [pytest.mark.data, pytest.mark.distributed, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """weights(model, shape): name -> array after 20 updates; each training is made once."""
+    folder, made = tmp_path_factory.mktemp("parallel"), {}
+
+    def train(model, shape):
+        if (model, shape) not in made:
+            made[model, shape] = read_checkpoint(run(folder, model, *shape)).arrays
+        return made[model, shape]
+
+    return train
+
+
+def run(folder, model, processes, batch_size, accumulate_steps):
+    config, own = MODELS[model]
+    name = f"{model}-{processes}-{batch_size}-{accumulate_steps}"
+    keys = {**SHARED, **own, "batch_size": batch_size, "accumulate_steps": accumulate_steps}
+    keys |= {"train_steps": STEPS * accumulate_steps, "output_path": folder, "run_name": name}
+    words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+    script = ["bash", "scripts/run_distribute_train.sh", f"configs/{config}", os.environ["QUARTET_DATA"]]
+    ended = subprocess.run(
+        [*script, str(processes), *words], cwd=ROOT, capture_output=True, text=True, timeout=400,
+        env={**os.environ, "DEVICE_TARGET": "CPU", "LOG_DIR": str(folder / f"log-{name}")},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    return folder / name / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize(("model", "shape"), PARTS)
+def test_the_weights_are_those_of_one_process_with_the_whole_batch(weights, model, shape):
+    # That the ranks hold the same bits is checked by each run before it saves (check_equal_over_ranks).
+    whole, parts = weights(model, WHOLE), weights(model, shape)
+    names = [name for name in whole if not name.startswith(("optim.", "train."))]
+    assert any(name.endswith("weight") for name in names)
+    differences = {name: float(np.abs(parts[name] - whole[name]).max()) for name in names}
+    print(model, shape, "largest difference", max(differences.values()))
+    assert max(differences.values()) < 1e-5, max(differences, key=differences.get)
