@@ -81,6 +81,7 @@ def test_a_killed_and_a_stopped_worker_change_nothing(data_path, tmp_path, undis
     assert left(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_a_polite_signal_saves_on_all_ranks(data_path, tmp_path):
     with training(data_path, tmp_path, MAX_RESTARTS="1") as process:
         wait_for(tmp_path / "logs" / "worker_0.log", "step 10/")
