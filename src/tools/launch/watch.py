@@ -219,7 +219,7 @@ class Attempt:
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         if end.exit_code == USER_ERROR and said:
             raise Failure(f"{self._who(name)}: {said[-1]}", USER_ERROR)
-        if self._log(name) != self.tail.path:
+        if lines and self._log(name) != self.tail.path:
             print("\n".join([f"the last lines of {self._log(name)}:", *lines[-LAST_LINES:]]), file=sys.stderr)
         how = (
             f"was killed by {signal.Signals(-end.code).name}"
@@ -279,7 +279,7 @@ class Attempt:
         plan = self.plan
         if plan.rank_table or not plan.node_rank or not self._lasts("a look at the master", 2):
             return
-        del self.since["a look at the master"]
+        self.since.pop("a look at the master", None)
         if answers(plan.master_address, plan.master_port):
             self.reached = True
             self.since.pop("no master", None)
