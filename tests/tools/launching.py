@@ -25,15 +25,20 @@ run(main)
 """
 
 # What every worker can use; `rank` is its own.
-PRELUDE = """
+PRELUDE = '''
 import os, signal, subprocess, sys, time
 from src.model_utils import heartbeat
 rank = int(os.environ["RANK_ID"])
 print("this is", rank, flush=True)
+def meet(name=""):
+    """Returns when both workers are here."""
+    open(f"here_{name}_{rank}", "w").close()
+    while not os.path.exists(f"here_{name}_{1 - rank}"):
+        time.sleep(0.02)
 def fall_asleep():
     while True:
         time.sleep(0.05)
-"""
+'''
 
 
 class Launch:

@@ -56,7 +56,7 @@ def test_a_worker_whose_starter_is_killed_counts_as_killed(tmp_path):
 
 
 def test_a_failed_worker_gives_its_code_and_its_last_lines(tmp_path):
-    launch = Launch(tmp_path, "if rank:\n    sys.exit('something broke')\nfall_asleep()\n")
+    launch = Launch(tmp_path, "meet()\nif rank:\n    sys.exit('something broke')\nfall_asleep()\n")
     code, output, errors = launch.end()
     assert code == 1
     assert output == "this is 0\n"
@@ -183,6 +183,7 @@ if os.path.getsize(starts) < 3:
     os.makedirs(folder, exist_ok=True)
     if os.path.getsize(starts) == 2 and rank == 0:
         open(folder + "/config.yaml", "w").close()
+    meet(os.path.getsize(starts))
     os.kill(os.getpid(), signal.SIGKILL) if rank else fall_asleep()
 """
 
@@ -235,6 +236,7 @@ def test_msrun_starts_the_workers_and_the_failed_one_is_named(tmp_path):
 if os.environ.get("MS_ROLE") == "MS_WORKER":
     names = ["RANK_SIZE", "DEVICE_ID", "MS_NODE_ID", "MS_WORKER_NUM"]
     print([os.environ[name] for name in names], flush=True)
+    meet()
     sys.exit(5) if rank == 1 else fall_asleep()
 """,
         "--workers", 2, "--device_target", "CPU",
