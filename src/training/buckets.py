@@ -29,7 +29,7 @@ class AverageOverCards(nn.Cell):
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.reduce = ops.AllReduce(ops.ReduceOp.SUM) if cards > 1 else None
         sizes = [math.prod(shape) for shape in self.shapes]
-        self.buckets = _fill(sizes, bucket_bytes // 4) if cards > 1 else ()
+        self.buckets = plan_buckets(sizes, bucket_bytes // 4) if cards > 1 else ()
         self.lengths = tuple(tuple(sizes[i] for i in bucket) for bucket in self.buckets)
         self.bucket_sizes = tuple(4 * sum(lengths) for lengths in self.lengths)
 
@@ -45,7 +45,7 @@ class AverageOverCards(nn.Cell):
         return tuple(means)
 
 
-def _fill(sizes: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
+def plan_buckets(sizes: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
     """Which tensors each bucket of at most `most` numbers has, from the last tensor to the first."""
     buckets: list[list[int]] = []
     room = 0

@@ -1,4 +1,8 @@
-"""On real images, through the script: several processes train as one does with all their batches together."""
+"""On real images, through the script: several processes train as one does with all their batches together.
+
+The rate is small, as rounding grows with it: one process that sees the images of its batches in another order
+is 1.5e-4 away from itself after 20 steps at 0.002 (inputs of ReLU and max-pooling change sides), 4e-7 at 0.0002.
+"""
 
 import os
 import subprocess
@@ -12,7 +16,7 @@ from src.checkpoint_file import read_checkpoint
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 SHARED = {
-    "flip": "none", "lr_schedule": "constant", "lr": 0.002, "eval_every": 100, "log_every": 10,
+    "flip": "none", "lr_schedule": "constant", "lr": 0.0003, "eval_every": 100, "log_every": 10,
     "bucket_mib": 0.01,
 }  # fmt: skip
 MODELS = {
@@ -23,7 +27,7 @@ MODELS = {
     "bit": (
         "bit/tiny_cifar10.yaml",
         {
-            "block_units": "[1,1,1,1]", "width_factor": 0.125, "image_size": 32,
+            "block_units": "[1,1,1,1]", "width_factor": 0.5, "image_size": 32,
             "resize_size": 32, "train_crop": "resize",
         },
     ),
@@ -37,21 +41,21 @@ pytestmark = [pytest.mark.data, pytest.mark.distributed, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """weights(model, shape): name -> array after 20 updates; each training is made once."""
+    """weights(model, shape, **keys): name -> array after 20 updates; each training is made once."""
     folder, made = tmp_path_factory.mktemp("parallel"), {}
 
-    def train(model, shape):
-        if (model, shape) not in made:
-            made[model, shape] = read_checkpoint(run(folder, model, *shape)).arrays
-        return made[model, shape]
+    def train(model, shape, **keys):
+        name = "-".join(map(str, [model, *shape, *keys]))
+        if name not in made:
+            made[name] = read_checkpoint(run(folder, name, model, *shape, **keys)).arrays
+        return made[name]
 
     return train
 
 
-def run(folder, model, processes, batch_size, accumulate_steps):
+def run(folder, name, model, processes, batch_size, accumulate_steps, **others):
     config, own = MODELS[model]
-    name = f"{model}-{processes}-{batch_size}-{accumulate_steps}"
-    keys = {**SHARED, **own, "batch_size": batch_size, "accumulate_steps": accumulate_steps}
+    keys = {**SHARED, **own, **others, "batch_size": batch_size, "accumulate_steps": accumulate_steps}
     keys |= {"train_steps": STEPS * accumulate_steps, "output_path": folder, "run_name": name}
     words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
     script = ["bash", "scripts/run_distribute_train.sh", f"configs/{config}", os.environ["QUARTET_DATA"]]
@@ -72,3 +76,8 @@ def test_the_weights_are_those_of_one_process_with_the_whole_batch(weights, mode
     differences = {name: float(np.abs(parts[name] - whole[name]).max()) for name in names}
     print(model, shape, "largest difference", max(differences.values()))
     assert max(differences.values()) < 1e-5, max(differences, key=differences.get)
+
+
+def test_statistics_of_each_process_alone_give_other_weights(weights):
+    whole, parts = weights("resnet9", WHOLE), weights("resnet9", (2, 64, 1), sync_bn="false")
+    assert max(np.abs(parts[name] - whole[name]).max() for name in whole if "conv" in name) > 5e-5

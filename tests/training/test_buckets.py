@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.training.buckets import AverageOverCards, _fill
+from src.training.buckets import AverageOverCards, plan_buckets
 
 
 class TimesCards(nn.Cell):
@@ -33,7 +33,7 @@ def test_one_card_gets_its_tensors_back(graph_mode):
 @pytest.mark.parametrize("most", [1, 7, 12, 1000])
 def test_every_tensor_is_in_one_bucket_from_the_last_to_the_first(most):
     sizes = [5, 1, 7, 3, 30, 2, 2]
-    buckets = _fill(sizes, most)
+    buckets = plan_buckets(sizes, most)
     assert [i for bucket in buckets for i in bucket] == [6, 5, 4, 3, 2, 1, 0]
     for bucket in buckets:
         assert len(bucket) == 1 or sum(sizes[i] for i in bucket) <= most
