@@ -51,6 +51,17 @@ def sum_over_ranks(vector: np.ndarray, *, size: int) -> np.ndarray:
     return gathered.astype(np.float64).sum(axis=(0, 1))
 
 
+def text_of_first(text: str, *, size: int) -> str:
+    """What rank 0 gave, at most 4,096 bytes in UTF-8."""
+    if size == 1:
+        return text
+    mine = np.zeros(4096, np.int32)
+    letters = np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
+    mine[: len(letters)] = letters
+    first = _cell(_Gather)(ms.Tensor(mine[None])).asnumpy()[0]
+    return first[first > 0].astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
+
+
 def broadcast_from_first(parameters: Sequence[ms.Parameter], *, size: int) -> None:
     """Sets parameters of 4 bytes a number (float32, int32) to the bits that rank 0 has."""
     if size == 1:

@@ -14,6 +14,7 @@ from src.model_utils.files import write_text
 from src.model_utils.shared_config import SharedConfig
 from src.training.build import TrainRecipe
 from src.training.checkpoints import CheckpointFolder
+from src.training.collective import text_of_first
 from src.training.loop import Trainer
 from src.training.records import setup_logging
 
@@ -46,6 +47,7 @@ def start(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -
     logging.getLogger("quartet").addHandler(early)
     try:
         device = _set_up(config, None)
+        run_dir = Path(text_of_first(str(run_dir), size=device.size))  # its name has the time, of rank 0 then
         recipe = create_recipe(config).settled()
         trainer = Trainer(recipe, device=device, run_dir=run_dir)
         # Only now: a config that does not fit its data leaves no folder behind.

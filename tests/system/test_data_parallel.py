@@ -1,8 +1,8 @@
 """On real images, through the script: several processes train as one does with all their batches together.
 
-The rate is small, as rounding grows with it: one process that sees the images of its batches in another order
-is 1.5e-4 away from itself after 20 steps at 0.002, as inputs of ReLU and max-pooling change sides, and 4e-7 at
-0.0002.
+The rate is small, as rounding grows with it: one process that sees the images of its batches in another
+order is 1.5e-4 away from itself after 20 steps at 0.002, as inputs of ReLU and max-pooling change sides, and
+4e-7 at 0.0002.
 """
 
 import os

@@ -114,8 +114,9 @@ def test_synchronised_batch_normalisation_trains_like_the_whole_batch_on_one_car
 
 def test_a_parameter_that_differs_is_named_on_every_rank(ranks):
     for arrays in ranks:
-        equal, different = arrays["said"]
+        equal, different, name = arrays["said"]
         assert equal == "equal"
+        assert name == "runs/0 \u00e9"
         assert "linear.weight differs between rank 0 and rank 1 after step 7 (1 of " in different
 
 

@@ -1,4 +1,4 @@
-"""10,007 images on 1, 2 and 3 processes, in uneven shares: each image counts once, and the counts are equal."""
+"""10,007 images on 1, 2 and 3 processes, in uneven shares: each counts once, and all count the same."""
 
 import json
 import os

@@ -21,7 +21,12 @@ from src.model_utils.errors import UserError
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
 from src.training import session
-from src.training.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
+from src.training.collective import (
+    broadcast_from_first,
+    check_equal_over_ranks,
+    sum_over_ranks,
+    text_of_first,
+)
 from src.training.loss_scale import LossScale
 from src.training.signals import Interrupted
 from src.training.train_step import TrainStep
@@ -114,6 +119,7 @@ def differences(step, device):
         )
     broadcast_from_first(parameters, size=device.size)
     check_equal_over_ranks(parameters, step=8, size=device.size)
+    said.append(text_of_first(f"runs/{device.rank} \u00e9", size=device.size))
     return {"said": np.array(said), "linear.from_first": step.network.linear.weight.asnumpy()}
 
 
