@@ -9,5 +9,6 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh" requirements-dev.txt
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
+.venv/bin/shellcheck --external-sources scripts/*.sh
 # A file of tests stays in one process. Two keep two cores busy; more would wait for each other's threads.
 exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
