@@ -3,13 +3,10 @@
 #   source scripts/environment.sh requirements.txt
 # Sets PYTHON. A .venv whose requirements have not changed is taken as it is.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT" || exit 2
 requirements=$1
-
-fail() {
-  echo "error: $*" >&2
-  exit 2
-}
 
 if [ ! -x .venv/bin/python ]; then
   base=
