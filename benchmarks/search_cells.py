@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.search_index import BLOCK, QUERIES, RECORDS, TOP, ask, timed, unit
 
-CENTRES, PROBES = 10_000, (16, 64, 256)
+CENTRES, PROBES = 10_000, (16, 64, 128)
 
 
 def noisy(rng: np.random.Generator, vectors: np.ndarray, noise: float) -> np.ndarray:

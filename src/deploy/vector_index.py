@@ -9,7 +9,7 @@ Similarity is the inner product, for unit vectors the cosine. Three kinds, chose
   cache, decide. Random vectors are the hardest case: codes and vectors correlate there by 0.94.
 - cells (above 1,000,000): the same codes in an inverted file of sqrt(n) cells, of which a query scans
   `probes`. A neighbour in a cell that is not scanned is missed. How many are scanned unless told otherwise is
-  measured as the index is built: where 95 % of the nearest of some of its own vectors are, 64 at least.
+  measured as the index is built: where 95 % of the nearest of some of its own vectors are, 256 at least.
   Vectors without clusters need most cells.
 """
 
@@ -26,7 +26,7 @@ from src.model_utils.files import atomic_path
 Kind = Literal["exact", "compact", "cells"]
 
 EXACT_UP_TO, CELLS_ABOVE = 20_000, 1_000_000
-LEAST_PROBES = 64
+LEAST_PROBES = 256
 _PROBED, _NEAREST, _REACHED = 128, 10, 0.95  # vectors whose nearest are looked for, and how many are reached
 _CENTROIDS = 16  # the fast scan takes codes of 4 bits
 _TRAINED_ON = 8192  # vectors, for 16 centroids of 2 dimensions each
