@@ -87,6 +87,7 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
     else:
         ms.set_device(device_target, get_device_id())
     ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_recursion_limit(10_000)  # calls in a graph: networks of 100 layers need more than 1,000
     rank, size = 0, get_device_num()
     if size > 1 or is_launched():  # msrun's scheduler stays in init, also that of a single worker
         try:

@@ -43,6 +43,8 @@ class Optimizer(nn.Cell):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"an optimizer needs parameters with different names, got {names}")
         self.parameters = ms.ParameterTuple([parameter for parameter, _ in members])
+        self.map = ops.HyperMap()
+        self.numbers = tuple(range(len(members)))
         self.weight_decay = tuple(float(group.weight_decay) for _, group in members)
         self.lr_multiplier = tuple(float(group.lr_multiplier) for _, group in members)
 
@@ -56,9 +58,13 @@ class Optimizer(nn.Cell):
         if len(gradients) != len(self.parameters):
             raise ValueError(f"{len(self.parameters)} gradients are needed, got {len(gradients)}")
         shared = self._begin()
-        for i, multiplier in enumerate(self.lr_multiplier):
-            rate = learning_rate if multiplier == 1.0 else learning_rate * multiplier
-            self._update(i, gradients[i], rate, shared)
+        self.map(ops.partial(self._update_one, gradients, learning_rate, shared), self.numbers)
+
+    def _update_one(self, gradients, learning_rate, shared, i):
+        multiplier = self.lr_multiplier[i]
+        rate = learning_rate if multiplier == 1.0 else learning_rate * multiplier
+        self._update(i, gradients[i], rate, shared)
+        return i
 
     def _begin(self):
         """Compute, once an update, what the parameters share; `_update` gets the result."""

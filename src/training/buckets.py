@@ -26,23 +26,34 @@ class AverageOverCards(nn.Cell):
     def __init__(self, shapes: Sequence[tuple[int, ...]], *, bucket_bytes: int, cards: int):
         super().__init__(auto_prefix=False)
         self.cards = cards
+        self.map = ops.HyperMap()
+        self.split = ops.auto_generate.SplitWithSize()
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.reduce = ops.AllReduce(ops.ReduceOp.SUM) if cards > 1 else None
         sizes = [math.prod(shape) for shape in self.shapes]
         self.buckets = plan_buckets(sizes, bucket_bytes // 4) if cards > 1 else ()
-        self.lengths = tuple(tuple(sizes[i] for i in bucket) for bucket in self.buckets)
+        self.lengths = tuple(tuple(sizes[i] for i in reversed(bucket)) for bucket in self.buckets)
         self.bucket_sizes = tuple(4 * sum(lengths) for lengths in self.lengths)
 
     def construct(self, tensors):
         if self.reduce is None:
             return tensors
-        means = list(tensors)
+        means = ()
         for bucket, lengths in zip(self.buckets, self.lengths):
-            flat = ops.concat([tensors[i].reshape(-1) for i in bucket])
-            flat = self.reduce(flat) / self.cards
-            for i, part in zip(bucket, ops.split(flat, lengths)):
-                means[i] = part.reshape(self.shapes[i])
-        return tuple(means)
+            means = self._mean(tensors[bucket[-1] : bucket[0] + 1], lengths) + means
+        return means
+
+    def _mean(self, tensors, lengths):
+        flat = self.reduce(ops.concat(self.map(_flat, tensors))) / self.cards
+        return self.map(_like, self.split(flat, lengths, 0), tensors)
+
+
+def _flat(tensor):
+    return tensor.reshape(-1)
+
+
+def _like(part, tensor):
+    return part.reshape(tensor.shape)
 
 
 def plan_buckets(sizes: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:

@@ -7,6 +7,10 @@ import mindspore as ms
 from mindspore import nn, ops
 
 
+def _approach(share, average, weight):
+    return ops.assign_add(average, share * (weight - average))
+
+
 class EMA(nn.Cell):
     """average = d * average + (1 - d) * weight, over all parameters and running statistics of a network.
 
@@ -22,6 +26,7 @@ class EMA(nn.Cell):
     def __init__(self, network: nn.Cell, *, decay: float, warmup: bool):
         super().__init__(auto_prefix=False)
         self.decay = decay
+        self.map = ops.HyperMap()
         self.share = 1 - decay  # here, as float32 in the graph has 1 - 0.9999 wrong in the fourth digit
         self.warmup = warmup
         self.weights = ms.ParameterTuple(list(network.get_parameters()))
@@ -37,8 +42,7 @@ class EMA(nn.Cell):
         share = self.share
         if self.warmup:
             share = ops.maximum(ops.cast(share, ms.float32), 9 / (10 + updates))
-        for average, weight in zip(self.averages, self.weights):
-            ops.assign_add(average, share * (weight - average))
+        self.map(ops.partial(_approach, share), self.averages, self.weights)
         return updates
 
     def keep_changes(self) -> None:

@@ -10,6 +10,23 @@ from src.training.ema import EMA
 from src.training.loss_scale import LossScale
 
 
+# What is done to every gradient or statistic goes through HyperMap: a Python loop in a graph nests a call for
+# each, and the compiler's time and memory then grow faster than the network, until its depth is exceeded.
+def _chosen(finite, statistic, old):
+    return ops.where(finite, statistic, old)
+
+
+def _times(factor, x):
+    return x * factor
+
+
+def _square_sum(gradient):
+    square = ops.square(gradient)
+    if gradient.ndim > 1:  # on a CPU 9 times faster than one sum over a 4-d weight
+        square = square.reshape(gradient.shape[0], -1).sum(axis=1)
+    return square.sum()
+
+
 class TrainStep(nn.Cell):
     """Forward, backward, accumulate, all-reduce, overflow check, clip, update, EMA.
 
@@ -82,6 +99,7 @@ class TrainStep(nn.Cell):
         small = [(), *(p.shape for p in self.statistics)]
         self.average_statistics = AverageOverCards(small, bucket_bytes=1 << 40, cards=cards)
         self.average_flag = AverageOverCards([()], bucket_bytes=4, cards=cards)
+        self.map = ops.HyperMap()
         self.value_and_grad = ms.value_and_grad(self._forward, None, weights=optimizer.parameters)
         self.updates = ms.Parameter(ms.Tensor(0, ms.int32), name="train.updates", requires_grad=False)
         self.applied = ms.Parameter(ms.Tensor(0, ms.int32), name="train.applied", requires_grad=False)
@@ -103,7 +121,7 @@ class TrainStep(nn.Cell):
     def construct(self, images, targets, partners=None, weights=None):
         images = self.inputs(images, partners, weights)
         scale = self.loss_scale.value * 1.0
-        statistics = tuple([statistic * 1.0 for statistic in self.statistics])
+        statistics = self.map(ops.partial(_times, 1.0), self.statistics)
         loss, gradients = self.value_and_grad(images, targets)
         if self.loss_scale.active:
             loss = loss / scale
@@ -121,10 +139,9 @@ class TrainStep(nn.Cell):
     def _settle_statistics(self, loss, before, gradients):
         """Averages the running statistics over the cards, and the loss, which is returned."""
         finite = self._all_finite(gradients)
-        own = [ops.where(finite, statistic, old) for statistic, old in zip(self.statistics, before)]
+        own = self.map(ops.partial(_chosen, finite), self.statistics, before)
         averages = self.average_statistics((loss, *own))
-        for statistic, average in zip(self.statistics, averages[1:]):
-            ops.assign(statistic, average)
+        self.map(ops.assign, self.statistics, averages[1:])
         return averages[0]
 
     def start_at(self, step: int) -> None:
@@ -136,16 +153,10 @@ class TrainStep(nn.Cell):
                 ops.assign(total, ops.zeros_like(total))
 
     def _scaled(self, gradients, factor):
-        return tuple([gradient * factor for gradient in gradients])
+        return self.map(ops.partial(_times, factor), gradients)
 
     def _norm(self, gradients):
-        squares = ops.zeros((), ms.float32)
-        for gradient in gradients:
-            square = ops.square(gradient)
-            if gradient.ndim > 1:  # on a CPU 9 times faster than one sum over a 4-d weight
-                square = square.reshape(gradient.shape[0], -1).sum(axis=1)
-            squares = squares + square.sum()
-        return ops.sqrt(squares)
+        return ops.sqrt(ops.addn(self.map(_square_sum, gradients)))
 
     def _all_finite(self, gradients):
         """On a CPU by the norm, which is needed anyway; elsewhere by the device's own overflow flag."""

@@ -17,7 +17,7 @@ from src.checkpoint_file import read_checkpoint
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 SHARED = {
-    "flip": "none", "lr_schedule": "constant", "lr": 0.0003, "eval_every": 100, "log_every": 10,
+    "flip": "none", "lr_schedule": "constant", "lr": 0.0002, "eval_every": 100, "log_every": 10,
     "bucket_mib": 0.01,
 }  # fmt: skip
 MODELS = {
