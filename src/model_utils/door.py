@@ -59,4 +59,5 @@ def run(main: Callable[[Sequence[str]], int | None], *, cloud: bool = False) -> 
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         code = 130
+    heartbeat.done(code)
     sys.exit(code)

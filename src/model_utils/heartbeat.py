@@ -3,7 +3,8 @@
 `python -m src.tools.launch` names a folder by the environment variable QUARTET_HEARTBEAT. A thread of each
 worker then writes two numbers of 12 digits to the file rank_R there once a second: beats, and progress, the
 calls of `progress`. A process that is stopped or whose interpreter is stuck no longer beats; one that waits
-for the others for ever beats without progress. Elsewhere nothing is written.
+for the others for ever beats without progress. rank_R.done has the exit code of work that has ended.
+Elsewhere nothing is written.
 """
 
 import contextlib
@@ -15,13 +16,27 @@ INTERVAL = 1.0  # seconds
 _made = 0
 
 
-def start() -> None:
-    """Beats from now on, if a launcher asked for it and this process is a worker (not msrun's scheduler)."""
+def _path() -> str | None:
+    """The file, if a launcher asked for it and this process is a worker (not msrun's scheduler)."""
     folder = os.environ.get("QUARTET_HEARTBEAT")
     if not folder or os.environ.get("MS_ROLE") == "MS_SCHED":
-        return
-    path = os.path.join(folder, f"rank_{os.environ.get('RANK_ID') or 0}")
-    threading.Thread(target=_beat, args=(path,), name="heartbeat", daemon=True).start()
+        return None
+    return os.path.join(folder, f"rank_{os.environ.get('RANK_ID') or 0}")
+
+
+def start() -> None:
+    """Beats from now on."""
+    path = _path()
+    if path:
+        threading.Thread(target=_beat, args=(path,), name="heartbeat", daemon=True).start()
+
+
+def done(code: int) -> None:
+    """The work has ended with this exit code; MindSpore's leave-taking comes after it, and may crash."""
+    path = _path()
+    if path:
+        with contextlib.suppress(OSError), open(path + ".done", "w") as file:
+            file.write(str(code))
 
 
 def progress() -> None:

@@ -1,6 +1,5 @@
 """What each process of test_pairs_of_ranks.py does: pairs_of_two_ranks.py OUT_FOLDER."""
 
-import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -11,6 +10,7 @@ from src.layers.basic import dense
 from src.layers.init import initialise, torch_default
 from src.layers.pixels import Pixels
 from src.model_utils.device_adapter import set_up_device
+from src.model_utils.door import run
 from src.multigrain.losses import GatherRows, JointLoss, MarginLoss
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
@@ -63,6 +63,10 @@ def train(*, rank, size):
     return {"losses": np.array(losses), **{p.name: p.asnumpy() for p in parameters}}
 
 
-if __name__ == "__main__":
+def main(arguments):
     device = set_up_device("CPU")
-    np.savez(Path(sys.argv[1]) / f"rank_{device.rank}.npz", **train(rank=device.rank, size=device.size))
+    np.savez(Path(arguments[0]) / f"rank_{device.rank}.npz", **train(rank=device.rank, size=device.size))
+
+
+if __name__ == "__main__":
+    run(main)

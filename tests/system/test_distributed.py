@@ -1,11 +1,8 @@
 """Two real processes train as one does: the step, the overflow, the exact sums, and a whole run."""
 
-import contextlib
 import importlib.util
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,33 +25,18 @@ TIMEOUT = 240  # seconds; idle machines need 15
 pytestmark = pytest.mark.distributed
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def msrun(log_dir, *words):
+def in_two_processes(log_dir, *words):
     """Runs a Python script in two processes; fails with their logs if they do not end well in time."""
-    binaries = Path(sys.executable).parent
-    paths = os.pathsep.join([str(binaries), os.environ["PATH"]])
-    process = subprocess.Popen(
-        [
-            binaries / "msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}",
-            f"--log_dir={log_dir}", "--join=True", *map(str, words),
-        ],
-        cwd=ROOT, env={**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    launch = ["-m", "src.tools.launch", "--workers", "2", "--device_target", "CPU", "--log_dir", log_dir]
     try:
-        output, _ = process.communicate(timeout=TIMEOUT)
-        code = process.returncode
+        ended = subprocess.run(
+            [sys.executable, *map(str, [*launch, "--", *words])],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=TIMEOUT,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        code, output = ended.returncode, ended.stdout + ended.stderr
     except subprocess.TimeoutExpired:
         code, output = f"none after {TIMEOUT} s", ""
-    if code != 0:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
     logs = "\n".join(
         f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in log_dir.glob("*.log")
     )
@@ -76,7 +58,7 @@ def script():
 def ranks(tmp_path_factory):
     """What the two processes saved."""
     folder = tmp_path_factory.mktemp("ranks")
-    msrun(folder / "log", SCRIPT, "step", folder)
+    in_two_processes(folder / "log", SCRIPT, "step", folder)
     loaded = []
     for rank in range(2):
         with np.load(folder / f"rank_{rank}.npz") as arrays:
@@ -146,7 +128,7 @@ def test_sums_between_steps_compile_nothing_again(ranks):
 def test_a_signal_to_one_rank_stops_all_and_another_number_of_cards_goes_on(
     data_path, tmp_path, graph_mode, plain_logger
 ):
-    msrun(tmp_path / "log", SCRIPT, "stop", tmp_path, data_path)
+    in_two_processes(tmp_path / "log", SCRIPT, "stop", tmp_path, data_path)
     # Asked at step 4, agreed at 6, where the ranks log; the evaluation due at 4 was made, that at 8 after it.
     stops = [(tmp_path / f"stopped_of_rank_{rank}.txt").read_text() for rank in range(2)]
     assert stops[0] == stops[1]
@@ -174,7 +156,7 @@ def test_a_signal_to_one_rank_stops_all_and_another_number_of_cards_goes_on(
 
 
 def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, graph_mode):
-    msrun(
+    in_two_processes(
         tmp_path / "log", "train.py", "--data_path", data_path, "--output_path", tmp_path / "runs",
         "--run_name", "two", "--device_target", "CPU", "--widths", "[4,4,8,8]", "--batch_size", "20",
         "--eval_batch_size", "20", "--epochs", "2", "--warmup_epochs", "0.4", "--lr", "0.1",
@@ -198,7 +180,7 @@ def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, gra
     last = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
     assert last.meta["step"] == 10
     assert last.arrays["train.applied"] == 10
-    assert not [path for path in (tmp_path / "log").iterdir() if "Traceback" in path.read_text()]
+    assert not [path for path in (tmp_path / "log").glob("*.log") if "Traceback" in path.read_text()]
 
     config = load_config({}, config_class_of=config_class_of, config_path=run_dir / "config.yaml")
     recipe = create_recipe(config)
@@ -211,7 +193,7 @@ def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, gra
 def test_pairs_of_all_cards_train_as_on_one(tmp_path, graph_mode):
     from tests.system import pairs_of_two_ranks
 
-    msrun(tmp_path / "log", pairs_of_two_ranks.__file__, tmp_path)
+    in_two_processes(tmp_path / "log", pairs_of_two_ranks.__file__, tmp_path)
     alone = pairs_of_two_ranks.train(rank=0, size=1)
     assert abs(alone["loss.beta"] - 0.8) > 1e-3 and np.abs(np.diff(alone["losses"])).min() > 1e-3
     for rank in range(2):

@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -17,6 +16,7 @@ from src.layers.sync_bn import synchronise_batch_norm
 from src.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_rank_id, set_up_device
+from src.model_utils.door import run
 from src.model_utils.errors import UserError
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
@@ -168,6 +168,10 @@ def stop_and_resume(folder, data_path):
     session.resume(config, create_recipe, run_dir=folder / "stopped")
 
 
-if __name__ == "__main__":
+def main(arguments):
     todo = {"step": try_the_step, "stop": stop_and_resume}
-    todo[sys.argv[1]](*map(Path, sys.argv[2:]))
+    todo[arguments[0]](*map(Path, arguments[1:]))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -44,6 +44,26 @@ def test_the_dead_rank_is_named_and_the_others_end(tmp_path):
     assert launch.left() == []
 
 
+@pytest.mark.parametrize("work", [0, 2])
+def test_a_crash_after_the_work_leaves_its_exit_code(tmp_path, work):
+    launch = Launch(
+        tmp_path,
+        f"heartbeat.done({work}) if rank else None\n"
+        "os.kill(os.getpid(), signal.SIGSEGV if rank else signal.SIGCONT)\n",
+    )
+    code, _, _ = launch.end()
+    assert code == work
+    log = (launch.logs / "worker_1.log").read_text()
+    assert f"crashed while it left the other processes; the work had ended with exit code {work}" in log
+
+
+def test_a_crash_during_the_work_is_one(tmp_path):
+    launch = Launch(tmp_path, "meet()\nif rank:\n    os.kill(os.getpid(), signal.SIGSEGV)\nfall_asleep()\n")
+    code, _, errors = launch.end()
+    assert code == 128 + signal.SIGSEGV
+    assert "was killed by SIGSEGV; log:" in errors
+
+
 def test_a_worker_whose_starter_is_killed_counts_as_killed(tmp_path):
     launch = Launch(tmp_path, WAIT)
     launch.pid(0)
