@@ -10,6 +10,7 @@ from src.bireal.config import BiRealConfig
 from src.bireal.monitor import BinaryMonitor
 from src.bireal.recipe import BiRealRecipe
 from src.layers.binary import BinaryConv2d, ScaledSign
+from src.layers.sync_bn import BatchNorm
 from src.model_utils.config import check, load_config
 from src.model_utils.errors import UserError
 from src.zoo import config_class_of
@@ -32,7 +33,7 @@ def test_the_earlier_ports_differences():
     assert [type(cell).__name__ for cell in block.activation] == ["UnitDeviation", "ApproxSign"]
     assert not block.binary_conv.quantiser.clipped
     assert type(block.after_add).__name__ == type(network.after_stem).__name__ == "LeakyClip"
-    assert type(network.head_norm).__name__ == "BatchNorm2d"
+    assert isinstance(network.head_norm, BatchNorm)
     assert len(network.layer3) == 12
 
 

@@ -25,9 +25,10 @@ def call(*arguments):
 
 def assert_complete(done, least_accuracy):
     assert done.returncode == 0, done.stderr
-    accuracy = float(re.search(r"^accuracy +([\d.]+) %", done.stdout, re.MULTILINE)[1])
+    summary = done.stdout[done.stdout.rindex("\naccuracy ") + 1 :]
+    accuracy = float(re.match(r"accuracy +([\d.]+) %", summary)[1])
     assert accuracy >= least_accuracy
-    lines = re.findall(r"^(?:run|pictures|model) +(.*)", done.stdout, re.MULTILINE)
+    lines = re.findall(r"^(?:run|pictures|model) +(.*)", summary, re.MULTILINE)
     named = [ROOT / path for line in lines for path in line.split()]
     assert len(named) == 5 and all(path.exists() for path in named)
     parity = json.loads(named[-1].with_suffix(".parity.json").read_text())
