@@ -28,7 +28,8 @@ def images_per_second(data: str, processes: int, folder: Path, name: str) -> flo
     from src.training.records import read_metrics
 
     keys = {
-        "batch_size": BATCH, "train_steps": STEPS, "log_every": LOG_EVERY, "eval_every": 1000, "lr_schedule": "constant",
+        "batch_size": BATCH, "train_steps": STEPS, "log_every": LOG_EVERY, "eval_every": 1000,
+        "lr_schedule": "constant",
         "output_path": folder, "run_name": name,
     }  # fmt: skip
     words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
