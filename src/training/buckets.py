@@ -28,9 +28,8 @@ class AverageOverCards(nn.Cell):
         self.cards = cards
         self.map = ops.HyperMap()
         self.split = ops.auto_generate.SplitWithSize()
-        self.shapes = tuple(tuple(shape) for shape in shapes)
         self.reduce = ops.AllReduce(ops.ReduceOp.SUM) if cards > 1 else None
-        sizes = [math.prod(shape) for shape in self.shapes]
+        sizes = [math.prod(shape) for shape in shapes]
         self.buckets = plan_buckets(sizes, bucket_bytes // 4) if cards > 1 else ()
         self.lengths = tuple(tuple(sizes[i] for i in reversed(bucket)) for bucket in self.buckets)
         self.bucket_sizes = tuple(4 * sum(lengths) for lengths in self.lengths)
