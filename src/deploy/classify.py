@@ -17,7 +17,7 @@ from src.deploy.images import preprocess
 from src.deploy.pictures import Picture
 from src.deploy.predict import Predictor
 from src.evaluation.classification import score
-from src.model_utils.cpu import usable_cores
+from src.model_utils.cpu import worker_count
 from src.model_utils.errors import UserError
 
 
@@ -67,7 +67,7 @@ def classify(
     """
     if top < 1:
         raise UserError(f"top: {top} classes cannot be shown; give 1 or more")
-    workers = workers or min(8, usable_cores())
+    workers = workers or worker_count()
     card, results, skipped = predictor.card, [], []
     prepared: list[float] = []
     right, known = np.zeros(2, np.int64), False  # images whose class came first, and among five

@@ -13,8 +13,6 @@ class BatchNorm(nn.BatchNorm2d):
     fits whether the training was synchronised or not, and evaluation never is.
     """
 
-    keep_float32 = True
-
     def synchronise(self, cards: int) -> None:
         """From now on a training step has the statistics of all `cards`, each with as many images."""
         self.across_cards = _AcrossCards(cards=cards, eps=self.eps)

@@ -32,3 +32,8 @@ def usable_cores() -> int:
     # Linux can take cores away from a process; elsewhere there is only the number of all.
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def worker_count() -> int:
+    """Worker threads for data: min(8, cores this process may use)."""
+    return min(8, usable_cores())

@@ -13,7 +13,7 @@ import mindspore as ms
 from mindspore import communication
 
 from src.model_utils import local_adapter as adapter
-from src.model_utils.cpu import usable_cores, use_fast_convolutions, wait_for_slow_ranks
+from src.model_utils.cpu import use_fast_convolutions, wait_for_slow_ranks, worker_count
 from src.model_utils.errors import UserError
 
 get_device_id = adapter.get_device_id
@@ -32,11 +32,6 @@ class Device:
     target: str
     rank: int = 0
     size: int = 1
-
-
-def worker_count() -> int:
-    """Worker threads for data: min(8, cores this process may use)."""
-    return min(8, usable_cores())
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ import contextlib
 import os
 import threading
 
+from src.model_utils.local_adapter import is_scheduler
+
 INTERVAL = 1.0  # seconds
 
 _made = 0
@@ -19,7 +21,7 @@ _made = 0
 def _path() -> str | None:
     """The file, if a launcher asked for it and this process is a worker (not msrun's scheduler)."""
     folder = os.environ.get("QUARTET_HEARTBEAT")
-    if not folder or os.environ.get("MS_ROLE") == "MS_SCHED":
+    if not folder or is_scheduler():
         return None
     return os.path.join(folder, f"rank_{os.environ.get('RANK_ID') or 0}")
 

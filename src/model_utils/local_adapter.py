@@ -36,6 +36,15 @@ def is_launched() -> bool:
     return bool(os.environ.get("MS_ROLE"))
 
 
+def is_scheduler() -> bool:
+    """Whether this is the process that msrun's workers meet at.
+
+    msrun starts the door once more for it: it reads what they read and trains nothing, and MindSpore ends it
+    without a return to Python.
+    """
+    return os.environ.get("MS_ROLE") == "MS_SCHED"
+
+
 def get_job_id() -> str:
     """The name of the job: JOB_ID, by default "local"."""
     return os.environ.get("JOB_ID") or "local"

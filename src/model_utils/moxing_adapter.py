@@ -29,7 +29,7 @@ from src.model_utils.door import parser
 from src.model_utils.errors import UserError
 from src.model_utils.files import write_text
 from src.model_utils.job_lock import Job
-from src.model_utils.local_adapter import get_job_id, get_rank_id
+from src.model_utils.local_adapter import get_job_id, get_rank_id, is_scheduler
 from src.model_utils.safe_zip import unzip
 from src.model_utils.shared_config import RunKeys
 from src.model_utils.tee import copied_to
@@ -67,7 +67,7 @@ def call(main: Main, arguments: Sequence[str]) -> int | None:
         code: int | None = 1
         try:
             words = _fetch(request, bucket, job)
-            if _is_scheduler():
+            if is_scheduler():
                 job.leave()
             with outputs.logged():
                 code = main(words)
@@ -75,17 +75,9 @@ def call(main: Main, arguments: Sequence[str]) -> int | None:
             job.leave()
             # The last one has all; the first rank does not rely on it, as a process can end unseen.
             last = not job.others_alive()
-            if not _is_scheduler() and (code or last or get_rank_id() == 0):
+            if not is_scheduler() and (code or last or get_rank_id() == 0):
                 outputs.upload(failed=bool(code))
     return code
-
-
-def _is_scheduler() -> bool:
-    """Whether this is the process that the others meet at: msrun starts the door once more for it.
-
-    It reads what they read and trains nothing, and MindSpore ends it without a return to Python.
-    """
-    return os.environ.get("MS_ROLE") == "MS_SCHED"
 
 
 def _say(line: str) -> None:
@@ -244,7 +236,7 @@ class _Outputs:
     @contextlib.contextmanager
     def logged(self) -> Iterator[None]:
         """Within it, what this process prints, and what ends it, is also in the output folder's logs."""
-        role = "scheduler" if _is_scheduler() else f"rank{get_rank_id()}"
+        role = "scheduler" if is_scheduler() else f"rank{get_rank_id()}"
         with copied_to(self._folder / "logs" / f"{Path(sys.argv[0]).stem}-{role}.log") as file:
             try:
                 yield

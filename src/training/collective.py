@@ -58,7 +58,7 @@ def text_of_first(text: str, *, size: int) -> str:
     mine = np.zeros(4096, np.int32)
     letters = np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
     mine[: len(letters)] = letters
-    first = _cell(_Gather)(ms.Tensor(mine[None])).asnumpy()[0]
+    first = _cell(_FromFirst)(ms.Tensor(mine)).asnumpy()
     return first[first > 0].astype(np.uint8).tobytes().decode("utf-8", "surrogateescape")
 
 

@@ -20,6 +20,10 @@ def _times(factor, x):
     return x * factor
 
 
+def _clear(total):
+    return ops.assign(total, ops.zeros_like(total))
+
+
 def _square_sum(gradient):
     square = ops.square(gradient)
     if gradient.ndim > 1:  # on a CPU 9 times faster than one sum over a 4-d weight
@@ -121,12 +125,11 @@ class TrainStep(nn.Cell):
     def construct(self, images, targets, partners=None, weights=None):
         images = self.inputs(images, partners, weights)
         scale = self.loss_scale.value * 1.0
-        statistics = self.map(ops.partial(_times, 1.0), self.statistics)
+        statistics = self._scaled(self.statistics, 1.0)
         loss, gradients = self.value_and_grad(images, targets)
-        if self.loss_scale.active:
-            loss = loss / scale
         loss = self._settle_statistics(loss, statistics, gradients)
         if self.loss_scale.active:
+            loss = loss / scale
             gradients = self._scaled(gradients, 1.0 / (scale * self.accumulate_steps))
         elif self.accumulate_steps > 1:
             gradients = self._scaled(gradients, 1.0 / self.accumulate_steps)
@@ -150,7 +153,7 @@ class TrainStep(nn.Cell):
         if self.accumulate_steps > 1:
             ops.assign(self.batches, ms.Tensor(step, ms.int32))
             for total in self.accumulated:
-                ops.assign(total, ops.zeros_like(total))
+                _clear(total)
 
     def _scaled(self, gradients, factor):
         return self.map(ops.partial(_times, factor), gradients)
@@ -165,13 +168,11 @@ class TrainStep(nn.Cell):
         return ms.amp.all_finite(gradients)
 
     def _accumulate(self, gradients):
-        for total, gradient in zip(self.accumulated, gradients):
-            ops.assign_add(total, gradient)
+        self.map(ops.assign_add, self.accumulated, gradients)
         ops.assign_add(self.batches, 1)
         if self.batches % self.accumulate_steps == 0:
-            overflow, norm = self._update(tuple([total * 1.0 for total in self.accumulated]))
-            for total in self.accumulated:
-                ops.assign(total, ops.zeros_like(total))
+            overflow, norm = self._update(self._scaled(self.accumulated, 1.0))
+            self.map(_clear, self.accumulated)
         else:
             overflow, norm = ops.zeros((), ms.bool_), self._norm(self.accumulated)
         return overflow, norm
