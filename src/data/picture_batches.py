@@ -11,7 +11,7 @@ from src.data import augment, geometry
 from src.data.batches import Labelled, ShardBatches, ShuffledBatches, Stream, prefetch
 from src.data.colour import ColourChange, colour_maps, recolour
 from src.data.erasing import Erasing
-from src.model_utils.cpu import usable_cores
+from src.model_utils.cpu import worker_count
 
 Normalisation = tuple[Sequence[float], Sequence[float]]  # mean and deviation of each channel, 0..255
 
@@ -78,7 +78,7 @@ class PictureBatches(ShuffledBatches):
         self.image_size, self.train_crop, self.resize_size = image_size, train_crop, resize_size
         self.crop_area, self.crop_ratio, self.interpolation = crop_area, crop_ratio, interpolation
         self.colour, self.erasing, self.normalise = colour, erasing, normalise
-        self.workers = workers or min(8, usable_cores())
+        self.workers = workers or worker_count()
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
         """Batch `index` of `epoch`, both counted from 0.
@@ -196,7 +196,7 @@ class PictureEvalBatches(ShardBatches):
         super().__init__(source, **shared)
         self.image_size, self.eval_crop, self.normalise = image_size, eval_crop, normalise
         self.crop_percentage, self.interpolation = crop_percentage, interpolation
-        self.workers = workers or min(8, usable_cores())
+        self.workers = workers or worker_count()
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         return prefetch(self._begin, self._rows(), threads=self.workers)

@@ -12,7 +12,7 @@ from src.data import geometry
 from src.data.batches import ShardBatches, prefetch
 from src.data.decode import UnreadableImage
 from src.data.picture_batches import Normalisation, PictureSource, look_up, lookup_tables
-from src.model_utils.cpu import usable_cores
+from src.model_utils.cpu import worker_count
 
 Item = TypeVar("Item")
 
@@ -51,7 +51,7 @@ def whole_batches(
     Raises:
         UnreadableImage: there is no `skip`, and a picture cannot be read.
     """
-    workers = workers or min(8, usable_cores())
+    workers = workers or worker_count()
     tables = lookup_tables(normalise) if normalise else None
     cv2.setNumThreads(1)  # for a large picture, each worker would start threads of its own
 

@@ -325,7 +325,7 @@ def test_several_workers_read_at_once():
 
 def test_workers_follow_the_usable_cores(monkeypatch):
     for cores, workers in ((1, 1), (3, 3), (200, 8)):
-        monkeypatch.setattr("src.data.picture_batches.usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("src.model_utils.cpu.usable_cores", lambda cores=cores: cores)
         assert train(random_pictures(4), workers=0).workers == workers
         assert evaluation(random_pictures(4), workers=0).workers == workers
 
