@@ -5,7 +5,7 @@ python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --flip_tta true
 python eval.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --task retrieval --data_path holidays
 """
 
-from src.model_utils.door import checkpoint_parser, run
+from src.common.cli import checkpoint_parser, run
 
 
 def main(arguments):
@@ -18,10 +18,10 @@ def main(arguments):
     sets.add_argument("--sheet", metavar="PNG", help="queries and their results, the worst mistakes first")
     own, rest = flags.parse_known_args(arguments)
 
+    from src.common.files import to_json
     from src.deploy import retrieval
-    from src.model_utils.files import to_json
+    from src.evaluation.network import evaluate_network
     from src.trained import open_from_flags
-    from src.training.loop import evaluate_network
 
     retrieval.check_flags(own, rest)
     trained = open_from_flags(own, rest, headless=own.task == "retrieval")

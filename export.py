@@ -8,8 +8,8 @@ python export.py --checkpoint_path runs/RUN/checkpoints/best.ckpt --export_batch
 from dataclasses import replace
 from pathlib import Path
 
-from src.model_utils.door import checkpoint_parser, run
-from src.model_utils.errors import UserError
+from src.common.cli import checkpoint_parser, run
+from src.common.errors import UserError
 
 
 def main(arguments):
@@ -31,8 +31,8 @@ def main(arguments):
             f"export_batch_size: {own.export_batch_size} given, allowed: whole numbers above 0, as 1,8,32"
         )
 
+    from src.common.files import to_json
     from src.deploy.export import export_model
-    from src.model_utils.files import to_json
     from src.trained import open_from_flags, some_images
 
     trained = open_from_flags(own, rest)

@@ -7,7 +7,7 @@
 An image that cannot be read is named and skipped; the exit code is then 2.
 """
 
-from src.model_utils.door import parser, run
+from src.common.cli import parser, run
 
 HELP = {
     "model_path": "a .mindir with its .json beside it, the .json of several, or a .ckpt",
@@ -34,10 +34,10 @@ def main(arguments):
         from src.trained import open_predictor
     else:  # which may run without MindSpore
         from src.deploy.backends import open_predictor
+    from src.common.errors import UserError
     from src.deploy.classify import classify
     from src.deploy.pictures import find_pictures
     from src.deploy.render import render_json, render_text
-    from src.model_utils.errors import UserError
 
     predictor = open_predictor(
         own.model_path, backend=own.backend, device_target=own.device_target, batch_size=own.batch_size

@@ -7,7 +7,7 @@ python train.py --resume runs/quickstart-20260101-120000
 import sys
 from pathlib import Path
 
-from src.model_utils.door import parser, run
+from src.common.cli import parser, run
 
 
 def main(arguments):

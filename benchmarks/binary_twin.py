@@ -115,9 +115,9 @@ def main() -> int:
         flags.error("--torch_python and --official are needed")
 
     from benchmarks.runs import spread, train
+    from src.common.files import write_json
     from src.model_utils.config import read_yaml
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.model_utils.environment import environment
 
     folder, data = own.output_path.resolve(), own.data.resolve()
     results = {name: [] for name in (*OURS, "official")}

@@ -45,9 +45,9 @@ def main() -> int:
     flags.add_argument("--turns", type=int, default=15, help="counted steps of each (default 15)")
     own = flags.parse_args()
 
+    from src.common.files import write_json
     from src.model_utils.device_adapter import set_up_device
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.model_utils.environment import environment
 
     set_up_device("CPU")
     steps = {name: step_of(**keys) for name, keys in KINDS.items()}

@@ -107,8 +107,8 @@ def main():
     if not (own.torch_python and own.big_transfer and own.mindcv_packages):
         flags.error("--torch_python, --big_transfer and --mindcv_packages are needed")
 
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.common.files import write_json
+    from src.model_utils.environment import environment
 
     def peer(python: str, role: str, path: Path | None = None) -> Peer:
         env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}

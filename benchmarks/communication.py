@@ -3,7 +3,7 @@
     python -m benchmarks.communication
 
 Derived, not measured: the bytes and buckets are those of the gradients that the train step would exchange
-(src/training/buckets.py), the times follow from the bandwidths below, without overlap. Builds the four
+(src/parallel/buckets.py), the times follow from the bandwidths below, without overlap. Builds the four
 networks (BiT R101x3 needs 2 GiB). Writes benchmarks/records/communication.json, from which
 docs/scaling.md has its table.
 
@@ -34,7 +34,7 @@ CLAIMS = {
 def exchanged(config_name: str, num_classes: int) -> dict:
     """Bytes and buckets of a recipe's step on several cards."""
     from src.model_utils.config import load_config
-    from src.training.buckets import plan_buckets
+    from src.parallel.buckets import plan_buckets
     from src.zoo import config_class_of, create_recipe
 
     config = load_config({}, config_class_of=config_class_of, config_path=ROOT / "configs" / config_name)
@@ -65,9 +65,9 @@ def ring_share(members: int) -> float:
 
 
 def main() -> int:
+    from src.common.files import write_json
     from src.model_utils.device_adapter import set_up_device
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.model_utils.environment import environment
 
     set_up_device("CPU")
     rows = []

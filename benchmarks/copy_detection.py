@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.runs import ROOT, shrink_picture, spread, train
+from src.common.files import write_json
 from src.data.copies import KINDS, write_copies
 from src.data.install import install
 from src.data.listing import images_under
 from src.data.retrieval_sets import RetrievalSet, open_retrieval_set
 from src.model_utils.config import read_yaml
-from src.model_utils.files import write_json
-from src.training.records import environment
+from src.model_utils.environment import environment
 
 CONFIG = "multigrain/tiny_imagenet.yaml"
 RECORD = ROOT / "benchmarks" / "records" / "copy_detection.json"

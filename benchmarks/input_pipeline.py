@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.turns import take_turns
+from src.common.files import write_json
 from src.data.cifar10 import ImageSet, find_cifar10, read_cifar10, write_cifar10
 from src.data.loader import TrainBatches
-from src.model_utils.files import write_json
 
 QUESTION = "images a second that one core crops, flips, normalises and cuts holes into"
 BATCH_SIZE = 512
@@ -129,7 +129,7 @@ def main() -> int:
     else:
         question, measured = QUESTION, measure(options.data_path, options.repeats)
     # Imported late, as it is no part of the memory that is measured.
-    from src.training.records import environment
+    from src.model_utils.environment import environment
 
     command = ["python -m benchmarks.input_pipeline"]
     command += ["--photos DIR"] if options.photos else ["--data_path DIR"] if options.data_path else []

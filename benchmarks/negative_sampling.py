@@ -23,16 +23,16 @@ from mindspore import nn, ops
 from benchmarks.runs import ROOT
 from benchmarks.steps import ratios, report, take_turns
 from benchmarks.turns import spread
+from src.common.files import write_json
 from src.layers.gem import l2_normalise
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import set_up_device
-from src.model_utils.files import write_json
+from src.model_utils.environment import environment
 from src.multigrain import losses
 from src.multigrain.losses import MarginLoss, hinges
 from src.multigrain.sampling import CUTOFF, NONZERO_LOSS_CUTOFF, choose_negatives, log_weights
 from src.multigrain.sampling import squared_distances as squared_distances_of
 from src.training.build import build_train_step
-from src.training.records import environment
 from src.zoo import config_class_of, create_recipe
 
 REPETITIONS = 3

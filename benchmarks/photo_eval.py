@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.runs import ROOT
+from src.common.files import write_json
 from src.data.listing import images_under
-from src.model_utils.files import write_json
-from src.training.records import environment
+from src.model_utils.environment import environment
 from src.zoo import create_network
 
 RECORD = ROOT / "benchmarks" / "records" / "photo_eval.json"

@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 
 from benchmarks.runs import ROOT, shrink_picture
+from src.common.files import write_json
 from src.data.copies import FIRST_BLOCK, KINDS
 from src.data.listing import images_under
-from src.model_utils.files import write_json
-from src.training.records import environment
+from src.model_utils.environment import environment
 
 RECORD = ROOT / "benchmarks" / "records" / "photo_search.json"
 SHEET = ROOT / "docs" / "multigrain_search.png"

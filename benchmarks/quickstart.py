@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.model_utils.files import write_json  # noqa: E402
+from src.common.files import write_json  # noqa: E402
 from src.training.records import environment  # noqa: E402
 
 

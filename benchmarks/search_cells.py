@@ -93,8 +93,8 @@ def main() -> int:
 
     import faiss
 
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.common.files import write_json
+    from src.model_utils.environment import environment
 
     results, load = {}, os.getloadavg()[0]
     for make in (independent, clustered):

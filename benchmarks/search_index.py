@@ -67,9 +67,9 @@ def main() -> int:
 
     import faiss
 
+    from src.common.files import write_json
     from src.deploy.vector_index import VectorIndex
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.model_utils.environment import environment
 
     rng = np.random.default_rng(0)
     vectors = np.empty((own.vectors, own.dimension), np.float32)

@@ -109,8 +109,8 @@ def main():
     if not own.torch_python:
         flags.error("--torch_python is needed")
 
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.common.files import write_json
+    from src.model_utils.environment import environment
 
     seconds = take_turns(
         {

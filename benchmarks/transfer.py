@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.runs import ROOT, spread, train
-from src.model_utils.files import write_json
-from src.training.records import environment
+from src.common.files import write_json
+from src.model_utils.environment import environment
 
 RECORD = ROOT / "benchmarks" / "records" / "transfer.json"
 # images a class -> batches of 50, and the rate of each start (tried: 0.003 to 0.1)

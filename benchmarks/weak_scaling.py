@@ -51,8 +51,8 @@ def main() -> int:
     flags.add_argument("--turns", type=int, default=3, help="trainings of each kind (default 3)")
     own = flags.parse_args()
 
-    from src.model_utils.files import write_json
-    from src.training.records import environment
+    from src.common.files import write_json
+    from src.model_utils.environment import environment
 
     rates = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:

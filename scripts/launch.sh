@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts that start a door through src/tools/launch, which set `usage` before and call
+# Sourced by the scripts that start a door through src/parallel/launch, which set `usage` before and call
 #   take_words LEAST MOST DEVICE_TARGET "$@"     the words before the first --key: the array GIVEN; the rest: KEYS
 #   launch --workers N|--standalone DEVICE_ID DOOR WORD ...
 

@@ -10,27 +10,27 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.data.autoaugment import autoaugment
-from src.data.batches import ShardBatches, ShuffledBatches
-from src.data.cifar10 import ImageSet, Split
-from src.data.colour import ColourChange
-from src.data.erasing import Erasing
-from src.data.few_shot import few_shot
-from src.data.loader import EvalBatches, TrainBatches
-from src.data.mindrecord import MindRecordImages
-from src.data.picture_batches import PictureBatches, PictureEvalBatches
-from src.data.randaugment import RandAugment
-from src.data.sources import ImageFiles, open_split
-from src.data.whole_batches import WholePictureBatches
-from src.evaluation.monitor import Monitor
-from src.layers.pixels import Pixels
-from src.losses import CrossEntropy
-from src.model_utils.errors import UserError
-from src.model_utils.shared_config import WITH_WARMUP, Channels, SharedConfig
-from src.optim import schedules
-from src.optim.groups import ParamRule, group_parameters
-from src.optim.optimizers import Optimizer, create_optimizer
-from src.weights import checksum, load_weights
+from .checkpoint.weights import checksum, load_weights
+from .common.errors import UserError
+from .data.autoaugment import autoaugment
+from .data.batches import ShardBatches, ShuffledBatches
+from .data.cifar10 import ImageSet, Split
+from .data.colour import ColourChange
+from .data.erasing import Erasing
+from .data.few_shot import few_shot
+from .data.loader import EvalBatches, TrainBatches
+from .data.mindrecord import MindRecordImages
+from .data.picture_batches import PictureBatches, PictureEvalBatches
+from .data.randaugment import RandAugment
+from .data.sources import ImageFiles, open_split
+from .data.whole_batches import WholePictureBatches
+from .layers.losses import CrossEntropy
+from .layers.pixels import Pixels
+from .optim import schedules
+from .optim.groups import ParamRule, group_parameters
+from .optim.optimizers import Optimizer, create_optimizer
+from .shared_config import WITH_WARMUP, Channels, SharedConfig
+from .training.monitor import Monitor
 
 log = logging.getLogger("quartet")
 

@@ -11,18 +11,18 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.checkpoint_file import Checkpoint, read_checkpoint
-from src.deploy.card import ModelCard
-from src.deploy.mindir import network_predictor
-from src.deploy.predict import Predictor
-from src.model_utils.config import load_config, parse_overrides
-from src.model_utils.device_adapter import Device, set_up_device
-from src.model_utils.errors import UserError
-from src.recipe import Recipe
-from src.training.precision import set_precision
-from src.training.records import setup_logging
-from src.weights import FOREIGN_KINDS, load_weights
-from src.zoo import config_class_of, create_recipe
+from .checkpoint.file import Checkpoint, read_checkpoint
+from .checkpoint.weights import FOREIGN_KINDS, load_weights
+from .common.errors import UserError
+from .common.log import setup_logging
+from .deploy.card import ModelCard
+from .deploy.mindir import network_predictor
+from .deploy.predict import Predictor
+from .model_utils.config import load_config, parse_overrides
+from .model_utils.device_adapter import Device, set_up_device
+from .recipe import Recipe
+from .training.precision import set_precision
+from .zoo import config_class_of, create_recipe
 
 _MEND = "name data of its classes (data_path), or train a new head (train.py --pretrained_head replace)"
 

@@ -10,21 +10,21 @@ from typing import Any
 
 from mindspore import nn
 
-from src.bireal.network import VARIANTS as BIREAL
-from src.bireal.network import BiRealNet
-from src.bireal.recipe import BiRealRecipe
-from src.bit.network import ResNetV2
-from src.bit.recipe import BiTRecipe
-from src.bit.weights import VARIANTS as BIT
-from src.model_utils.errors import UserError
-from src.model_utils.shared_config import SharedConfig
-from src.multigrain.network import VARIANTS as MULTIGRAIN
-from src.multigrain.network import MultiGrain
-from src.multigrain.recipe import MultiGrainRecipe
-from src.recipe import Recipe
-from src.resnet9.network import ResNet9
-from src.resnet9.recipe import ResNet9Recipe
-from src.weights import load_weights
+from .bireal.network import VARIANTS as BIREAL
+from .bireal.network import BiRealNet
+from .bireal.recipe import BiRealRecipe
+from .bit.network import ResNetV2
+from .bit.recipe import BiTRecipe
+from .bit.weights import VARIANTS as BIT
+from .checkpoint.weights import load_weights
+from .common.errors import UserError
+from .multigrain.network import VARIANTS as MULTIGRAIN
+from .multigrain.network import MultiGrain
+from .multigrain.recipe import MultiGrainRecipe
+from .recipe import Recipe
+from .resnet9.network import ResNet9
+from .resnet9.recipe import ResNet9Recipe
+from .shared_config import SharedConfig
 
 __all__ = ["config_class_of", "create_network", "create_recipe", "list_models", "load_weights"]
 

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def data_path(tmp_path_factory) -> Path:
     """A data set of the CIFAR-10 layout: 200 training and 70 test images, 4 classes told by colour."""
-    from src.model_utils.files import write_json, write_text
+    from src.common.files import write_json, write_text
 
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)

@@ -12,24 +12,23 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 DOORS = sorted(ROOT.glob("*.py"))
 
-# Who may import what, besides itself. Imports run one way: a model package sees the seam (recipe) and the
-# building blocks; what trains, evaluates and deploys takes the recipe as an argument.
-_BLOCKS = {"model_utils", "layers", "data", "optim", "losses", "evaluation"}
-ALLOWED = {
-    "model_utils": set(),
-    "layers": {"model_utils"},
-    "data": {"model_utils"},
-    "optim": {"model_utils"},
-    "losses": {"model_utils", "layers"},
-    "evaluation": {"model_utils", "layers"},
-    "checkpoint_file": {"model_utils"},
-    "weights": {"model_utils", "checkpoint_file"},
-    "training": {*_BLOCKS, "checkpoint_file"},
-    "deploy": {*_BLOCKS, "checkpoint_file", "weights"},
-    "recipe": {*_BLOCKS, "checkpoint_file", "weights"},
-}
-_A_MODEL = {*_BLOCKS, "recipe"}
-_ABOVE_MODELS = {"zoo", "trained", "tools"}
+# Who may import what, besides itself: the parts to its left. What trains, evaluates and deploys takes
+# a recipe as an argument; a model package sees the seam (recipe) and what is below it, and no other model.
+ORDER = (
+    ("common",),
+    ("model_utils",),
+    ("layers", "data", "optim", "parallel"),
+    ("checkpoint",),
+    ("evaluation", "analysis"),
+    ("training", "deploy"),
+    ("shared_config",),
+    ("recipe",),
+    ("a model",),
+    ("zoo",),
+    ("trained",),
+    ("tools",),
+)
+LEVEL = {part: number for number, parts in enumerate(ORDER) for part in parts}
 
 
 def _part(path: Path) -> str:
@@ -38,20 +37,24 @@ def _part(path: Path) -> str:
 
 
 PARTS = {_part(path) for path in SOURCES} - {"__init__"}
-MODELS = PARTS - set(ALLOWED) - _ABOVE_MODELS
+MODELS = PARTS - set(LEVEL)
 
 
 def _imported(path: Path) -> set[str]:
     """The parts of src that a file imports, wherever in it the import stands."""
     parts = set()
+    package = path.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        parts |= {name.split(".")[1] for name in names if name.startswith("src.")}
+        if isinstance(node, ast.ImportFrom):
+            module = (node.module or "").split(".") if node.module else []
+            if node.level:
+                module = [*package[: len(package) - node.level + 1], *module]
+            elif package[:1] == ("src",):
+                assert module[0] != "src", f"{path}: imports inside src are relative"
+            if module[0] == "src":
+                parts |= {module[1]} if len(module) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.split(".")[0] == "src" for alias in node.names), f"{path}: import src"
     return parts
 
 
@@ -61,21 +64,16 @@ def _named(path: Path) -> str:
 
 def test_the_parts_are_known():
     assert "resnet9" in MODELS
-    assert set(ALLOWED) <= PARTS
+    assert set(LEVEL) <= PARTS | {"a model"}
     for model in MODELS:
-        assert (ROOT / "src" / model / "network.py").is_file(), f"{model} is neither a model nor in ALLOWED"
+        assert (ROOT / "src" / model / "network.py").is_file(), f"{model} is neither a model nor in ORDER"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_named)
 def test_imports_run_one_way(path):
-    part = _part(path)
-    imported = _imported(path) - {part}
-    if part in MODELS:
-        assert imported <= _A_MODEL
-    elif part == "zoo":
-        assert imported <= MODELS | {"recipe", "weights", "model_utils"}
-    elif part in ALLOWED:
-        assert imported <= ALLOWED[part]
+    level = LEVEL.get(_part(path), LEVEL["a model"])
+    above = {part for part in _imported(path) - {_part(path)} if LEVEL.get(part, LEVEL["a model"]) >= level}
+    assert above == set()
 
 
 @pytest.mark.parametrize("path", DOORS, ids=_named)

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 
 from src import recipe as module
+from src.common.errors import UserError
 from src.data.autoaugment import autoaugment
 from src.data.cifar10 import ImageSet
 from src.data.colour import ColourChange
 from src.data.erasing import Erasing
 from src.data.randaugment import RandAugment
 from src.data.sources import ImageFiles
-from src.losses import CrossEntropy
+from src.layers.losses import CrossEntropy
 from src.model_utils.config import check
-from src.model_utils.errors import UserError
-from src.model_utils.shared_config import WITH_COOLDOWN, SharedConfig
 from src.optim import schedules
 from src.optim.optimizers import SGD
 from src.recipe import Recipe
 from src.resnet9.config import ResNet9Config
 from src.resnet9.recipe import ResNet9Recipe
+from src.shared_config import WITH_COOLDOWN, SharedConfig
 
 UPDATES = 45
 PER_EPOCH = 2.5

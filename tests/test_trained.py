@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from src import trained
-from src.checkpoint_file import write_checkpoint
+from src.checkpoint.file import write_checkpoint
+from src.checkpoint.weights import WeightsError, load_weights
+from src.common.errors import UserError
 from src.model_utils.config import check
-from src.model_utils.errors import UserError
 from src.resnet9.config import ResNet9Config
-from src.weights import WeightsError, load_weights
 from src.zoo import create_network
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from src import zoo
-from src.model_utils.errors import UserError
-from src.model_utils.shared_config import SharedConfig
+from src.checkpoint.weights import load_weights
+from src.common.errors import UserError
 from src.recipe import Recipe
-from src.weights import load_weights
+from src.shared_config import SharedConfig
 
 
 def test_the_models():

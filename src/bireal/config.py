@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from src.bireal.network import VARIANTS, WIDTHS
-from src.model_utils.shared_config import (
+from ..shared_config import (
     Channels,
     Counts,
     LrSchedule,
@@ -13,6 +12,7 @@ from src.model_utils.shared_config import (
     key,
     other_default,
 )
+from .network import VARIANTS, WIDTHS
 
 
 class BiRealConfig(SharedConfig):

@@ -4,8 +4,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.layers.binary import ApproxSign, BinaryConv2d, SteSign, UnitDeviation
-from src.model_utils.device_adapter import without_graph
+from ..layers.binary import ApproxSign, BinaryConv2d, SteSign, UnitDeviation
+from ..model_utils.device_adapter import without_graph
 
 
 class BinaryMonitor:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import nn
 
-from src.bireal.weights import translate
-from src.layers.basic import batch_norm2d, conv2d, dense
-from src.layers.binary import (
+from ..common.errors import UserError
+from ..layers.basic import batch_norm2d, conv2d, dense
+from ..layers.binary import (
     BinaryConv2d,
     LeakyClip,
     ScaledSign,
@@ -28,9 +28,9 @@ from src.layers.binary import (
     input_activation,
     is_sign,
 )
-from src.layers.init import initialise, small_positive, torch_default
-from src.layers.pooling import AvgPool2d, PaddedMaxPool2d
-from src.model_utils.errors import UserError
+from ..layers.init import initialise, small_positive, torch_default
+from ..layers.pooling import AvgPool2d, PaddedMaxPool2d
+from .weights import translate
 
 # name -> (blocks of each stage, whether they are bottlenecks)
 VARIANTS = {

@@ -2,12 +2,12 @@
 
 from mindspore import nn
 
-from src.bireal.config import BiRealConfig
-from src.bireal.monitor import BinaryMonitor
-from src.bireal.network import Binarisation, BiRealNet
-from src.layers.binary import is_sign
-from src.optim.groups import ParamRule
-from src.recipe import Recipe
+from ..layers.binary import is_sign
+from ..optim.groups import ParamRule
+from ..recipe import Recipe
+from .config import BiRealConfig
+from .monitor import BinaryMonitor
+from .network import Binarisation, BiRealNet
 
 
 class BiRealRecipe(Recipe):

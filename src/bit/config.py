@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from src.bit.weights import VARIANTS
-from src.model_utils.shared_config import Channels, Counts, SharedConfig, key, other_default
+from ..shared_config import Channels, Counts, SharedConfig, key, other_default
+from .weights import VARIANTS
 
 
 class BiTConfig(SharedConfig):

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from src.optim import schedules
+from ..optim import schedules
 
 BATCH = 512
 RATE = 0.003

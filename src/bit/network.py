@@ -24,13 +24,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.bit.weights import translate
-from src.layers.basic import conv2d
-from src.layers.init import initialise, torch_default
-from src.layers.norm import GroupNorm
-from src.layers.pooling import ZeroPaddedMaxPool2d
-from src.layers.weight_standardization import StdConv2d
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..layers.basic import conv2d
+from ..layers.init import initialise, torch_default
+from ..layers.norm import GroupNorm
+from ..layers.pooling import ZeroPaddedMaxPool2d
+from ..layers.weight_standardization import StdConv2d
+from .weights import translate
 
 GROUPS = 32
 

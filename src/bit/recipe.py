@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from mindspore import nn
 
-from src.bit import hyper_rule
-from src.bit.config import BiTConfig
-from src.bit.network import ResNetV2
-from src.bit.weights import find_pretrained
-from src.model_utils.device_adapter import get_device_num
-from src.model_utils.errors import UserError
-from src.recipe import Recipe
+from ..common.errors import UserError
+from ..model_utils.device_adapter import get_device_num
+from ..recipe import Recipe
+from . import hyper_rule
+from .config import BiTConfig
+from .network import ResNetV2
+from .weights import find_pretrained
 
 log = logging.getLogger("quartet")
 

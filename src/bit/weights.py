@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 # name -> (units of each block, width factor)
 VARIANTS = {

@@ -8,8 +8,8 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from src.data.cifar10 import SIZES_NAME, Layout
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .cifar10 import SIZES_NAME, Layout
 
 BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 

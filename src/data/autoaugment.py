@@ -5,7 +5,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
-from src.data.image_operators import OPERATORS
+from .image_operators import OPERATORS
 
 # (operator, probability, magnitude 0..10) twice a sub-policy: the paper's table of the ImageNet policy, with
 # the five that it lists twice. AutoContrast, Equalize and Invert have no magnitude.

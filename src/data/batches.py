@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from src.data import augment
-from src.data.repeated import repeated_order
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from . import augment
+from .repeated import repeated_order
 
 log = logging.getLogger("quartet")
 

@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from src.data.geometry import ChooseBox, cut
-from src.model_utils.errors import UserError
-from src.model_utils.files import write_json, write_text
+from ..common.errors import UserError
+from ..common.files import write_json, write_text
+from .geometry import ChooseBox, cut
 
 SIZES_NAME = "sizes.json"
 TEST_NAME = "test_batch.bin"

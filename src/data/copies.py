@@ -15,10 +15,10 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from src.data.decode import decode
-from src.data.geometry import cut, resize
-from src.data.install import install, locked, occupied
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .decode import decode
+from .geometry import cut, resize
+from .install import install, locked, occupied
 
 MAX_SIDE = 2**15 - 2  # pixels, of OpenCV's warps
 FIRST_BLOCK = 200_000  # the number of the first original

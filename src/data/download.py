@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 BLOCK_BYTES = 1 << 20
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.data import geometry
+from . import geometry
 
 AREA = (0.02, 1 / 3)  # share of the picture
 RATIO = (0.3, 3.3)  # height / width; its logarithm is uniform

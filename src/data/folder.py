@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from src.data.cifar10 import MAX_CLASSES, TEST_NAME, encode_records, write_classes_and_sizes
-from src.data.decode import UnreadableImage, decode
-from src.data.listing import Item, Listing
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .cifar10 import MAX_CLASSES, TEST_NAME, encode_records, write_classes_and_sizes
+from .decode import UnreadableImage, decode
+from .listing import Item, Listing
 
 SIDE = 32
 

@@ -19,11 +19,11 @@ from typing import BinaryIO, Literal
 
 from tqdm import tqdm
 
-from src.data.archive import BROKEN
-from src.data.download import BLOCK_BYTES, md5_of
-from src.data.install import install, locked, occupied
-from src.data.listing import class_folders, images_under
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .archive import BROKEN
+from .download import BLOCK_BYTES, md5_of
+from .install import install, locked, occupied
+from .listing import class_folders, images_under
 
 TRAIN_NAME = "ILSVRC2012_img_train.tar"
 VAL_NAME = "ILSVRC2012_img_val.tar"

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from src.data import augment
-from src.data.batches import ShardBatches, ShuffledBatches, Stream
-from src.data.cifar10 import ImageSet
+from . import augment
+from .batches import ShardBatches, ShuffledBatches, Stream
+from .cifar10 import ImageSet
 
 
 class TrainBatches(ShuffledBatches):

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from src.data.cifar10 import Split
-from src.data.decode import UnreadableImage, decode, decode_crop
-from src.data.geometry import ChooseBox
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .cifar10 import Split
+from .decode import UnreadableImage, decode, decode_crop
+from .geometry import ChooseBox
 
 INDEX_NAME = "mindrecord.json"
 MAX_SHARDS = 256  # they stay open, and a process may open some 1,000 files

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from src.data.cifar10 import Split
-from src.data.mindrecord import (
+from ..common.errors import UserError
+from ..common.files import write_json
+from .cifar10 import Split
+from .mindrecord import (
     INDEX_NAME,
     SPLIT_NAMES,
     MindRecordImages,
@@ -19,9 +21,7 @@ from src.data.mindrecord import (
     select,
     shard_paths,
 )
-from src.data.sources import ImageFiles
-from src.model_utils.errors import UserError
-from src.model_utils.files import write_json
+from .sources import ImageFiles
 
 _SCHEMA = {"file_name": {"type": "string"}, "label": {"type": "int32"}, "data": {"type": "bytes"}}
 _CHUNK = 64  # images that are handed to the writer at once

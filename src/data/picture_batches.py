@@ -7,11 +7,11 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 
-from src.data import augment, geometry
-from src.data.batches import Labelled, ShardBatches, ShuffledBatches, Stream, prefetch
-from src.data.colour import ColourChange, colour_maps, recolour
-from src.data.erasing import Erasing
-from src.model_utils.cpu import worker_count
+from ..model_utils.cpu import worker_count
+from . import augment, geometry
+from .batches import Labelled, ShardBatches, ShuffledBatches, Stream, prefetch
+from .colour import ColourChange, colour_maps, recolour
+from .erasing import Erasing
 
 Normalisation = tuple[Sequence[float], Sequence[float]]  # mean and deviation of each channel, 0..255
 

@@ -25,21 +25,21 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from src.data import shapes
-from src.data.archive import unpack
-from src.data.cifar10 import CIFAR10, ImageSet, Layout, read_set, write_cifar10
-from src.data.cifar100 import CIFAR100
-from src.data.download import download, md5_of
-from src.data.folder import pack_folder
-from src.data.imagenet import DEVKIT_NAME, TRAIN_NAME, VAL_NAME, prepare_imagenet
-from src.data.install import install, locked, occupied
-from src.data.listing import LAYOUT, list_folder
-from src.data.mindrecord import MAX_SHARDS
-from src.data.mindrecord_writer import write_mindrecord
-from src.data.sources import open_split
-from src.model_utils.door import parser, run
-from src.model_utils.errors import UserError
-from src.model_utils.files import atomic_path
+from ..common.cli import parser, run
+from ..common.errors import UserError
+from ..common.files import atomic_path
+from . import shapes
+from .archive import unpack
+from .cifar10 import CIFAR10, ImageSet, Layout, read_set, write_cifar10
+from .cifar100 import CIFAR100
+from .download import download, md5_of
+from .folder import pack_folder
+from .imagenet import DEVKIT_NAME, TRAIN_NAME, VAL_NAME, prepare_imagenet
+from .install import install, locked, occupied
+from .listing import LAYOUT, list_folder
+from .mindrecord import MAX_SHARDS
+from .mindrecord_writer import write_mindrecord
+from .sources import open_split
 
 ANY_MD5 = "any"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from src.data.image_operators import OPERATORS
+from .image_operators import OPERATORS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from src.data.decode import decode
-from src.data.listing import class_folders, images_under
-from src.data.revisited import read_ground_truth
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .decode import decode
+from .listing import class_folders, images_under
+from .revisited import read_ground_truth
 
 log = logging.getLogger("quartet")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 # What an array is made of in a pickle, by numpy 1 and 2. Containers, numbers and strings need no names.
 _CORE = [f"numpy.{core}.{part}" for core in ("core", "_core") for part in ("multiarray", "numeric")]

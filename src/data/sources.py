@@ -17,13 +17,13 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from src.data.cifar10 import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
-from src.data.cifar100 import CIFAR100
-from src.data.decode import decode, decode_crop, fault
-from src.data.geometry import ChooseBox
-from src.data.listing import Item, Listing, class_folders, list_folder
-from src.data.mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .cifar10 import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
+from .cifar100 import CIFAR100
+from .decode import decode, decode_crop, fault
+from .geometry import ChooseBox
+from .listing import Item, Listing, class_folders, list_folder
+from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
 
 log = logging.getLogger("quartet")
 

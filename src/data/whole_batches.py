@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from src.data import geometry
-from src.data.batches import ShardBatches, prefetch
-from src.data.decode import UnreadableImage
-from src.data.picture_batches import Normalisation, PictureSource, look_up, lookup_tables
-from src.model_utils.cpu import worker_count
+from ..model_utils.cpu import worker_count
+from . import geometry
+from .batches import ShardBatches, prefetch
+from .decode import UnreadableImage
+from .picture_batches import Normalisation, PictureSource, look_up, lookup_tables
 
 Item = TypeVar("Item")
 

@@ -3,11 +3,11 @@
 import os
 from functools import partial
 
-from src.deploy import lite
-from src.deploy.model_set import find_set
-from src.deploy.predict import Predictor
-from src.model_utils.errors import UserError
-from src.model_utils.local_adapter import get_device_id
+from ..common.errors import UserError
+from ..model_utils.local_adapter import get_device_id
+from . import lite
+from .model_set import find_set
+from .predict import Predictor
 
 BACKENDS = ("auto", "mindspore", "lite")
 
@@ -44,8 +44,8 @@ def open_predictor(
         device = lite.choose_target(device_target)
         open_file = partial(lite.open_lite, target=device, device_id=get_device_id())
     else:
-        from src.deploy.mindir import open_mindir as open_file
-        from src.model_utils.device_adapter import set_up_device
+        from ..model_utils.device_adapter import set_up_device
+        from .mindir import open_mindir as open_file
 
         device = set_up_device(device_target).target
     opened = [open_file(file) for file in files.files]

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from src.model_utils.errors import UserError
-from src.model_utils.files import write_json
+from ..common.errors import UserError
+from ..common.files import write_json
 
 KEYS = ("model", "class_names", "image_size", "mean", "std", "crop", "interpolation")
 OPTIONAL_KEYS = ("crop_percentage", "input_type")  # cards of earlier exports lack them

@@ -10,15 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from src.data.batches import prefetch
-from src.data.decode import UnreadableImage
-from src.deploy.card import ModelCard
-from src.deploy.images import preprocess
-from src.deploy.pictures import Picture
-from src.deploy.predict import Predictor
-from src.evaluation.classification import score
-from src.model_utils.cpu import worker_count
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..data.batches import prefetch
+from ..data.decode import UnreadableImage
+from ..evaluation.classification import score
+from ..model_utils.cpu import worker_count
+from .card import ModelCard
+from .images import preprocess
+from .pictures import Picture
+from .predict import Predictor
 
 
 @dataclass(frozen=True)

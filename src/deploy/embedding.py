@@ -7,12 +7,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.data.decode import UnreadableImage
-from src.data.geometry import Interpolation
-from src.data.whole_batches import whole_batches
-from src.deploy.card import ModelCard
-from src.model_utils.device_adapter import Device, without_graph
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..data.decode import UnreadableImage
+from ..data.geometry import Interpolation
+from ..data.whole_batches import whole_batches
+from ..model_utils.device_adapter import Device, without_graph
+from .card import ModelCard
 
 Key = TypeVar("Key")
 Read = Callable[[], np.ndarray]

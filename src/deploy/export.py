@@ -12,16 +12,16 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.deploy.card import ModelCard
-from src.deploy.images import normalise
-from src.deploy.mindir import model_files, network_predictor, open_mindir
-from src.deploy.model_set import ModelSet, digest, file_of_size, parity_path
-from src.deploy.parity import compare_logits
-from src.deploy.placing import place, scratch_folder
-from src.deploy.predict import Predictor
-from src.layers.pixels import Pixels
-from src.model_utils.errors import UserError
-from src.model_utils.files import write_json
+from ..common.errors import UserError
+from ..common.files import write_json
+from ..layers.pixels import Pixels
+from .card import ModelCard
+from .images import normalise
+from .mindir import model_files, network_predictor, open_mindir
+from .model_set import ModelSet, digest, file_of_size, parity_path
+from .parity import compare_logits
+from .placing import place, scratch_folder
+from .predict import Predictor
 
 RANDOM_IMAGES = 8
 

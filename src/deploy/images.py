@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.data.decode import decode
-from src.data.geometry import prepare_picture
-from src.data.listing import EXTENSIONS, images_under
-from src.deploy.card import ModelCard
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..data.decode import decode
+from ..data.geometry import prepare_picture
+from ..data.listing import EXTENSIONS, images_under
+from .card import ModelCard
 
 
 def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:

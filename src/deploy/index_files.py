@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.deploy.vector_index import VectorIndex
-from src.model_utils.errors import UserError
-from src.model_utils.files import atomic_path
+from ..common.errors import UserError
+from ..common.files import atomic_path
+from .vector_index import VectorIndex
 
 FORMAT = 1
 _BLOCK = 4096  # vectors that are copied at once

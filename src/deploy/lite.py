@@ -12,9 +12,9 @@ from types import ModuleType
 
 import numpy as np
 
-from src.deploy.model_set import check_digest
-from src.deploy.predict import Opened
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .model_set import check_digest
+from .predict import Opened
 
 TARGETS = ("Ascend", "CPU")
 _OTHER = "--backend mindspore runs the same file"

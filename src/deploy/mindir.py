@@ -8,10 +8,10 @@ from google.protobuf.message import DecodeError
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto, TensorProto
 
-from src.deploy.card import ModelCard
-from src.deploy.model_set import check_digest
-from src.deploy.predict import Opened, Predictor, Run
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .card import ModelCard
+from .model_set import check_digest
+from .predict import Opened, Predictor, Run
 
 _TYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.deploy.card import ModelCard, card_path, read_json_object
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .card import ModelCard, card_path, read_json_object
 
 _OF_A_SIZE = re.compile(r"(.+)_b[1-9]\d*")
 

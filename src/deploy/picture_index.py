@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from tqdm import tqdm
 
-from src.data.decode import UnreadableImage, decode
-from src.data.install import locked
-from src.data.listing import images_under
-from src.deploy.index_files import (
+from ..common.errors import UserError
+from ..data.decode import UnreadableImage, decode
+from ..data.install import locked
+from ..data.listing import images_under
+from .index_files import (
     begin,
     known_files,
     merge,
@@ -27,8 +28,7 @@ from src.deploy.index_files import (
     read_state,
     save_part,
 )
-from src.deploy.vector_index import VectorIndex
-from src.model_utils.errors import UserError
+from .vector_index import VectorIndex
 
 Embed = Callable[..., Iterator[tuple[str, np.ndarray]]]  # the method of `Embedder`
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from src.data.cifar10 import CIFAR10, find_set, read_set
-from src.data.cifar100 import CIFAR100
-from src.deploy.images import find_images, load_image
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..data.cifar10 import CIFAR10, find_set, read_set
+from ..data.cifar100 import CIFAR100
+from .images import find_images, load_image
 
 FOLDERS, AUTO = "folders", "auto"
 _SHOWN = 3  # names in an error

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 
 @contextmanager

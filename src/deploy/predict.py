@@ -7,9 +7,9 @@ from typing import Self
 
 import numpy as np
 
-from src.deploy.card import ModelCard
-from src.deploy.model_set import ModelSet
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from .card import ModelCard
+from .model_set import ModelSet
 
 Run = Callable[[np.ndarray], np.ndarray]
 

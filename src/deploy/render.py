@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from src.deploy.classify import Classified
+from .classify import Classified
 
 _NAMES = {"mindspore": "MindSpore", "lite": "MindSpore Lite"}
 

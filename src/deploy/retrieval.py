@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from src.data.decode import UnreadableImage
-from src.data.retrieval_sets import Picture, RetrievalSet, open_retrieval_set
-from src.deploy.embedding import Embedder, TrainedNetwork
-from src.evaluation import retrieval
-from src.evaluation.sheets import Shown, check_sheet_name, draw_sheet
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..data.decode import UnreadableImage
+from ..data.retrieval_sets import Picture, RetrievalSet, open_retrieval_set
+from ..evaluation import retrieval
+from ..evaluation.sheets import Shown, check_sheet_name, draw_sheet
+from .embedding import Embedder, TrainedNetwork
 
 log = logging.getLogger("quartet")
 

@@ -20,8 +20,8 @@ import cv2
 import faiss
 import numpy as np
 
-from src.model_utils.errors import UserError
-from src.model_utils.files import atomic_path
+from ..common.errors import UserError
+from ..common.files import atomic_path
 
 Kind = Literal["exact", "compact", "cells"]
 

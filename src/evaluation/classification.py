@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 Predict = Callable[[np.ndarray], np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray, int]

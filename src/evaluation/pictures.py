@@ -15,8 +15,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
-from src.evaluation.classification import Mistake
-from src.model_utils.files import atomic_path
+from ..common.files import atomic_path
+from .classification import Mistake
 
 _DPI = 120
 _CELL = 224  # pixels an image gets on the sheet of mistakes

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 _PRODUCTS = 1 << 24  # of a block of similarities, 64 MiB
 _ROWS = 4096  # of the database that are in float64 at once

@@ -10,8 +10,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from src.model_utils.errors import UserError
-from src.model_utils.files import atomic_path
+from ..common.errors import UserError
+from ..common.files import atomic_path
 
 _CELL, _FRAME, _GAP, _LINE = 150, 5, 10, 17  # pixels: a picture's square, its frame, between, a line of text
 _INK, _QUIET, _PAPER = "#22272e", "#6b7480", "#ffffff"

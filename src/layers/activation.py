@@ -2,7 +2,7 @@
 
 from mindspore import nn, ops
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 
 class CELU(nn.Cell):

@@ -8,8 +8,8 @@ momentum), so every argument is passed by keyword and nothing is left to a defau
 import mindspore as ms
 from mindspore import nn
 
-from src.layers.sync_bn import BatchNorm
-from src.model_utils.cpu import use_fast_convolutions
+from ..model_utils.cpu import use_fast_convolutions
+from .sync_bn import BatchNorm
 
 
 def conv2d(

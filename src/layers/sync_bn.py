@@ -3,7 +3,7 @@
 import mindspore as ms
 from mindspore import nn, ops
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -4,8 +4,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.model_utils.cpu import use_fast_convolutions
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..model_utils.cpu import use_fast_convolutions
 
 EPSILON = 1e-10
 

@@ -20,8 +20,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from src.model_utils.errors import UserError
-from src.model_utils.shared_config import GROUPS, SharedConfig
+from ..common.errors import UserError
+from ..shared_config import GROUPS, SharedConfig
 
 DEFAULTS = Path(__file__).parents[2] / "default_config.yaml"
 
@@ -229,7 +229,7 @@ def default_yaml() -> str:
     """The text of default_config.yaml: every shared key with its meaning, unit and default."""
     lines = [
         "# Every shared key with its default. A recipe in configs/ and --key value on the command line come",
-        "# after it. Written by python -m src.model_utils.config from src/model_utils/shared_config.py.",
+        "# after it. Written by python -m src.model_utils.config from src/shared_config.py.",
     ]
     for group in GROUPS:
         lines += ["", f"# {group.__doc__.splitlines()[0]}"]

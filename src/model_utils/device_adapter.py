@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import mindspore as ms
 from mindspore import communication
 
-from src.model_utils import local_adapter as adapter
-from src.model_utils.cpu import use_fast_convolutions, wait_for_slow_ranks, worker_count
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from . import local_adapter as adapter
+from .cpu import use_fast_convolutions, wait_for_slow_ranks, worker_count
 
 get_device_id = adapter.get_device_id
 get_device_num = adapter.get_device_num

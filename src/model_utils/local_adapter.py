@@ -2,7 +2,7 @@
 
 import os
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 
 def _number(name: str, *, default: int, minimum: int) -> int:

@@ -23,17 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.model_utils.cloud_keys import CloudKeys
-from src.model_utils.config import as_yaml, check, parse_value, read_yaml
-from src.model_utils.door import parser
-from src.model_utils.errors import UserError
-from src.model_utils.files import write_text
-from src.model_utils.job_lock import Job
-from src.model_utils.local_adapter import get_job_id, get_rank_id, is_scheduler
-from src.model_utils.safe_zip import unzip
-from src.model_utils.shared_config import RunKeys
-from src.model_utils.tee import copied_to
-from src.model_utils.transfer import Bucket, Place
+from ..common.cli import parser
+from ..common.errors import UserError
+from ..common.files import write_text
+from ..shared_config import RunKeys
+from .config import as_yaml, check, parse_value, read_yaml
+from .local_adapter import get_job_id, get_rank_id, is_scheduler
+from .modelarts.job_lock import Job
+from .modelarts.keys import CloudKeys
+from .modelarts.safe_zip import unzip
+from .modelarts.tee import copied_to
+from .modelarts.transfer import Bucket, Place
 
 # Where a door reads and writes on this server.
 PLACES = ("data_path", "output_path", "pretrained_path", "checkpoint_path", "resume", "config_path")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from src.model_utils.shared_config import (
+from ..shared_config import (
     Channels,
     Counts,
     Jitter,
@@ -15,7 +15,7 @@ from src.model_utils.shared_config import (
     key,
     other_default,
 )
-from src.multigrain.network import VARIANTS, WIDTHS
+from .network import VARIANTS, WIDTHS
 
 
 class MultiGrainConfig(SharedConfig):

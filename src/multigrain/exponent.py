@@ -11,12 +11,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.data.batches import ShardBatches
-from src.evaluation.classification import score
-from src.layers.gem import GeM
-from src.model_utils.device_adapter import without_graph
-from src.model_utils.errors import UserError
-from src.multigrain.network import MultiGrain
+from ..common.errors import UserError
+from ..data.batches import ShardBatches
+from ..evaluation.classification import score
+from ..layers.gem import GeM
+from ..model_utils.device_adapter import without_graph
+from .network import MultiGrain
 
 
 class Sweep(nn.Cell):

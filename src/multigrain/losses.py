@@ -4,9 +4,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.layers.gem import l2_normalise
-from src.losses import CrossEntropy
-from src.multigrain.sampling import (
+from ..layers.gem import l2_normalise
+from ..layers.losses import CrossEntropy
+from .sampling import (
     CUTOFF,
     NONZERO_LOSS_CUTOFF,
     choose_negatives,

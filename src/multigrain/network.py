@@ -19,12 +19,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.layers.basic import batch_norm2d, conv2d, dense
-from src.layers.gem import GeM, l2_normalise
-from src.layers.init import he_normal_fan_out, initialise, torch_default
-from src.layers.pooling import PaddedMaxPool2d
-from src.model_utils.errors import UserError
-from src.multigrain.weights import translate
+from ..common.errors import UserError
+from ..layers.basic import batch_norm2d, conv2d, dense
+from ..layers.gem import GeM, l2_normalise
+from ..layers.init import he_normal_fan_out, initialise, torch_default
+from ..layers.pooling import PaddedMaxPool2d
+from .weights import translate
 
 # name -> (blocks of each stage, whether they are bottlenecks)
 VARIANTS = {

@@ -7,9 +7,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.data.copies import KINDS, copy_rng, distort
-from src.data.picture_batches import PictureSource
-from src.evaluation.classification import Batch
+from ..data.copies import KINDS, copy_rng, distort
+from ..data.picture_batches import PictureSource
+from ..evaluation.classification import Batch
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 _DIGITS = 6  # of a cosine similarity: embeddings are float32, and beyond these digits two are equal

@@ -2,15 +2,15 @@
 
 from mindspore import nn
 
-from src.data.batches import ShuffledBatches
-from src.data.picture_batches import PictureEvalBatches
-from src.model_utils.device_adapter import get_device_num, get_rank_id
-from src.multigrain.config import MultiGrainConfig
-from src.multigrain.losses import GatherRows, JointLoss, MarginLoss, TripletLoss
-from src.multigrain.network import MultiGrain
-from src.multigrain.probe import KnnProbe
-from src.optim.groups import ParamRule
-from src.recipe import Recipe
+from ..data.batches import ShuffledBatches
+from ..data.picture_batches import PictureEvalBatches
+from ..model_utils.device_adapter import get_device_num, get_rank_id
+from ..optim.groups import ParamRule
+from ..recipe import Recipe
+from .config import MultiGrainConfig
+from .losses import GatherRows, JointLoss, MarginLoss, TripletLoss
+from .network import MultiGrain
+from .probe import KnnProbe
 
 
 class MultiGrainRecipe(Recipe):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 _OFFICIAL = {
     r"^module\.": "",  # of nn.DataParallel

@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 
 class Extended(nn.Cell):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import mindspore as ms
 
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
 
 _NAMES_SHOWN = 5
 

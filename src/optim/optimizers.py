@@ -12,8 +12,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.model_utils.errors import UserError
-from src.optim.groups import ParamGroup
+from ..common.errors import UserError
+from .groups import ParamGroup
 
 
 class Optimizer(nn.Cell):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from src.model_utils.shared_config import Counts, SharedConfig, key
+from ..shared_config import Counts, SharedConfig, key
 
 
 class ResNet9Config(SharedConfig):

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from mindspore import nn
 
-from src.layers.activation import NON_DECREASING, activation
-from src.layers.basic import batch_norm2d, conv2d, dense
-from src.layers.init import initialise, torch_default
-from src.layers.pooling import MaxPool2d
-from src.model_utils.errors import UserError
+from ..common.errors import UserError
+from ..layers.activation import NON_DECREASING, activation
+from ..layers.basic import batch_norm2d, conv2d, dense
+from ..layers.init import initialise, torch_default
+from ..layers.pooling import MaxPool2d
 
 
 class ConvBlock(nn.Cell):

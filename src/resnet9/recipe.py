@@ -2,9 +2,9 @@
 
 from mindspore import nn
 
-from src.recipe import Recipe
-from src.resnet9.config import ResNet9Config
-from src.resnet9.network import ResNet9
+from ..recipe import Recipe
+from .config import ResNet9Config
+from .network import ResNet9
 
 
 class ResNet9Recipe(Recipe):

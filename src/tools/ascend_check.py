@@ -12,15 +12,15 @@ and where it changes layouts, is known only to a card. Every other --key value i
 import sys
 from collections import Counter
 
-from src.model_utils.door import parser, run
+from ..common.cli import parser, run
 
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 def report(graphs: dict) -> dict:
     """Facts of each graph, and of each primitive its calls in each, its platforms, and where that is from."""
-    from src.evaluation.graph_facts import STRUCTURAL, facts
-    from src.evaluation.platforms import documentation
+    from ..analysis.graph_facts import STRUCTURAL, facts
+    from ..analysis.platforms import documentation
 
     counts = {name: Counter(node.primitive for node in graph.nodes) for name, graph in graphs.items()}
     primitives = []
@@ -43,7 +43,7 @@ def faults(graphs: dict, primitives: list[dict]) -> list[str]:
     for row in primitives:
         if "Ascend" in row["platforms"]:
             continue
-        known = "no platform is documented that we know of; review it in src/evaluation/platforms.py"
+        known = "no platform is documented that we know of; review it in src/analysis/platforms.py"
         if row["platforms"]:
             known = f"documented for {', '.join(row['platforms'])}, not for Ascend, by {row['where']}"
         for name, graph in graphs.items():
@@ -116,13 +116,13 @@ def main(arguments):
 
     import mindspore as ms
 
-    from src.model_utils.config import load_config, parse_overrides
-    from src.model_utils.device_adapter import set_up_device
-    from src.model_utils.errors import UserError
-    from src.model_utils.files import to_json
-    from src.tools.card_graphs import card_graphs
-    from src.training.records import setup_logging
-    from src.zoo import config_class_of, create_recipe
+    from ..analysis.card_graphs import card_graphs
+    from ..common.errors import UserError
+    from ..common.files import to_json
+    from ..common.log import setup_logging
+    from ..model_utils.config import load_config, parse_overrides
+    from ..model_utils.device_adapter import set_up_device
+    from ..zoo import config_class_of, create_recipe
 
     sizes = {name: getattr(own, name) for name in ("num_classes", "images", "picture_size", "cards")}
     for name, value in sizes.items():

@@ -10,7 +10,7 @@ and all evaluation images give the figures. Images are not mirrored, whatever `f
 is one JSON object; what it names as `use` goes to eval.py, export.py and the other tools.
 """
 
-from src.model_utils.door import checkpoint_parser, run
+from ..common.cli import checkpoint_parser, run
 
 COARSE = "1,1.5,2,2.5,3,3.5,4,4.5,5,5.5,6,6.5,7,7.5,8,max"
 FINE = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)  # about the best of them
@@ -28,13 +28,13 @@ def main(arguments):
     import copy
     import math
 
-    from src.model_utils.errors import UserError
-    from src.model_utils.files import to_json
-    from src.multigrain.exponent import best_of, figures, split_in_half, training_exponent
-    from src.multigrain.network import MultiGrain
-    from src.trained import open_from_flags
-    from src.training.collective import sum_over_ranks
-    from src.zoo import create_recipe
+    from ..common.errors import UserError
+    from ..common.files import to_json
+    from ..multigrain.exponent import best_of, figures, split_in_half, training_exponent
+    from ..multigrain.network import MultiGrain
+    from ..parallel.collective import sum_over_ranks
+    from ..trained import open_from_flags
+    from ..zoo import create_recipe
 
     try:
         exponents = [math.inf if p == "max" else float(p) for p in (own.p or COARSE).split(",")]

@@ -9,11 +9,11 @@ found in PICTURES to any depth; the originals are left as they are. The kinds: c
 brightness, jpeg, strong (three of them at once); src/data/copies.py says how much of each.
 """
 
-from src.model_utils.door import parser, run
+from ..common.cli import parser, run
 
 
 def main(arguments):
-    from src.data.copies import KINDS
+    from ..data.copies import KINDS
 
     flags = parser(__doc__)
     flags.add_argument("pictures", metavar="PICTURES", help="a folder with image files")
@@ -25,9 +25,9 @@ def main(arguments):
 
     import numpy as np
 
-    from src.data.copies import write_copies
-    from src.data.listing import images_under
-    from src.model_utils.errors import UserError
+    from ..common.errors import UserError
+    from ..data.copies import write_copies
+    from ..data.listing import images_under
 
     if own.seed < 0:
         raise UserError(f"seed: {own.seed} given, allowed: a whole number >= 0")

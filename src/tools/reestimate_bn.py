@@ -7,7 +7,7 @@ training. The output is the checkpoint with other statistics. The last line is o
 figures before and after.
 """
 
-from src.model_utils.door import checkpoint_parser, run
+from ..common.cli import checkpoint_parser, run
 
 
 def main(arguments):
@@ -21,12 +21,12 @@ def main(arguments):
 
     import mindspore as ms
 
-    from src.checkpoint_file import write_checkpoint
-    from src.model_utils.errors import UserError
-    from src.model_utils.files import to_json
-    from src.trained import open_from_flags
-    from src.training.loop import evaluate_network
-    from src.training.precise_bn import reestimate_bn
+    from ..checkpoint.file import write_checkpoint
+    from ..common.errors import UserError
+    from ..common.files import to_json
+    from ..evaluation.network import evaluate_network
+    from ..trained import open_from_flags
+    from ..training.precise_bn import reestimate_bn
 
     if not own.output.endswith(".ckpt"):
         raise UserError(f"output: {own.output} given, allowed: a name that ends with .ckpt")

@@ -11,7 +11,7 @@ cannot be read is named and makes the exit code 2. For millions of pictures ther
 looks into some (src/deploy/vector_index.py).
 """
 
-from src.model_utils.door import parser, run
+from ..common.cli import parser, run
 
 ELSEWHERE = {"device_target", "data_path"}  # keys that may differ from build to build
 
@@ -49,13 +49,13 @@ def build(own, rest):
     import sys
     import time
 
-    from src.deploy.embedding import Embedder
-    from src.deploy.picture_index import update
-    from src.model_utils.config import parse_overrides, read_yaml
-    from src.model_utils.errors import UserError
-    from src.model_utils.files import to_json
-    from src.trained import open_trained
-    from src.weights import checksum
+    from ..checkpoint.weights import checksum
+    from ..common.errors import UserError
+    from ..common.files import to_json
+    from ..deploy.embedding import Embedder
+    from ..deploy.picture_index import update
+    from ..model_utils.config import parse_overrides, read_yaml
+    from ..trained import open_trained
 
     for folder in own.folders:
         if not os.path.isdir(folder):
@@ -98,11 +98,11 @@ def search(own, rest):
 
     import numpy as np
 
-    from src.data.decode import decode
-    from src.deploy.images import find_images
-    from src.deploy.picture_index import PictureIndex
-    from src.evaluation.sheets import check_sheet_name
-    from src.model_utils.errors import UserError
+    from ..common.errors import UserError
+    from ..data.decode import decode
+    from ..deploy.images import find_images
+    from ..deploy.picture_index import PictureIndex
+    from ..evaluation.sheets import check_sheet_name
 
     for name in ("top", "probes"):
         if (value := getattr(own, name)) is not None and value < 1:
@@ -132,10 +132,10 @@ def _embedder(own, index):
     """The embedder that the index was built with. Its checkpoint may have moved, but not changed."""
     import os
 
-    from src.deploy.embedding import Embedder
-    from src.model_utils.errors import UserError
-    from src.trained import open_trained
-    from src.weights import checksum
+    from ..checkpoint.weights import checksum
+    from ..common.errors import UserError
+    from ..deploy.embedding import Embedder
+    from ..trained import open_trained
 
     try:
         checkpoint = own.checkpoint or index.reopen["checkpoint"]
@@ -173,8 +173,8 @@ def _draw(own, results):
 
     import numpy as np
 
-    from src.data.decode import UnreadableImage, decode
-    from src.evaluation.sheets import Shown, draw_sheet
+    from ..data.decode import UnreadableImage, decode
+    from ..evaluation.sheets import Shown, draw_sheet
 
     def shown(file, similarity=None):
         try:

@@ -15,7 +15,7 @@ bytes a number, and 1/8 byte a 1-bit weight with 4 bytes each other number, runn
 import bisect
 import math
 
-from src.model_utils.door import parser, run
+from ..common.cli import parser, run
 
 GIB = 2**30
 USABLE = 0.9  # the share of a card that working memory, framework and communication leave: an assumption
@@ -28,8 +28,8 @@ def summarise(recipe, num_classes: int, card_memory: float, depth: int = 0) -> d
 
     The blocks are the cells down to level `depth`; 0: down to where they are five or more.
     """
-    from src.evaluation.cost import measure
-    from src.training.precision import set_precision
+    from ..analysis.cost import measure
+    from ..training.precision import set_precision
 
     config = recipe.config
     network = recipe.network(num_classes=num_classes)
@@ -148,12 +148,12 @@ def main(arguments):
     flags.add_argument("--json", action="store_true", help="one JSON object on the last line, sizes in bytes")
     own, rest = flags.parse_known_args(arguments[len(named) :])
 
-    from src.model_utils.config import load_config, parse_overrides
-    from src.model_utils.device_adapter import set_up_device
-    from src.model_utils.errors import UserError
-    from src.model_utils.files import to_json
-    from src.training.records import setup_logging
-    from src.zoo import config_class_of, create_recipe
+    from ..common.errors import UserError
+    from ..common.files import to_json
+    from ..common.log import setup_logging
+    from ..model_utils.config import load_config, parse_overrides
+    from ..model_utils.device_adapter import set_up_device
+    from ..zoo import config_class_of, create_recipe
 
     for name in ("num_classes", "card_memory"):
         if not 0 < getattr(own, name) < 1e6:

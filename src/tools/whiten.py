@@ -10,7 +10,7 @@ averaged weights where kept, with its config and the keys given here; eval.py, e
 it as any checkpoint. The last line is one JSON object.
 """
 
-from src.model_utils.door import checkpoint_parser, run
+from ..common.cli import checkpoint_parser, run
 
 COMPARED = 8  # pictures whose logits are compared
 TOLERANCE = 1e-3  # of the largest logit
@@ -33,18 +33,18 @@ def main(arguments):
     import mindspore as ms
     import numpy as np
 
-    from src.checkpoint_file import write_checkpoint
-    from src.data.decode import decode
-    from src.data.geometry import resize
-    from src.deploy.embedding import Embedder
-    from src.deploy.images import find_images
-    from src.model_utils.errors import UserError
-    from src.model_utils.files import to_json
-    from src.multigrain.network import MultiGrain
-    from src.multigrain.whitening import Extended, fit_pca, whitened_weights
-    from src.trained import open_from_flags
-    from src.weights import load_weights
-    from src.zoo import create_recipe
+    from ..checkpoint.file import write_checkpoint
+    from ..checkpoint.weights import load_weights
+    from ..common.errors import UserError
+    from ..common.files import to_json
+    from ..data.decode import decode
+    from ..data.geometry import resize
+    from ..deploy.embedding import Embedder
+    from ..deploy.images import find_images
+    from ..multigrain.network import MultiGrain
+    from ..multigrain.whitening import Extended, fit_pca, whitened_weights
+    from ..trained import open_from_flags
+    from ..zoo import create_recipe
 
     if not own.output.endswith(".ckpt"):
         raise UserError(f"output: {own.output} given, allowed: a name that ends with .ckpt")

@@ -5,14 +5,14 @@ from typing import Protocol
 import numpy as np
 from mindspore import nn
 
-from src.evaluation.monitor import Monitor
-from src.layers.sync_bn import synchronise_batch_norm
-from src.model_utils.shared_config import SharedConfig
-from src.optim.optimizers import Optimizer
-from src.training.ema import EMA
-from src.training.loss_scale import LossScale
-from src.training.precision import set_precision
-from src.training.train_step import TrainStep
+from ..layers.sync_bn import synchronise_batch_norm
+from ..optim.optimizers import Optimizer
+from ..shared_config import SharedConfig
+from .ema import EMA
+from .loss_scale import LossScale
+from .monitor import Monitor
+from .precision import set_precision
+from .train_step import TrainStep
 
 
 class TrainRecipe(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from src.data.batches import ShuffledBatches
+from ..data.batches import ShuffledBatches
 
 Outputs = tuple[ms.Tensor, ...]
 

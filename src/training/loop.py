@@ -12,20 +12,21 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from src.checkpoint_file import Checkpoint
-from src.evaluation.classification import Evaluation, evaluate
-from src.model_utils import heartbeat
-from src.model_utils.device_adapter import Device, without_graph
-from src.model_utils.errors import UserError
-from src.training.build import TrainRecipe, build_train_step
-from src.training.checkpoints import CheckpointFolder
-from src.training.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
-from src.training.feed import run_steps
-from src.training.precise_bn import batch_norms, reestimate_bn
-from src.training.profiling import traced
-from src.training.records import MetricsLog
-from src.training.report import write_report
-from src.training.signals import Interrupted, StopRequest
+from ..checkpoint.file import Checkpoint
+from ..checkpoint.folder import CheckpointFolder
+from ..common import heartbeat
+from ..common.errors import UserError
+from ..evaluation.classification import Evaluation
+from ..evaluation.network import evaluate_network
+from ..model_utils.device_adapter import Device
+from ..parallel.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
+from .build import TrainRecipe, build_train_step
+from .feed import run_steps
+from .precise_bn import batch_norms, reestimate_bn
+from .profiling import traced
+from .records import MetricsLog
+from .report import write_report
+from .signals import Interrupted, StopRequest
 
 log = logging.getLogger("quartet")
 
@@ -349,31 +350,3 @@ class Trainer:
             self.device.size, self.config.batch_size, images, images_before, meta["step"], meta["steps"],
             self.step, self.steps, self.config.lr_scale_rule,
         )  # fmt: skip
-
-
-def evaluate_network(
-    network, inputs, batches, *, num_classes: int, flip_tta: bool = False, size: int = 1, worst: int = 0
-) -> Evaluation:
-    """`evaluate` for a network, which is left in evaluation mode; sums go over `size` ranks.
-
-    Args:
-        inputs: the recipe's cell that makes float32 images of uint8 ones.
-        batches: those of many shapes run without a graph.
-    """
-    network.set_train(False)
-    mode = contextlib.nullcontext if batches.one_shape else without_graph
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        heartbeat.progress()
-        with mode():
-            images = ms.Tensor(images)
-            return network(inputs(images) if images.dtype == ms.uint8 else images).asnumpy()
-
-    return evaluate(
-        predict,
-        batches,
-        num_classes=num_classes,
-        flip_tta=flip_tta,
-        reduce=lambda vector: sum_over_ranks(vector, size=size),
-        worst=worst,
-    )

@@ -6,8 +6,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.model_utils.errors import UserError
-from src.training.collective import sum_over_ranks
+from ..common.errors import UserError
+from ..parallel.collective import sum_over_ranks
 
 
 def batch_norms(network: nn.Cell) -> list[nn.Cell]:

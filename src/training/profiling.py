@@ -14,7 +14,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import profiler
 
-from src.model_utils.files import write_json
+from ..common.files import write_json
 
 log = logging.getLogger("quartet")
 

@@ -1,18 +1,11 @@
-"""What a run leaves behind while it runs: metrics.jsonl, TensorBoard events, train.log, and where it ran."""
+"""What a run leaves behind while it runs: metrics.jsonl and TensorBoard events."""
 
-import contextlib
-import importlib.metadata
 import json
-import logging
 import math
 import os
-import platform
-import resource
 import socket
 import struct
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +13,9 @@ import numpy as np
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
-from tqdm import tqdm
 
-from src.model_utils.cpu import usable_cores
-from src.model_utils.errors import UserError
-from src.model_utils.files import atomic_path
+from ..common.errors import UserError
+from ..common.files import atomic_path, writing
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -61,7 +52,7 @@ class MetricsLog:
             raise UserError(
                 f"{self._path} holds the records of a run; resume it or choose another output_path"
             )
-        with _writing(self._path):
+        with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lines = self._path.open("ab")
         self._events = _EventFile(Path(folder) / "tensorboard", resume_step=resume_step)
@@ -74,7 +65,7 @@ class MetricsLog:
         """
         record = {key: _plain(value) for key, value in record.items()}
         line = {key: _as_json(value) for key, value in record.items()}
-        with _writing(self._path):
+        with writing(self._path):
             self._lines.write(json.dumps(line, allow_nan=False, ensure_ascii=False).encode() + b"\n")
             self._lines.flush()
         self._events.scalars(
@@ -88,7 +79,7 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes the files. Raises UserError where what was written cannot be kept."""
-        with _writing(self._path):
+        with writing(self._path):
             try:
                 self._lines.close()
             finally:
@@ -160,16 +151,6 @@ def _tag(key: str) -> str:
     return f"{group}/{name}" if group in ("eval", "monitor") else f"train/{key}"
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another output_path"
-        ) from error
-
-
 class _EventFile:
     """A TensorBoard event file, written in the caller's thread.
 
@@ -179,7 +160,7 @@ class _EventFile:
     """
 
     def __init__(self, folder: Path, *, resume_step: int | None) -> None:
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # TensorBoard reads the files in the order of their names.
             earlier = len(list(folder.glob("events.out.tfevents.*")))
@@ -197,7 +178,7 @@ class _EventFile:
         self._add(Event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
-        with _writing(self._path):
+        with writing(self._path):
             self._file.close()
 
     def _add(self, event: Event) -> None:
@@ -205,96 +186,6 @@ class _EventFile:
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        with _writing(self._path):
+        with writing(self._path):
             self._file.write(length + next(checks) + data + next(checks))
             self._file.flush()
-
-
-def environment() -> dict[str, Any]:
-    """Where this process runs: processor, cores it may use, memory in GiB, system and versions.
-
-    A package that is not installed has the version None.
-    """
-    return {
-        "cpu": _cpu_name(),
-        "cpu_count": usable_cores(),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "mindspore": _version("mindspore"),
-        "numpy": _version("numpy"),
-    }
-
-
-def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    # ARM kernels write no model name, and systems other than Linux have no such file.
-    with contextlib.suppress(OSError):
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def peak_memory_mib() -> float:
-    """The most memory this process has held so far (peak resident set size), MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes a unit of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def setup_logging(log_file: str | os.PathLike | None, *, rank: int = 0) -> logging.Logger:
-    """Sets up and returns the logger "quartet": dated lines in `log_file`, plain ones on standard error.
-
-    Only rank 0 writes to standard error, around a progress bar if there is one. A second call replaces what
-    the first set up.
-
-    Args:
-        log_file: lines are appended to it; None for no file.
-        rank: of this process.
-
-    Raises:
-        UserError: the file cannot be opened; later, from a logging call, it cannot be written.
-    """
-    logger = logging.getLogger("quartet")
-    for handler in logger.handlers[:]:
-        if isinstance(handler, _Screen | _LogFile | logging.NullHandler):
-            logger.removeHandler(handler)
-            with contextlib.suppress(OSError):
-                handler.close()
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # a handler that a notebook or a library gave the root would double the lines
-    # Without any handler, logging itself would write warnings to standard error.
-    logger.addHandler(_Screen() if rank == 0 else logging.NullHandler())
-    if log_file is not None:
-        with _writing(Path(log_file)):
-            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-            handler = _LogFile(log_file, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-    return logger
-
-
-class _Screen(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            # The stream is looked up now, since it may be replaced after the set-up.
-            tqdm.write(self.format(record), file=sys.stderr)
-        except Exception:
-            self.handleError(record)  # logging's own way: a closed terminal does not stop a training
-
-
-class _LogFile(logging.FileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-            return
-        with _writing(Path(self.baseFilename)):
-            raise error

@@ -4,13 +4,14 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-from src.evaluation.classification import Evaluation, per_class_recall
-from src.evaluation.pictures import confusion_matrix, learning_curves, worst_mistakes
-from src.model_utils.files import write_json
-from src.training.records import environment, peak_memory_mib, read_metrics
+from ..common.files import write_json
+from ..evaluation.classification import Evaluation, per_class_recall
+from ..evaluation.pictures import confusion_matrix, learning_curves, worst_mistakes
+from ..model_utils.environment import environment, peak_memory_mib
+from .records import read_metrics
 
 if TYPE_CHECKING:
-    from src.training.loop import Trainer
+    from .loop import Trainer
 
 log = logging.getLogger("quartet")
 

@@ -7,16 +7,16 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from src.model_utils.config import dump
-from src.model_utils.device_adapter import Device, get_rank_id, set_up_device
-from src.model_utils.errors import UserError
-from src.model_utils.files import write_text
-from src.model_utils.shared_config import SharedConfig
-from src.training.build import TrainRecipe
-from src.training.checkpoints import CheckpointFolder
-from src.training.collective import text_of_first
-from src.training.loop import Trainer
-from src.training.records import setup_logging
+from ..checkpoint.folder import CheckpointFolder
+from ..common.errors import UserError
+from ..common.files import write_text
+from ..common.log import setup_logging
+from ..model_utils.config import dump
+from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
+from ..parallel.collective import text_of_first
+from ..shared_config import SharedConfig
+from .build import TrainRecipe
+from .loop import Trainer
 
 # What may differ when a run goes on: nothing of what it computes, but for batch_size, so that another number
 # of cards can make the same batches together.

@@ -4,10 +4,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from src.optim.optimizers import Optimizer
-from src.training.buckets import AverageOverCards
-from src.training.ema import EMA
-from src.training.loss_scale import LossScale
+from ..optim.optimizers import Optimizer
+from ..parallel.buckets import AverageOverCards
+from .ema import EMA
+from .loss_scale import LossScale
 
 
 # What is done to every gradient or statistic goes through HyperMap: a Python loop in a graph nests a call for

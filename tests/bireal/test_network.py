@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from src.bireal.network import VARIANTS, Binarisation, BiRealNet
+from src.common.errors import UserError
 from src.layers.binary import BinaryConv2d
-from src.model_utils.errors import UserError
 from src.zoo import create_network
 
 pytestmark = pytest.mark.usefixtures("graph_mode")

@@ -9,10 +9,10 @@ import pytest
 from src.bireal.config import BiRealConfig
 from src.bireal.monitor import BinaryMonitor
 from src.bireal.recipe import BiRealRecipe
+from src.common.errors import UserError
 from src.layers.binary import BinaryConv2d, ScaledSign
 from src.layers.sync_bn import BatchNorm
 from src.model_utils.config import check, load_config
-from src.model_utils.errors import UserError
 from src.zoo import config_class_of
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "bireal"
@@ -153,7 +153,7 @@ def test_what_has_no_signs_is_not_watched():
 
 def test_a_twin_s_weights_start_a_binary_network():
     """Stage 2 of the paper's training: the same names, and what is used are their signs."""
-    from src.weights import load_weights
+    from src.checkpoint.weights import load_weights
 
     twin = recipe(**SMALL, activation="clip", binary_weights=False).network(num_classes=3)
     network = recipe(**SMALL).network(num_classes=3)

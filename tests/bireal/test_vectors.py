@@ -10,8 +10,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.checkpoint.weights import load_weights
 from src.layers.binary import ApproxSign
-from src.weights import load_weights
 from src.zoo import create_network
 from tests.vectors.official import error, read, state, training_step
 

@@ -5,8 +5,8 @@ import pytest
 
 from src.bireal.network import BiRealNet
 from src.bireal.weights import translate
-from src.weights import load_weights
-from tests.weights_cases import holds, other_weights, refused, torch_named
+from src.checkpoint.weights import load_weights
+from tests.checkpoint.weights_cases import holds, other_weights, refused, torch_named
 
 
 def small(bottleneck=False):

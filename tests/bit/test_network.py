@@ -6,8 +6,8 @@ import pytest
 from mindspore import nn
 
 from src.bit.network import ResNetV2
+from src.common.errors import UserError
 from src.layers.weight_standardization import StdConv2d
-from src.model_utils.errors import UserError
 from src.zoo import create_network
 
 pytestmark = pytest.mark.usefixtures("graph_mode")

@@ -7,10 +7,10 @@ from src.bit import hyper_rule
 from src.bit import recipe as module
 from src.bit.config import BiTConfig
 from src.bit.recipe import BiTRecipe
+from src.common.errors import UserError
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from src.model_utils.config import check, load_config
-from src.model_utils.errors import UserError
-from src.model_utils.shared_config import SharedConfig
+from src.shared_config import SharedConfig
 from src.zoo import config_class_of
 
 TINY = {"block_units": [1, 1, 1, 1], "width_factor": 0.5, "image_size": 32, "resize_size": 36}

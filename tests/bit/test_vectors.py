@@ -16,8 +16,8 @@ from mindspore import nn
 
 from src.bit.network import ResNetV2
 from src.bit.weights import translate
+from src.checkpoint.weights import load_weights
 from src.layers.weight_standardization import StdConv2d
-from src.weights import load_weights
 from tests.vectors.official import error, read, state, training_step
 
 

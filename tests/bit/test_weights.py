@@ -5,9 +5,9 @@ import pytest
 
 from src.bit.network import ResNetV2
 from src.bit.weights import VARIANTS, find_pretrained, translate, variant_of
-from src.model_utils.errors import UserError
-from src.weights import load_weights
-from tests.weights_cases import arrays_of, holds, other_weights, refused
+from src.checkpoint.weights import load_weights
+from src.common.errors import UserError
+from tests.checkpoint.weights_cases import arrays_of, holds, other_weights, refused
 
 UNITS = (2, 1, 1, 1)
 STRUCTURE = {"block_units": UNITS, "width_factor": 0.5}

@@ -2,10 +2,10 @@ import tarfile
 
 import pytest
 
+from src.common.errors import UserError
 from src.data.archive import unpack
 from src.data.cifar10 import CIFAR10
 from src.data.cifar100 import CIFAR100
-from src.model_utils.errors import UserError
 from tests.data.tars import pack
 
 FILES = {

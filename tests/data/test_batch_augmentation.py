@@ -5,13 +5,13 @@ import threading
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.data.batches import Stream
 from src.data.cifar10 import ImageSet
 from src.data.colour import ColourChange, colour_maps, recolour
 from src.data.erasing import Erasing
 from src.data.loader import TrainBatches
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
-from src.model_utils.errors import UserError
 
 SIDE = 12
 COLOUR = ColourChange(jitter=(0.4, 0.4, 0.4, 0.1), lighting=0.1)

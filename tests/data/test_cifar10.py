@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.data.cifar10 import (
     CIFAR10,
     ImageSet,
@@ -11,7 +12,6 @@ from src.data.cifar10 import (
     read_cifar10,
     write_cifar10,
 )
-from src.model_utils.errors import UserError
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.data.cifar10 import read_set
 from src.data.cifar100 import CIFAR100
-from src.model_utils.errors import UserError
 
 COUNTS = {"train": 9, "test": 4}
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data.copies import KINDS, copy_rng, distort, write_copies
 from src.data.decode import decode
-from src.model_utils.errors import UserError
 
 SHAPES = [(1, 1), (1, 40), (50, 2), (3, 3), (64, 64), (75, 100), (300, 40)]
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from src.common.errors import UserError
 from src.data import download as module
 from src.data.download import download, md5_of
-from src.model_utils.errors import UserError
 
 DATA = bytes(range(256)) * 40
 MD5 = hashlib.md5(DATA).hexdigest()

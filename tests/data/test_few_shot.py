@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.common.errors import UserError
 from src.data.few_shot import few_shot
-from src.model_utils.errors import UserError
 
 NAMES = ("cat", "dog", "owl")
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data.cifar10 import read_cifar10
 from src.data.folder import pack_folder, to_pixels
 from src.data.listing import list_folder
-from src.model_utils.errors import UserError
 
 
 def save(path, colour, size=(40, 40), mode="RGB", **options):

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from src.common.errors import UserError
 from src.data import imagenet as module
 from src.data.decode import decode
 from src.data.imagenet import DEVKIT_NAME, ILSVRC2012, TRAIN_NAME, VAL_NAME, Release, prepare_imagenet
 from src.data.prepare import main
 from src.data.sources import open_split
-from src.model_utils.errors import UserError
 from tests.data.tars import pack
 
 WNIDS = ("n00000009", "n00000020", "n00000300")

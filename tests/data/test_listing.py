@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.common.errors import UserError
 from src.data import listing as module
 from src.data.listing import class_folders, images_under, list_folder
-from src.model_utils.errors import UserError
 
 
 def save(path):

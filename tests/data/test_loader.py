@@ -3,9 +3,9 @@ import threading
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.data.cifar10 import ImageSet
 from src.data.loader import EvalBatches, TrainBatches
-from src.model_utils.errors import UserError
 
 MEAN, STD = (100.0, 120.0, 140.0), (50.0, 60.0, 70.0)
 PLAIN = {"crop_pad": 0, "flip": "none", "cutout": 0}

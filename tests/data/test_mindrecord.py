@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data import mindrecord_writer
 from src.data.mindrecord import INDEX_NAME, MAX_SHARDS, MindRecordImages, open_mindrecord
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from src.data.prepare import main, prepare_mindrecord
 from src.data.sources import open_split
-from src.model_utils.errors import UserError
 
 CLASSES = ("ant", "bée", "cat")
 

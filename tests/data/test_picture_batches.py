@@ -4,9 +4,9 @@ import time
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.data import geometry
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
-from src.model_utils.errors import UserError
 
 SHAPES = [(20, 30), (31, 17), (1, 40), (12, 12), (3, 2)]
 

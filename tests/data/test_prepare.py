@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data import install as install_module
 from src.data import prepare, shapes
 from src.data.cifar10 import CIFAR10, ImageSet, read_cifar10, read_set, write_cifar10
 from src.data.cifar100 import CIFAR100
 from src.data.install import install, locked
 from src.data.prepare import main, prepare_cifar10, prepare_cifar100
-from src.model_utils.errors import UserError
 
 
 @pytest.fixture

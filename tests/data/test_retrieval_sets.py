@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data.retrieval_sets import Picture, open_retrieval_set
-from src.model_utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("error")
 

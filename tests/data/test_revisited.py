@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.data.revisited import read_ground_truth
-from src.model_utils.errors import UserError
 
 
 def values(**changed):

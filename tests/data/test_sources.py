@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data import sources
 from src.data.cifar10 import ImageSet, read_cifar10, write_cifar10
 from src.data.sources import ImageFiles, open_split
-from src.model_utils.errors import UserError
 
 
 def colour(label, number):

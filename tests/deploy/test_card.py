@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from src.common.errors import UserError
 from src.deploy.card import KEYS, ModelCard, card_path
-from src.model_utils.errors import UserError
 
 
 def test_round_trip(card, tmp_path):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.deploy.classify import classify
 from src.deploy.images import load_image, preprocess
 from src.deploy.mindir import network_predictor
 from src.deploy.pictures import Picture
 from src.deploy.predict import Predictor
-from src.model_utils.errors import UserError
 
 
 def as_pictures(paths, labels=None):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.data.geometry import resize_whole
 from src.deploy.card import ModelCard
 from src.deploy.embedding import Embedder
-from src.model_utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from src.common.errors import UserError
 from src.deploy import mindir
 from src.deploy.backends import open_predictor
 from src.deploy.card import ModelCard, card_path
 from src.deploy.export import export_mindir, export_model
 from src.deploy.images import normalise
 from src.deploy.predict import Predictor
-from src.model_utils.errors import UserError
 
 
 def opened(path):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.data.geometry import prepare_picture
 from src.deploy.card import ModelCard
 from src.deploy.images import find_images, load_image, normalise, preprocess
-from src.model_utils.errors import UserError
 
 
 def plain_card(size: int) -> ModelCard:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.deploy import lite
 from src.deploy.backends import open_predictor
 from src.deploy.export import export_mindir
-from src.model_utils.errors import UserError
 
 STAND_IN = Path(__file__).parent / "lite_stand_in"
 ROOT = Path(__file__).parents[2]

@@ -6,12 +6,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.deploy.backends import open_predictor
 from src.deploy.card import ModelCard, card_path
 from src.deploy.export import export_mindir
 from src.deploy.mindir import network_predictor
 from src.deploy.model_set import parity_path
-from src.model_utils.errors import UserError
 
 
 def opened(path):

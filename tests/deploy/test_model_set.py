@@ -3,9 +3,9 @@ import json
 
 import pytest
 
+from src.common.errors import UserError
+from src.common.files import write_json
 from src.deploy.model_set import check_digest, digest, file_of_size, find_set, parity_path
-from src.model_utils.errors import UserError
-from src.model_utils.files import write_json
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.deploy.picture_index import PictureIndex, update
-from src.model_utils.errors import UserError
 
 IDENTITY = {"image_size": 8, "checkpoint_sha256": "ab12"}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data.cifar10 import read_cifar10
 from src.deploy.pictures import find_pictures
-from src.model_utils.errors import UserError
 
 CLASSES = ("ant", "bee", "crazy cat")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from src.common.errors import UserError
 from src.deploy.placing import place, scratch_folder
-from src.model_utils.errors import UserError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.deploy.model_set import ModelSet
 from src.deploy.predict import Opened, Predictor
-from src.model_utils.errors import UserError
 
 
 def numbered(count):

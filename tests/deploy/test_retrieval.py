@@ -9,11 +9,11 @@ import pytest
 from mindspore import nn
 from PIL import Image
 
+from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.data.retrieval_sets import open_retrieval_set
 from src.deploy.embedding import Embedder
 from src.deploy.retrieval import check_flags, evaluate_retrieval, sheet_rows
-from src.model_utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

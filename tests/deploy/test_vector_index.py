@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.deploy.vector_index import VectorIndex
-from src.model_utils.errors import UserError
 
 
 def unit(vectors):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from src.common.errors import UserError
 from src.evaluation.classification import Totals, evaluate, per_class_recall, score
-from src.model_utils.errors import UserError
 
 
 def _sample(*, classes, images, seed=0):

@@ -11,10 +11,10 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
+from src.common.errors import UserError
 from src.evaluation import pictures
 from src.evaluation.classification import Mistake
 from src.evaluation.pictures import confusion_matrix, learning_curves, worst_mistakes
-from src.model_utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from src.common.errors import UserError
 from src.evaluation import retrieval
-from src.model_utils.errors import UserError
 from tests.vectors.official import read
 
 NONE = np.array([], np.int64)

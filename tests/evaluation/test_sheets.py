@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common.errors import UserError
 from src.evaluation import sheets
 from src.evaluation.sheets import Shown, draw_sheet
-from src.model_utils.errors import UserError
 
 GREEN, RED, GREY = (0x2F, 0x9E, 0x5B), (0xD0, 0x3B, 0x2F), (0xAA, 0xB2, 0xBC)
 

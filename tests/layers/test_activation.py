@@ -6,8 +6,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.layers.activation import ACTIVATIONS, NON_DECREASING, activation
-from src.model_utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from src.common.errors import UserError
 from src.layers.basic import batch_norm2d
 from src.layers.binary import (
     ACTIVATIONS,
@@ -17,7 +18,6 @@ from src.layers.binary import (
     fold_scale,
     input_activation,
 )
-from src.model_utils.errors import UserError
 from src.training.precision import set_precision
 from tests.layers.test_weight_standardization import convolve
 

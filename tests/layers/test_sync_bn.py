@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+from src.common.errors import UserError
 from src.layers import sync_bn
 from src.layers.basic import batch_norm2d, conv2d
 from src.layers.sync_bn import synchronise_batch_norm
-from src.model_utils.errors import UserError
 
 CARDS = 2
 EPS = 1e-5

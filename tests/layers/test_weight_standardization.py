@@ -4,8 +4,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.layers.weight_standardization import StdConv2d, standardised
-from src.model_utils.errors import UserError
 from src.training.precision import set_precision
 
 pytestmark = pytest.mark.usefixtures("graph_mode")

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from src.common.errors import UserError
 from src.model_utils.config import as_yaml, check, dump, load_config, parse_overrides, parse_value
 from src.model_utils.device_adapter import DEVICE_TARGETS
-from src.model_utils.errors import UserError
 from src.resnet9.config import ResNet9Config
 from src.zoo import config_class_of
 

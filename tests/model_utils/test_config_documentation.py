@@ -12,10 +12,10 @@ from src.data.cifar10 import ImageSet
 from src.layers.activation import ACTIVATIONS
 from src.model_utils.config import DEFAULTS, allowed, as_yaml, default_yaml, describe, load_config, read_yaml
 from src.model_utils.device_adapter import DEVICE_TARGETS
-from src.model_utils.shared_config import GROUPS, SharedConfig
 from src.optim.optimizers import OPTIMIZERS
 from src.recipe import Recipe
 from src.resnet9.config import ResNet9Config
+from src.shared_config import GROUPS, SharedConfig
 from src.training.loss_scale import LOSS_SCALES
 from src.training.precision import AMP_LEVELS
 from src.zoo import config_class_of, create_recipe

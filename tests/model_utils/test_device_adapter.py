@@ -6,9 +6,9 @@ import os
 import mindspore as ms
 import pytest
 
+from src.common.errors import UserError
 from src.model_utils import device_adapter
 from src.model_utils.device_adapter import Device, set_up_device, worker_count
-from src.model_utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)

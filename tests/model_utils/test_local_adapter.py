@@ -2,8 +2,8 @@
 
 import pytest
 
+from src.common.errors import UserError
 from src.model_utils import local_adapter
-from src.model_utils.errors import UserError
 
 NAMES = ("DEVICE_ID", "RANK_SIZE", "RANK_ID", "MS_WORKER_NUM", "MS_NODE_ID", "JOB_ID")
 

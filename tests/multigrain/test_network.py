@@ -4,11 +4,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.checkpoint.weights import load_weights
+from src.common.errors import UserError
 from src.layers.gem import l2_normalise
-from src.model_utils.errors import UserError
 from src.multigrain.network import MultiGrain
 from src.training.precision import set_precision
-from src.weights import load_weights
 from src.zoo import create_network
 from tests.vectors.official import error, read, state
 

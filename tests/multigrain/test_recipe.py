@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.losses import CrossEntropy
+from src.common.errors import UserError
+from src.layers.losses import CrossEntropy
 from src.model_utils.config import check, load_config
-from src.model_utils.errors import UserError
 from src.multigrain.config import MultiGrainConfig
 from src.multigrain.losses import GatherRows, JointLoss, MarginLoss, TripletLoss
 from src.multigrain.probe import KnnProbe

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from src.checkpoint.weights import WeightsError, load_weights
 from src.multigrain.network import MultiGrain
-from src.weights import WeightsError, load_weights
-from tests.weights_cases import holds, other_weights, torch_named
+from tests.checkpoint.weights_cases import holds, other_weights, torch_named
 
 
 def small(**arguments):

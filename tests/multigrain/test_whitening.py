@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from src.model_utils.errors import UserError
+from src.checkpoint.weights import load_weights
+from src.common.errors import UserError
 from src.multigrain.network import MultiGrain
 from src.multigrain.whitening import fit_pca, fold, whitened_weights
-from src.weights import load_weights
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "multigrain.npz"
 

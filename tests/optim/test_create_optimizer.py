@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.model_utils.errors import UserError
+from src.common.errors import UserError
 from src.optim.groups import ParamRule, group_parameters
 from src.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSProp, create_optimizer
 

@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src.model_utils.errors import UserError
+from src.common.errors import UserError
 from src.optim.groups import ParamRule, group_parameters
 
 

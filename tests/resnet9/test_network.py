@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+from src.checkpoint.weights import load_weights
+from src.common.errors import UserError
+from src.layers.losses import CrossEntropy
 from src.layers.pixels import Pixels
-from src.losses import CrossEntropy
-from src.model_utils.errors import UserError
 from src.optim.groups import ParamRule, group_parameters
 from src.optim.optimizers import SGD
 from src.resnet9.network import ConvBlock
 from src.training.loss_scale import LossScale
 from src.training.train_step import TrainStep
-from src.weights import load_weights
 from src.zoo import create_network
 from tests.resnet9 import oracle
 from tests.vectors.fill import fill

@@ -6,11 +6,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from src.common.cli import run
 from src.layers.basic import dense
 from src.layers.init import initialise, torch_default
 from src.layers.pixels import Pixels
 from src.model_utils.device_adapter import set_up_device
-from src.model_utils.door import run
 from src.multigrain.losses import GatherRows, JointLoss, MarginLoss
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mindspore.train.mind_ir_pb2 import TensorProto
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 from src.deploy.mindir import _read_proto
 from src.training.records import read_metrics
 from tests.system.answers import check_same_answers, error_of, last_json

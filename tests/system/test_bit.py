@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 from src.training.records import read_metrics
 from tests.system.answers import CLASSES, check_same_answers, error_of, last_json
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
+from src.checkpoint.weights import load_weights
+from src.evaluation.network import evaluate_network
 from src.model_utils.config import load_config
 from src.training import session
-from src.training.loop import evaluate_network
 from src.training.records import read_metrics
-from src.weights import load_weights
 from src.zoo import config_class_of, create_recipe
 
 ROOT = Path(__file__).parents[2]

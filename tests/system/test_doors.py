@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 from src.data.cifar10 import read_cifar10
 from tests.system.answers import last_json
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.model_utils.files import write_json
+from src.common.files import write_json
 
 ROOT = Path(__file__).parents[2]
 COUNT = 10_007  # a prime

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 STEPS = 120

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 from tests.system import namespaces
 from tests.system.scripts import BOUND, CONFIG, TINY, call, left, pid_of, started, wait_for
 

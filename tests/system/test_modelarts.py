@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 from src.model_utils.config import read_yaml
-from tests.model_utils.cloud import Cloud, tree
+from tests.model_utils.modelarts.cloud import Cloud, tree
 from tests.system.conftest import TINY
 
 

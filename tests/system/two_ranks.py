@@ -9,24 +9,24 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from src.common.cli import run
+from src.common.errors import UserError
 from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.init import initialise, torch_default
+from src.layers.losses import CrossEntropy
 from src.layers.pixels import Pixels
 from src.layers.sync_bn import synchronise_batch_norm
-from src.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_rank_id, set_up_device
-from src.model_utils.door import run
-from src.model_utils.errors import UserError
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
-from src.training import session
-from src.training.collective import (
+from src.parallel.collective import (
     broadcast_from_first,
     check_equal_over_ranks,
     sum_over_ranks,
     text_of_first,
 )
+from src.training import session
 from src.training.loss_scale import LossScale
 from src.training.signals import Interrupted
 from src.training.train_step import TrainStep

@@ -9,16 +9,16 @@ import mindspore as ms
 import pytest
 from mindspore import nn, ops
 
-from src.evaluation.graph_facts import compile_graph
-from src.losses import CrossEntropy
+from src.analysis.card_graphs import as_on_ascend, card_graphs
+from src.analysis.graph_facts import compile_graph
+from src.common.cli import run
+from src.common.errors import UserError
+from src.layers.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_device_num, set_up_device
-from src.model_utils.door import run
-from src.model_utils.errors import UserError
 from src.resnet9.network import ResNet9
 from src.resnet9.recipe import ResNet9Recipe
 from src.tools.ascend_check import faults, main, report
-from src.tools.card_graphs import as_on_ascend, card_graphs
 from src.zoo import config_class_of
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ def test_a_planted_operator_is_found_in_each_graph(planted):
 
 
 def test_a_fault_is_a_line_and_exit_code_2(planted, monkeypatch, capsys):
-    monkeypatch.setattr("src.tools.card_graphs.card_graphs", lambda *_, **__: planted)
+    monkeypatch.setattr("src.analysis.card_graphs.card_graphs", lambda *_, **__: planted)
     monkeypatch.setattr(sys, "argv", ["ascend_check.py", *RESNET9])
     with pytest.raises(SystemExit) as end:
         run(main)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint_file import write_checkpoint
+from src.checkpoint.file import write_checkpoint
+from src.common.cli import run
 from src.model_utils.config import load_config
-from src.model_utils.door import run
 from src.multigrain import exponent
 from src.multigrain.exponent import best_of, split_in_half
 from src.multigrain.network import MultiGrain

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.model_utils.door import run
+from src.common.cli import run
 from src.tools import make_copies
 
 

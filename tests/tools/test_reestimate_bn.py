@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
+from src.common.cli import run
 from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.model_utils.config import load_config
-from src.model_utils.door import run
 from src.resnet9.recipe import ResNet9Recipe
 from src.tools import reestimate_bn
 from src.training import loop, precise_bn, session

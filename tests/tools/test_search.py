@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint_file import write_checkpoint
+from src.checkpoint.file import write_checkpoint
+from src.common.cli import run
 from src.data.decode import decode
 from src.model_utils.config import load_config
-from src.model_utils.door import run
 from src.tools import search
 from src.trained import open_trained
 from src.zoo import config_class_of, create_recipe

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from src.common.cli import run
 from src.model_utils.config import load_config
-from src.model_utils.door import run
 from src.tools import summary
 from src.zoo import config_class_of, create_network
 

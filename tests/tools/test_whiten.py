@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint_file import read_checkpoint, write_checkpoint
+from src.checkpoint.file import read_checkpoint, write_checkpoint
+from src.common.cli import run
+from src.common.errors import UserError
 from src.model_utils.config import load_config
-from src.model_utils.door import run
-from src.model_utils.errors import UserError
 from src.multigrain import whitening
 from src.tools import choose_p, whiten
 from src.trained import open_trained

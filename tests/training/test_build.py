@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.losses import CrossEntropy
+from src.layers.losses import CrossEntropy
 from src.optim.optimizers import Adam
 from src.training.build import build_train_step
 from src.zoo import create_recipe

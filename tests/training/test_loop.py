@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
+from src.common.errors import UserError
 from src.evaluation.classification import Evaluation
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import Device
-from src.model_utils.errors import UserError
 from src.training import loop, session
 from src.training.loop import Trainer
 from src.training.records import read_metrics

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 from src.training.records import read_metrics
 from src.training.signals import Interrupted
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
+from src.common.errors import UserError
 from src.evaluation.classification import Evaluation
 from src.layers.basic import batch_norm2d, dense
 from src.layers.pixels import Pixels
 from src.model_utils.device_adapter import Device
-from src.model_utils.errors import UserError
 from src.optim.groups import ParamRule
 from src.training import loop, precise_bn
 from src.training.precise_bn import reestimate_bn

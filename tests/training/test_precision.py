@@ -6,7 +6,7 @@ import pytest
 from mindspore import nn, ops
 
 from src.layers.basic import batch_norm2d, conv2d, dense
-from src.losses import CrossEntropy
+from src.layers.losses import CrossEntropy
 from src.resnet9.network import ResNet9
 from src.training.precision import keeps_float32, set_precision
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from src.checkpoint_file import read_checkpoint
+from src.checkpoint.file import read_checkpoint
 from src.model_utils.config import parse_overrides
 from src.training import profiling
 from src.training.profiling import Operator, read_operators, traced

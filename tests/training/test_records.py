@@ -14,9 +14,10 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
-from src.model_utils.errors import UserError
+from src.common.errors import UserError
+from src.model_utils.environment import environment, peak_memory_mib
 from src.training import records
-from src.training.records import MetricsLog, environment, peak_memory_mib, read_metrics
+from src.training.records import MetricsLog, read_metrics
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 

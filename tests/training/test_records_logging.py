@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from src.model_utils.errors import UserError
-from src.training.records import setup_logging
+from src.common.errors import UserError
+from src.common.log import setup_logging
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 

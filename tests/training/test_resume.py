@@ -7,8 +7,8 @@ import signal
 import numpy as np
 import pytest
 
-from src.checkpoint_file import read_checkpoint
-from src.model_utils.errors import UserError
+from src.checkpoint.file import read_checkpoint
+from src.common.errors import UserError
 from src.training.records import read_metrics
 from src.training.signals import Interrupted
 

@@ -7,8 +7,8 @@ from mindspore import nn, ops
 
 from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.init import initialise, torch_default
+from src.layers.losses import CrossEntropy
 from src.layers.pixels import Pixels
-from src.losses import CrossEntropy
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
 from src.training.ema import EMA

@@ -5,8 +5,8 @@ import pytest
 from mindspore import nn, ops
 
 from src.layers.basic import batch_norm2d
+from src.layers.losses import CrossEntropy
 from src.layers.pixels import Pixels
-from src.losses import CrossEntropy
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD, Adam
 from src.training.ema import EMA

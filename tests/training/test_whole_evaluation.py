@@ -8,12 +8,12 @@ from PIL import Image
 from src import trained
 from src.data.picture_batches import PictureEvalBatches
 from src.data.whole_batches import WholePictureBatches
+from src.evaluation.network import evaluate_network
 from src.layers.pixels import Pixels
 from src.model_utils.config import check
 from src.model_utils.device_adapter import without_graph
-from src.model_utils.shared_config import SharedConfig
 from src.recipe import Recipe
-from src.training.loop import evaluate_network
+from src.shared_config import SharedConfig
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

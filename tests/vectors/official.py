@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.losses import CrossEntropy
+from src.layers.losses import CrossEntropy
 from tests.vectors.fill import fill
 
 

@@ -1,0 +1,1 @@
+"""What a network and its graphs consist of: cost, operators, documented platforms."""

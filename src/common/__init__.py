@@ -1,0 +1,1 @@
+"""What every part needs: errors of one line, files that are whole or absent, the command line, the log."""

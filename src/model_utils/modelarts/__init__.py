@@ -1,0 +1,1 @@
+"""What ModelArts needs: transfers, a lock a job, archives, and the keys that say so."""

@@ -1,0 +1,1 @@
+"""Several cards: what ranks tell each other, gradients in buckets, rank tables, and the launcher."""

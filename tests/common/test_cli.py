@@ -1,0 +1,113 @@
+"""Doors end with an exit code, and an expected failure is one line on standard error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.common.cli import checkpoint_parser, parser, run
+from src.common.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+VERBOSITY = "GLOG_v"
+
+
+def _run(monkeypatch, main, *words) -> int:
+    monkeypatch.setattr(sys, "argv", ["door.py", *words])
+    with pytest.raises(SystemExit) as end:
+        run(main)
+    return end.value.code
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (143, 143)])
+def test_what_main_returns_is_the_exit_code(monkeypatch, capsys, returned, code):
+    assert _run(monkeypatch, lambda words: returned) == code
+    assert capsys.readouterr() == ("", "")
+
+
+def test_main_gets_the_words_behind_the_name(monkeypatch):
+    seen = []
+    _run(monkeypatch, seen.append, "--lr", "0.1")
+    assert seen == [["--lr", "0.1"]]
+
+
+def test_a_user_error_is_one_line_and_2(monkeypatch, capsys):
+    assert _run(monkeypatch, lambda words: _raise(UserError("lr: no\n  such\tthing"))) == 2
+    assert capsys.readouterr() == ("", "error: lr: no such thing\n")
+
+
+def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):
+    assert _run(monkeypatch, lambda words: _raise(KeyboardInterrupt())) == 130
+    assert capsys.readouterr() == ("", "stopped by Ctrl-C\n")
+
+
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["door.py"])
+    with pytest.raises(ZeroDivisionError):
+        run(lambda words: 1 // 0)
+
+
+@pytest.mark.parametrize(("before", "during"), [(None, "3"), ("1", "1")])
+def test_framework_warnings_are_quiet_unless_asked_for(monkeypatch, before, during):
+    # Set before it is deleted, so that it is put back whatever `run` leaves.
+    monkeypatch.setenv(VERBOSITY, before or "")
+    if before is None:
+        del os.environ[VERBOSITY]
+    seen = []
+    _run(monkeypatch, lambda words: seen.append(os.environ[VERBOSITY]))
+    assert seen == [during]
+
+
+def test_a_wrong_flag_is_a_user_error_and_names_may_not_be_shortened():
+    flags = parser("What it does.")
+    flags.add_argument("--resume")
+    with pytest.raises(UserError, match=r"argument --resume: expected one argument; see --help"):
+        flags.parse_known_args(["--resume"])
+    own, rest = flags.parse_known_args(["--res", "x"])
+    assert own.resume is None and rest == ["--res", "x"]
+
+
+def test_help_ends_with_0_and_shows_the_description(monkeypatch, capsys):
+    assert (
+        _run(monkeypatch, lambda words: checkpoint_parser("What it does.").parse_args(words), "--help") == 0
+    )
+    out, err = capsys.readouterr()
+    assert "What it does." in out and "--checkpoint_path" in out and "--raw_weights" in out
+    assert err == ""
+
+
+def test_a_checkpoint_is_required():
+    with pytest.raises(UserError, match="required: --checkpoint_path; see --help"):
+        checkpoint_parser("").parse_known_args([])
+
+
+def test_flags_of_a_checkpoint_door_and_keys_of_the_config():
+    own, rest = checkpoint_parser("").parse_known_args(["--checkpoint_path", "a.ckpt", "--lr", "1"])
+    assert (own.checkpoint_path, own.config_path, own.raw_weights) == ("a.ckpt", None, False)
+    assert rest == ["--lr", "1"]
+
+
+def test_a_real_door_says_one_line():
+    ended = subprocess.run(
+        [sys.executable, "train.py", "--learning_rate", "1"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr == (
+        "error: learning_rate: 1 given, but there is no such key; the nearest known key is lr\n"
+    )
+
+
+def test_a_real_ctrl_c_ends_the_process_with_130():
+    code = (
+        "import os, signal; from src.common.cli import run; "
+        "run(lambda words: os.kill(os.getpid(), signal.SIGINT))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "stopped by Ctrl-C\n")

@@ -1,0 +1,10 @@
+"""What the tests of the cloud share."""
+
+import pytest
+
+from tests.model_utils.modelarts.cloud import Cloud
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    return Cloud(tmp_path)
