@@ -58,3 +58,21 @@ def plain_logger():
     before = logger.handlers[:], logger.level, logger.propagate
     yield
     logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def quartet_log():
+    """The records of the project's log during a test; afterwards the log is as nobody had set it up."""
+    logger = logging.getLogger("quartet")
+    records = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = records.append
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield records
+    # pytest has handlers of its own at a logger that does not propagate, and takes them away itself.
+    for other in [h for h in logger.handlers if not type(h).__module__.startswith("_pytest")]:
+        logger.removeHandler(other)
+        other.close()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True

@@ -9,6 +9,7 @@ import pytest
 
 from src.common.errors import UserError
 from src.parallel import rank_table
+from src.tools.rank_table import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ def hccn(tmp_path, monkeypatch):
 
 def write(tmp_path, *words):
     path = tmp_path / "tables" / "rank_table.json"
-    rank_table.main([*map(str, words), "--output", str(path)])
+    main([*map(str, words), "--output", str(path)])
     return path
 
 

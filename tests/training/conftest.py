@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import logging
 
 import mindspore as ms
 import numpy as np
@@ -143,24 +142,6 @@ def call():
 def state():
     """All parameters of a cell by name, as copies."""
     return lambda cell: {p.name: p.asnumpy().copy() for p in cell.get_parameters()}
-
-
-@pytest.fixture
-def quartet_log():
-    """The records of the project's log during a test; afterwards the log is as nobody had set it up."""
-    logger = logging.getLogger("quartet")
-    records = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = records.append
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield records
-    # pytest has handlers of its own at a logger that does not propagate, and takes them away itself.
-    for other in [h for h in logger.handlers if not type(h).__module__.startswith("_pytest")]:
-        logger.removeHandler(other)
-        other.close()
-    logger.setLevel(logging.NOTSET)
-    logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,7 @@
 
 import json
 import math
-import os
-import platform
-import re
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +11,6 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
 from src.common.errors import UserError
-from src.model_utils.environment import environment, peak_memory_mib
-from src.training import records
 from src.training.records import MetricsLog, read_metrics
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
@@ -280,38 +274,3 @@ def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "run").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*run"):
         MetricsLog(tmp_path / "run")
-
-
-def test_environment_is_complete_and_json(tmp_path):
-    found = environment()
-    assert json.loads(json.dumps(found)) == found
-    assert found["numpy"] == np.__version__
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert re.fullmatch(r"\d+\.\d+\.\d+.*", found["mindspore"])
-    assert 1 <= found["cpu_count"] <= os.cpu_count()
-    assert found["memory_gib"] > 0.1
-    assert found["cpu"]
-    assert found["os"].startswith(platform.system())
-
-
-def test_cpu_name(tmp_path, monkeypatch):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(
-        "processor\t: 0\nmodel\t\t: 143\nmodel name\t: Fast: 3000 @ 2 GHz\nmodel name\t: other\n"
-    )
-    assert records._cpu_name(cpuinfo) == "Fast: 3000 @ 2 GHz"
-    monkeypatch.setattr(platform, "processor", lambda: "")
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 200.00\nCPU implementer\t: 0x48\n")
-    assert records._cpu_name(cpuinfo) == "aarch64"
-    assert records._cpu_name(tmp_path / "missing") == "aarch64"
-
-
-def test_a_package_that_is_not_installed_has_no_version():
-    assert records._version("a-package-that-nobody-wrote") is None
-
-
-def test_peak_memory_covers_what_was_held():
-    held = np.ones(2**23)  # 64 MiB
-    found = peak_memory_mib()
-    assert held.nbytes / 2**20 < found < 2**20
