@@ -1,13 +1,12 @@
 """Putting a prepared data set in place: one process at a time, and the whole folder or nothing."""
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..common import lock
 from ..common.errors import UserError
 
 
@@ -15,24 +14,17 @@ from ..common.errors import UserError
 def locked(folder: Path) -> Iterator[None]:
     """Makes `folder` if need be and holds it for this process; a second one waits until the first is done.
 
-    The lock is the kernel's, on the folder itself: it leaves no file behind and ends with the process.
+    The lock leaves no file behind and ends with the process, see `common.lock`.
 
     Raises:
         UserError: the folder cannot be made or locked.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            raise _cannot_write(folder, error) from error
+    with lock.locked(folder):
         yield
-    finally:
-        os.close(handle)
 
 
 def occupied(target: Path) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.common import lock
 from src.common.errors import UserError
-from src.data import install as install_module
 from src.data import prepare, shapes
 from src.data.cifar10 import CIFAR10, ImageSet, read_cifar10, read_set, write_cifar10
 from src.data.cifar100 import CIFAR100
@@ -230,11 +230,11 @@ def test_a_folder_that_cannot_be_made_or_locked_is_said(tmp_path, monkeypatch, c
     assert code == 2 and "cannot write" in error
 
     def refuse(*arguments):
-        raise OSError(37, "No locks available")
+        raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(install_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
     code, _, error = run(capsys, "shapes", "--output_path", tmp_path / "data")
-    assert code == 2 and "No locks available" in error
+    assert code == 2 and "cannot lock" in error and "Input/output error" in error
 
 
 def test_shapes_are_drawn_once_and_checked_after(tmp_path, capsys):
