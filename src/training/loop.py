@@ -70,7 +70,7 @@ class Trainer:
         self.save_interval = max(1, round(c.save_every * self.steps_per_epoch))
         self.checkpoints = CheckpointFolder(run_dir / "checkpoints", keep=c.keep_checkpoints)
         self.step = 0
-        self.recorded_step = 0
+        self.images = 0
         self.best: dict[str, Any] | None = None
         self.evaluated_step = 0
         self.bn_reestimated = False
@@ -90,12 +90,11 @@ class Trainer:
             Interrupted: SIGTERM or Ctrl-C came; the state is saved.
         """
         writes = self.device.rank == 0
-        resume_step = self.recorded_step or None
         self.started = time.monotonic()
         evaluation = None
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(StopRequest())
-            metrics = MetricsLog(self.run_dir, resume_step=resume_step) if writes else None
+            metrics = MetricsLog(self.run_dir, resume_images=self.images or None) if writes else None
             self.metrics = stack.enter_context(metrics or contextlib.nullcontext())
             self.bar = stack.enter_context(self._progress_bar(writes))
             sink = self.config.dataset_sink and self.device.target != "CPU"
@@ -160,6 +159,7 @@ class Trainer:
 
     def _note(self, outputs: tuple[ms.Tensor, ...]) -> None:
         self.step += 1
+        self.images += self.config.batch_size * self.device.size
         self.pending.append((self.step, outputs))
         self.bar.update()
         heartbeat.progress()
@@ -184,8 +184,7 @@ class Trainer:
         update = (self.step - 1) // self.config.accumulate_steps
         rates = self.train_step.rates
         record = {
-            "step": self.step,
-            "epoch": self.step / self.steps_per_epoch,
+            **self._place(),
             "loss": float(np.mean([row[1] for row in rows])),
             "lr": float(rates[min(update, len(rates) - 1)]),
             "images_per_second": speed,
@@ -230,8 +229,7 @@ class Trainer:
             shares = self._measure()
             self._write(
                 {
-                    "step": self.step,
-                    "epoch": self.step / self.steps_per_epoch,
+                    **self._place(),
                     **{f"eval_{name}": value for name, value in metrics.items()},
                     **{f"monitor_{name}": share for name, share in shares.items()},
                 }
@@ -289,6 +287,10 @@ class Trainer:
             return True
         return metrics[name] < self.best[name] if name == "loss" else metrics[name] > self.best[name]
 
+    def _place(self) -> dict[str, Any]:
+        """Where the run is. `images` alone grows whatever the batch size and the number of cards."""
+        return {"images": self.images, "step": self.step, "epoch": self.step / self.steps_per_epoch}
+
     def _write(self, record: dict[str, Any]) -> None:
         if self.metrics is not None:
             self.metrics.write(record)
@@ -300,6 +302,7 @@ class Trainer:
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         meta = {
             "cards": self.device.size,
+            "images": self.images,
             "steps": self.steps,
             "config": self.config.model_dump(mode="json"),
             "class_names": list(self.class_names),
@@ -325,7 +328,7 @@ class Trainer:
         for name, parameter in parameters.items():
             parameter.set_data(ms.Tensor(checkpoint.arrays[name]))
         meta = checkpoint.meta
-        self.step = self.recorded_step = meta["step"]
+        self.step, self.images = meta["step"], meta["images"]
         self.best = meta["best"]
         self.evaluated_step = meta["evaluated_step"]
         self.bn_reestimated = meta.get("bn_reestimated", False)

@@ -3,31 +3,34 @@
 import json
 import math
 import os
-import socket
-import struct
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
 
 from ..common.errors import UserError
 from ..common.files import atomic_path, writing
 
+_PLACE = ("images", "step", "epoch")
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class MetricsLog:
     """Appends records to FOLDER/metrics.jsonl and their numbers to TensorBoard files in FOLDER/tensorboard.
 
-    A training record is {"step", "epoch", "loss", "lr", "images_per_second"} with, where they apply,
-    "loss_scale", "overflow" and "grad_norm"; an evaluation record {"step", "epoch", "eval_top1",
-    "eval_top5", "eval_loss", "eval_count"}, with "monitor_<name>" where the recipe watches the network. In
-    TensorBoard "eval_top1" becomes the tag eval/top1, "monitor_<name>" monitor/<name>, "lr" train/lr, and so
-    on.
+    Every record has "images", the training images that the run has seen so far. They are the record's place:
+    they grow whatever the batch size and the number of cards, which a resume may change, while "step" and
+    "epoch" count batches of the present size. TensorBoard shows them on its step axis.
+
+    A training record is {"images", "step", "epoch", "loss", "lr", "images_per_second"} with, where they
+    apply, "loss_<part>", "loss_scale", "overflow" and "grad_norm"; an evaluation record {"images", "step",
+    "epoch", "eval_top1", "eval_top5", "eval_loss", "eval_count"}, with "monitor_<name>" where the recipe
+    watches the network. In TensorBoard "eval_top1" becomes the tag eval/top1, "monitor_<name>"
+    monitor/<name>, "lr" train/lr, and so on.
 
     Each record is in the files when `write` returns, so a killed process loses at most the line it was
     writing. JSON has no number for NaN and the infinities: they are written as the strings "NaN",
@@ -35,7 +38,7 @@ class MetricsLog:
 
     Args:
         folder: the run directory.
-        resume_step: the step the run continues after. Records of later steps are dropped from
+        resume_images: the training images after which the run continues. Later records are dropped from
             metrics.jsonl, as is a broken last line, and hidden in TensorBoard; earlier lines keep their
             bytes. None starts a new run.
 
@@ -44,10 +47,10 @@ class MetricsLog:
             broken line before the last.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, resume_step: int | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike, *, resume_images: int | None = None) -> None:
         self._path = Path(folder) / "metrics.jsonl"
-        if resume_step is not None:
-            _drop_after(self._path, resume_step)
+        if resume_images is not None:
+            _drop_after(self._path, resume_images)
         elif self._path.exists() and self._path.stat().st_size:
             raise UserError(
                 f"{self._path} holds the records of a run; resume it or choose another output_path"
@@ -55,10 +58,10 @@ class MetricsLog:
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lines = self._path.open("ab")
-        self._events = _EventFile(Path(folder) / "tensorboard", resume_step=resume_step)
+        self._events = _EventFile(Path(folder) / "tensorboard", resume_images=resume_images)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Writes one record; `step` is its place in TensorBoard.
+        """Writes one record, with `images` as its place.
 
         Raises:
             UserError: the disk is full or gone.
@@ -69,16 +72,18 @@ class MetricsLog:
             self._lines.write(json.dumps(line, allow_nan=False, ensure_ascii=False).encode() + b"\n")
             self._lines.flush()
         self._events.scalars(
-            record["step"],
+            record["images"],
             {
                 _tag(key): float(value)
                 for key, value in record.items()
-                if key not in ("step", "epoch") and isinstance(value, int | float)
+                if key not in _PLACE and isinstance(value, int | float)
             },
         )
 
     def close(self) -> None:
         """Closes the files. Raises UserError where what was written cannot be kept."""
+        if self._lines.closed:
+            return
         with writing(self._path):
             try:
                 self._lines.close()
@@ -123,11 +128,11 @@ def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     return whole
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Rewrites the file with the whole lines up to `step`; without a file there is nothing to drop."""
+def _drop_after(path: Path, images: int) -> None:
+    """Rewrites the file with the whole lines up to `images`; without a file there is nothing to drop."""
     if not path.exists():
         return
-    kept = [line + b"\n" for line, record in _read_lines(path) if record.get("step", step) <= step]
+    kept = [line + b"\n" for line, record in _read_lines(path) if record.get("images", images) <= images]
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"".join(kept))
 
@@ -154,38 +159,33 @@ def _tag(key: str) -> str:
 class _EventFile:
     """A TensorBoard event file, written in the caller's thread.
 
-    tensorboardX's own SummaryWriter writes in a thread of its own, which a full disk ends: the training then
-    waits for its queue for ever. It also overwrites the file of a writer that started in the same second.
-    Only its message classes and checksum are used here.
+    tensorboardX's SummaryWriter writes in a thread of its own, which a full disk ends: the training then
+    waits for its queue for ever. The EventsWriter within it writes at once.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int | None) -> None:
+    def __init__(self, folder: Path, *, resume_images: int | None) -> None:
+        self._folder = folder
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            # TensorBoard reads the files in the order of their names.
+            # Names have the time in seconds, and a writer overwrites a file of its name: this number tells
+            # two of one second apart. TensorBoard reads the files in the order of their names.
             earlier = len(list(folder.glob("events.out.tfevents.*")))
-            name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{earlier:04d}"
-            self._path = folder / name
-            self._file = self._path.open("xb")
-        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if resume_step is not None:
-            # On reading this, TensorBoard forgets what it read of this step and later ones.
+            # The path is absolute since tensorboardX takes "s3:" and "gs:" for places on the network.
+            self._writer = EventsWriter(str(folder.absolute() / "events"), f".{earlier:04d}")
+        if resume_images is not None:
+            # On reading this, TensorBoard forgets what it read of this place and later ones.
             start = SessionLog(status=SessionLog.START)
-            self._add(Event(wall_time=time.time(), step=resume_step + 1, session_log=start))
+            self._add(Event(wall_time=time.time(), step=resume_images + 1, session_log=start))
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
+    def scalars(self, images: int, values: dict[str, float]) -> None:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._add(Event(wall_time=time.time(), step=step, summary=summary))
+        self._add(Event(wall_time=time.time(), step=images, summary=summary))
 
     def close(self) -> None:
-        with writing(self._path):
-            self._file.close()
+        with writing(self._folder):
+            self._writer.close()
 
     def _add(self, event: Event) -> None:
-        """Appends one record in the TFRecord format: length, its checksum, data, its checksum."""
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        checks = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        with writing(self._path):
-            self._file.write(length + next(checks) + data + next(checks))
-            self._file.flush()
+        with writing(self._folder):
+            self._writer.write_event(event)
+            self._writer.flush()

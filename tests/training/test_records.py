@@ -19,11 +19,12 @@ needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="t
 
 
 def _train(step, **more):
-    return {"step": step, "epoch": step / 4, "loss": 2.0 / step, "lr": 0.1, "images_per_second": 99.5, **more}
+    return {"images": step, "step": step, "epoch": step / 4, "loss": 2.0 / step, "lr": 0.1, "images_per_second": 99.5, **more}
 
 
 def _eval(step):
     return {
+        "images": step,
         "step": step,
         "epoch": step / 4,
         "eval_top1": 50.0,
@@ -160,7 +161,7 @@ def test_resume_drops_later_records_and_keeps_the_bytes_of_earlier_ones(tmp_path
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1] = b'{"step":2 ,  "epoch": 0.50, "note": "\xe5\x9b\xbe"}\n'
     path.write_bytes(b'{"kind": "header"}\n' + b"".join(lines))
-    with MetricsLog(tmp_path, resume_step=4) as log:
+    with MetricsLog(tmp_path, resume_images=4) as log:
         assert path.read_bytes() == b'{"kind": "header"}\n' + b"".join([*lines[:4], lines[6]])
         log.write(_train(5, loss=123.0))
     assert [record.get("step") for record in read_metrics(path)] == [None, 1, 2, 3, 4, 4, 5]
@@ -172,7 +173,7 @@ def test_resume_drops_later_records_and_keeps_the_bytes_of_earlier_ones(tmp_path
 
 def test_each_session_has_its_own_event_file(tmp_path):
     for session in range(12):
-        with MetricsLog(tmp_path, resume_step=session) as log:
+        with MetricsLog(tmp_path, resume_images=session) as log:
             log.write(_train(session + 1))
     assert len(list((tmp_path / "tensorboard").iterdir())) == 12
     assert _tensorboard(tmp_path)["train/loss"].keys() == set(range(1, 13))
@@ -181,13 +182,13 @@ def test_each_session_has_its_own_event_file(tmp_path):
 def test_resume_at_step_zero_keeps_nothing(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(_train(1))
-    MetricsLog(tmp_path, resume_step=0).close()
+    MetricsLog(tmp_path, resume_images=0).close()
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
     assert _tensorboard(tmp_path)["train/loss"] == {}
 
 
 def test_resume_without_a_file_starts_one(tmp_path):
-    with MetricsLog(tmp_path / "run", resume_step=9) as log:
+    with MetricsLog(tmp_path / "run", resume_images=9) as log:
         log.write(_train(10))
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [_train(10)]
 
@@ -224,7 +225,7 @@ def test_a_broken_last_line_is_skipped_and_dropped_on_resume(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n' + tail)
     assert read_metrics(path) == [{"step": 1}]
-    with MetricsLog(tmp_path, resume_step=1) as log:
+    with MetricsLog(tmp_path, resume_images=1) as log:
         log.write({"step": 2})
     assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
 
@@ -234,7 +235,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     before = b'{"step": 1}\n' + line + b'\n{"step": 3}\n'
     path.write_bytes(before)
-    for read in (lambda: read_metrics(path), lambda: MetricsLog(tmp_path, resume_step=3)):
+    for read in (lambda: read_metrics(path), lambda: MetricsLog(tmp_path, resume_images=3)):
         with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 ") as caught:
             read()
         assert "\n" not in str(caught.value)
