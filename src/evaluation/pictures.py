@@ -28,14 +28,17 @@ _SERIES = (_BLUE, _RED, _QUIET, "#3d8b5f", "#b58a1b", "#7a4f9e")
 def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
     """Draws losses, top-1 and learning rate by epoch, from the records of metrics.jsonl.
 
-    Training records have `epoch`, `loss` and `lr`; evaluation records `epoch`, `eval_loss` and `eval_top1`.
-    A fourth panel shows what evaluation records have under `monitor_*`, shares in per cent, if any. Whatever
-    is missing leaves its panel empty, and says so. Losses that are not finite leave a gap.
+    Every record has `images` and `epoch`, training records `loss` and `lr`, evaluation records `eval_loss`
+    and `eval_top1`. Epochs are counted in images, which grow whatever batch size a resume changed.
+    What evaluation records have under `monitor_*`, shares in per cent, has a panel of its own. Whatever is
+    missing leaves its panel empty, and says so. Losses that are not finite leave a gap.
 
     Raises:
         UserError: the file cannot be written.
     """
-    watched = list(dict.fromkeys(key for record in records for key in record if key.startswith("monitor_")))
+    images_an_epoch = _images_an_epoch(records)
+    records = [{**record, "epoch": record["images"] / images_an_epoch} for record in records]
+    watched = _keys(records, "monitor_")
     ratios = (3, 3, 3, 1.6) if watched else (3, 3, 1.6)
     height = 11.9 if watched else 9.0
     figure = _figure(8.0, height)
@@ -57,6 +60,17 @@ def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
     rates.set_xlabel("epoch")
     _headline(figure, "Learning curves", headline, left=0.1)
     _save(figure, path)
+
+
+def _images_an_epoch(records: Sequence[dict]) -> float:
+    """As the last record has it: the epochs of a run that never changed its batches are those it counted."""
+    last = max(records, key=lambda record: record["images"], default={"images": 0})
+    return last["images"] / last["epoch"] if last["images"] else 1.0
+
+
+def _keys(records: Sequence[dict], prefix: str) -> list[str]:
+    """The keys with that prefix, in the order in which they first come."""
+    return list(dict.fromkeys(key for record in records for key in record if key.startswith(prefix)))
 
 
 def _series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -54,10 +54,12 @@ def _records(epochs=4, per_epoch=5):
     for step in range(1, epochs * per_epoch + 1):
         epoch = step / per_epoch
         records.append(
-            {"step": step, "epoch": epoch, "loss": 2.3 / epoch, "lr": 0.1 * epoch, "overflow": False}
+            {"images": step * 8, "epoch": epoch, "loss": 2.3 / epoch, "lr": 0.1 * epoch, "overflow": False}
         )
         if step % per_epoch == 0:
-            records.append({"step": step, "epoch": epoch, "eval_top1": 20 * epoch, "eval_loss": 2 / epoch})
+            records.append(
+                {"images": step * 8, "epoch": epoch, "eval_top1": 20 * epoch, "eval_loss": 2 / epoch}
+            )
     return records
 
 
@@ -90,6 +92,17 @@ def test_curves_show_the_records(tmp_path, figures):
     for label in ("loss (nats)", "top-1 (%)", "learning rate", "epoch"):
         assert label in texts
     assert "best top-1 80.00 % at epoch 4 (ringed), last 80.00 % at epoch 4" in texts
+
+
+def test_curves_never_turn_back_after_a_resume_with_another_batch_size(tmp_path, figures):
+    """It may start a little before the epoch that the last record before it has."""
+    before = [{"images": 60 * i, "epoch": i * 0.6, "loss": 1.0, "lr": 0.1} for i in (1, 2)]
+    after = [{"images": 120 + 50 * i, "epoch": 0.5 + i / 2, "loss": 1.0, "lr": 0.1} for i in (1, 2, 3)]
+    learning_curves(before + after, tmp_path / "curves.png")
+    losses = figures[0].axes[0]
+    epochs = _lines(losses)["training"].get_xdata()
+    np.testing.assert_allclose(epochs, np.array([60, 120, 170, 220, 270]) / 135)
+    assert losses.get_xlim() == (0, 2)
 
 
 def test_what_a_monitor_says_has_a_panel_of_its_own(tmp_path, figures):
@@ -127,7 +140,7 @@ def test_many_training_records_are_smoothed_by_a_moving_median(tmp_path, figures
     losses = rng.normal(size=400) + 5
     losses[[7, 8, 9, 300]] = np.nan, np.inf, -np.inf, 400
     losses[100:115] = np.nan
-    records = [{"step": i, "epoch": i / 10, "loss": loss, "lr": 0.1} for i, loss in enumerate(losses, 1)]
+    records = [{"images": i, "epoch": i / 10, "loss": loss, "lr": 0.1} for i, loss in enumerate(losses, 1)]
     learning_curves(records, tmp_path / "curves.png")
     label = "training (median of 9 records; pale: each, 18 not finite)"
     smooth = _lines(figures[0].axes[0])[label].get_ydata()
@@ -142,7 +155,7 @@ def test_many_training_records_are_smoothed_by_a_moving_median(tmp_path, figures
     [([2.0, 0.5], "linear"), ([200.0, 0.5], "log"), ([200.0, 0.0], "linear"), ([-1.0, 1.0], "linear")],
 )
 def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_scale(tmp_path, figures, losses, scale):
-    records = [{"step": i, "epoch": i, "loss": loss, "lr": 0.1} for i, loss in enumerate(losses)]
+    records = [{"images": i, "epoch": i, "loss": loss, "lr": 0.1} for i, loss in enumerate(losses)]
     learning_curves(records, tmp_path / "curves.png")
     axes = figures[0].axes[0]
     assert axes.get_yscale() == scale
@@ -155,11 +168,11 @@ def test_a_wide_range_of_losses_is_drawn_on_a_logarithmic_scale(tmp_path, figure
     ("records", "said"),
     [
         ([], ["no losses yet", "no evaluation yet", "no learning rates yet"]),
-        ([{"step": 1, "epoch": 0.1, "loss": 2.0, "lr": 0.0}], ["no evaluation yet"]),
-        ([{"step": 1, "epoch": 0.1, "loss": np.nan, "lr": 0.1}], ["no losses yet", "no evaluation yet"]),
-        ([{"step": 0, "epoch": 0, "eval_top1": 10.0, "eval_loss": np.nan}], ["no losses yet"]),
-        ([{"step": 0, "epoch": 0, "eval_top1": np.nan, "eval_loss": 1.0}], ["no evaluation yet"]),
-        ([{"step": 0, "epoch": 0, "eval_top1": 0.0, "eval_loss": 0.0}], []),
+        ([{"images": 1, "epoch": 0.1, "loss": 2.0, "lr": 0.0}], ["no evaluation yet"]),
+        ([{"images": 1, "epoch": 0.1, "loss": np.nan, "lr": 0.1}], ["no losses yet", "no evaluation yet"]),
+        ([{"images": 0, "epoch": 0, "eval_top1": 10.0, "eval_loss": np.nan}], ["no losses yet"]),
+        ([{"images": 0, "epoch": 0, "eval_top1": np.nan, "eval_loss": 1.0}], ["no evaluation yet"]),
+        ([{"images": 0, "epoch": 0, "eval_top1": 0.0, "eval_loss": 0.0}], []),
     ],
 )
 def test_what_is_missing_is_said(tmp_path, figures, records, said):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import RecordWriter
 
 from src.common.errors import UserError
 from src.training import records
@@ -18,13 +17,17 @@ from src.training.records import MetricsLog, read_metrics
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 
 
+BATCH = 10
+
+
 def _train(step, **more):
-    return {"images": step, "step": step, "epoch": step / 4, "loss": 2.0 / step, "lr": 0.1, "images_per_second": 99.5, **more}
+    record = {"images": step * BATCH, "step": step, "epoch": step / 4, "loss": 2.0 / step, "lr": 0.1}
+    return {**record, "images_per_second": 99.5, **more}
 
 
 def _eval(step):
     return {
-        "images": step,
+        "images": step * BATCH,
         "step": step,
         "epoch": step / 4,
         "eval_top1": 50.0,
@@ -46,7 +49,7 @@ def _frames(path):
 
 
 def _tensorboard(folder):
-    """{tag: {step: value}} as TensorBoard shows it: a session that starts at a step hides later ones."""
+    """{tag: {images: value}} as TensorBoard shows it: a session that starts at a place hides later ones."""
     shown = {}
     for path in sorted((folder / "tensorboard").iterdir()):
         events = [Event.FromString(frame) for frame in _frames(path)]
@@ -77,7 +80,7 @@ def test_a_record_is_in_the_files_as_soon_as_it_is_written(tmp_path):
     for step in (1, 2, 3):
         log.write(_train(step))
         assert read_metrics(tmp_path / "metrics.jsonl")[-1] == _train(step)
-        assert max(_tensorboard(tmp_path)["train/loss"]) == step
+        assert max(_tensorboard(tmp_path)["train/loss"]) == step * BATCH
     log.close()
     log.close()
 
@@ -97,8 +100,8 @@ def test_numbers_that_json_lacks_are_strings_in_the_file_and_floats_again_when_r
     assert math.isnan(record["loss"])
     assert (record["grad_norm"], record["x"], record["note"]) == (math.inf, -math.inf, "图")
     shown = _tensorboard(tmp_path)
-    assert math.isnan(shown["train/loss"][1])
-    assert shown["train/grad_norm"] == {1: math.inf}
+    assert math.isnan(shown["train/loss"][BATCH])
+    assert shown["train/grad_norm"] == {BATCH: math.inf}
     assert "train/note" not in shown
 
 
@@ -106,6 +109,7 @@ def test_numpy_numbers_are_plain_numbers_in_the_file(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(
             {
+                "images": np.int64(30),
                 "step": np.int64(3),
                 "epoch": np.float64(0.5),
                 "loss": np.float32(0.5),
@@ -115,10 +119,11 @@ def test_numpy_numbers_are_plain_numbers_in_the_file(tmp_path):
             }
         )
     line = (tmp_path / "metrics.jsonl").read_text()
-    assert (
-        line == '{"step": 3, "epoch": 0.5, "loss": 0.5, "lr": 0.25, "overflow": true, "grad_norm": "NaN"}\n'
+    assert line == (
+        '{"images": 30, "step": 3, "epoch": 0.5, "loss": 0.5, "lr": 0.25, "overflow": true, '
+        '"grad_norm": "NaN"}\n'
     )
-    assert _tensorboard(tmp_path)["train/overflow"] == {3: 1.0}
+    assert _tensorboard(tmp_path)["train/overflow"] == {30: 1.0}
 
 
 def test_tensorboard_tags(tmp_path):
@@ -126,29 +131,17 @@ def test_tensorboard_tags(tmp_path):
         log.write(_train(4, overflow=True, loss_scale=2.0**15))
         log.write(_eval(4) | {"monitor_bit_flips": 1.5})
     assert _tensorboard(tmp_path) == {
-        "train/loss": {4: 0.5},
-        "train/lr": {4: pytest.approx(0.1)},
-        "train/images_per_second": {4: 99.5},
-        "train/overflow": {4: 1.0},
-        "train/loss_scale": {4: 32768.0},
-        "eval/top1": {4: 50.0},
-        "monitor/bit_flips": {4: 1.5},
-        "eval/top5": {4: 90.0},
-        "eval/loss": {4: 1.5},
-        "eval/count": {4: 7.0},
+        "train/loss": {40: 0.5},
+        "train/lr": {40: pytest.approx(0.1)},
+        "train/images_per_second": {40: 99.5},
+        "train/overflow": {40: 1.0},
+        "train/loss_scale": {40: 32768.0},
+        "eval/top1": {40: 50.0},
+        "monitor/bit_flips": {40: 1.5},
+        "eval/top5": {40: 90.0},
+        "eval/loss": {40: 1.5},
+        "eval/count": {40: 7.0},
     }
-
-
-def test_event_files_are_framed_as_tensorboardx_frames_them(tmp_path):
-    with MetricsLog(tmp_path / "run") as log:
-        log.write(_train(1))
-    (path,) = (tmp_path / "run" / "tensorboard").iterdir()
-    assert path.name.startswith("events.out.tfevents.")
-    oracle = RecordWriter(str(tmp_path / "oracle"))
-    for frame in _frames(path):
-        oracle.write(frame)
-    oracle.close()
-    assert path.read_bytes() == (tmp_path / "oracle").read_bytes()
 
 
 def test_resume_drops_later_records_and_keeps_the_bytes_of_earlier_ones(tmp_path):
@@ -159,27 +152,40 @@ def test_resume_drops_later_records_and_keeps_the_bytes_of_earlier_ones(tmp_path
         log.write(_eval(4) | {"monitor_bit_flips": 1.5})
     # A person's own spacing and keys are kept.
     lines = path.read_bytes().splitlines(keepends=True)
-    lines[1] = b'{"step":2 ,  "epoch": 0.50, "note": "\xe5\x9b\xbe"}\n'
+    lines[1] = b'{"images":20 , "step":2 ,  "epoch": 0.50, "note": "\xe5\x9b\xbe"}\n'
     path.write_bytes(b'{"kind": "header"}\n' + b"".join(lines))
-    with MetricsLog(tmp_path, resume_images=4) as log:
+    with MetricsLog(tmp_path, resume_images=4 * BATCH) as log:
         assert path.read_bytes() == b'{"kind": "header"}\n' + b"".join([*lines[:4], lines[6]])
         log.write(_train(5, loss=123.0))
     assert [record.get("step") for record in read_metrics(path)] == [None, 1, 2, 3, 4, 4, 5]
     shown = _tensorboard(tmp_path)
-    assert shown["train/loss"] == {1: 2.0, 2: 1.0, 3: pytest.approx(2 / 3), 4: 0.5, 5: 123.0}
-    assert shown["train/lr"].keys() == {1, 2, 3, 4, 5}
-    assert shown["eval/top1"] == {4: 50.0}
+    assert shown["train/loss"] == {10: 2.0, 20: 1.0, 30: pytest.approx(2 / 3), 40: 0.5, 50: 123.0}
+    assert shown["train/lr"].keys() == {10, 20, 30, 40, 50}
+    assert shown["eval/top1"] == {40: 50.0}
+
+
+def test_after_a_resume_with_another_batch_size_nothing_of_the_first_part_is_lost(tmp_path):
+    """Its steps have smaller numbers than those before, as each has more images (E-B3)."""
+    with MetricsLog(tmp_path) as log:
+        for step in range(1, 9):
+            log.write(_train(step))
+    for _ in range(2):  # stopped again at once
+        with MetricsLog(tmp_path, resume_images=8 * BATCH) as log:
+            log.write(_train(5, images=10 * BATCH))
+    images = [record["images"] for record in read_metrics(tmp_path / "metrics.jsonl")]
+    assert images == [10, 20, 30, 40, 50, 60, 70, 80, 100]
+    assert list(_tensorboard(tmp_path)["train/loss"]) == images
 
 
 def test_each_session_has_its_own_event_file(tmp_path):
     for session in range(12):
-        with MetricsLog(tmp_path, resume_images=session) as log:
+        with MetricsLog(tmp_path, resume_images=session * BATCH) as log:
             log.write(_train(session + 1))
     assert len(list((tmp_path / "tensorboard").iterdir())) == 12
-    assert _tensorboard(tmp_path)["train/loss"].keys() == set(range(1, 13))
+    assert _tensorboard(tmp_path)["train/loss"].keys() == set(range(10, 130, 10))
 
 
-def test_resume_at_step_zero_keeps_nothing(tmp_path):
+def test_resume_before_the_first_image_keeps_nothing(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(_train(1))
     MetricsLog(tmp_path, resume_images=0).close()
@@ -188,7 +194,7 @@ def test_resume_at_step_zero_keeps_nothing(tmp_path):
 
 
 def test_resume_without_a_file_starts_one(tmp_path):
-    with MetricsLog(tmp_path / "run", resume_images=9) as log:
+    with MetricsLog(tmp_path / "run", resume_images=9 * BATCH) as log:
         log.write(_train(10))
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [_train(10)]
 
@@ -207,7 +213,7 @@ def test_a_new_run_does_not_append_to_an_old_one(tmp_path):
 def test_a_process_killed_at_any_byte_loses_only_the_line_it_was_writing(tmp_path):
     with MetricsLog(tmp_path / "whole") as log:
         for step in (1, 2, 3):
-            log.write({"step": step, "epoch": 0.5, "loss": math.nan, "note": "图}"})
+            log.write({"images": step, "epoch": 0.5, "loss": math.nan, "note": "图}"})
     data = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     ends = [match.start() for match in re.finditer(b"\n", data)]  # complete without the line end too
     path = tmp_path / "cut" / "metrics.jsonl"
@@ -215,25 +221,25 @@ def test_a_process_killed_at_any_byte_loses_only_the_line_it_was_writing(tmp_pat
     for size in range(len(data) + 1):
         path.write_bytes(data[:size])
         complete = sum(end <= size for end in ends)
-        assert [record["step"] for record in read_metrics(path)] == [1, 2, 3][:complete]
+        assert [record["images"] for record in read_metrics(path)] == [1, 2, 3][:complete]
         records._drop_after(path, 99)
         assert path.read_bytes() == data[: ends[complete - 1] + 1 if complete else 0]
 
 
-@pytest.mark.parametrize("tail", [b"\0\0\0\0", b'{"step": 2, "lo', b"\xff\xfe\n", b"3\n", b"\n", b'"x"'])
+@pytest.mark.parametrize("tail", [b"\0\0\0\0", b'{"images": 2, "lo', b"\xff\xfe\n", b"3\n", b"\n", b'"x"'])
 def test_a_broken_last_line_is_skipped_and_dropped_on_resume(tmp_path, tail):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n' + tail)
-    assert read_metrics(path) == [{"step": 1}]
+    path.write_bytes(b'{"images": 1}\n' + tail)
+    assert read_metrics(path) == [{"images": 1}]
     with MetricsLog(tmp_path, resume_images=1) as log:
-        log.write({"step": 2})
-    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+        log.write({"images": 2})
+    assert path.read_bytes() == b'{"images": 1}\n{"images": 2}\n'
 
 
-@pytest.mark.parametrize("line", [b'{"step": 2, "lo', b"", b"[1]", b"\xff"])
+@pytest.mark.parametrize("line", [b'{"images": 2, "lo', b"", b"[1]", b"\xff"])
 def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    before = b'{"step": 1}\n' + line + b'\n{"step": 3}\n'
+    before = b'{"images": 1}\n' + line + b'\n{"images": 3}\n'
     path.write_bytes(before)
     for read in (lambda: read_metrics(path), lambda: MetricsLog(tmp_path, resume_images=3)):
         with pytest.raises(UserError, match=r"metrics\.jsonl: line 2 ") as caught:
@@ -263,10 +269,11 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
 def test_a_disk_that_fills_under_tensorboard_is_an_error_too_and_stops_nothing(tmp_path):
     log = MetricsLog(tmp_path)
     log.write(_train(1))
-    log._events._file.close()
-    log._events._file = open("/dev/full", "wb")  # noqa: SIM115
+    file = log._events._writer._py_recordio_writer
+    file.close()
+    file._writer = open("/dev/full", "wb")  # noqa: SIM115
     for step in range(2, 40):
-        with pytest.raises(UserError, match=r"cannot write .*events\.out\.tfevents.*No space left"):
+        with pytest.raises(UserError, match=r"cannot write .*tensorboard: No space left"):
             log.write(_train(step))
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 39
     with pytest.raises(UserError, match="No space left"):

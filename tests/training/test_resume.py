@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_stay_whole(start, resum
             full.append(step)
 
     def fsync(handle):
-        if full:
+        if full and os.readlink(f"/proc/self/fd/{handle}").endswith(".ckpt"):
             raise OSError(28, "No space left on device")
         sync(handle)
 
@@ -269,3 +269,18 @@ def test_another_batch_size_goes_on_at_the_same_part_of_the_run(start, resume, t
     assert any("a batch of 20 and not 40 as before: step 6 of 10 becomes 12 of 20" in m for m in messages)
     epochs = [record["epoch"] for record in records_of(tmp_path / "run")]
     assert epochs == sorted(epochs) and epochs[-1] == 2
+
+
+def test_records_survive_two_resumes_with_larger_batches_and_never_turn_back(start, resume, tmp_path):
+    """Steps do turn back, as each has more images (E-B3)."""
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        start(run_dir, watch=stop_at(15), batch_size=20, log_every=1, eval_every=99.0)
+    first = records_of(run_dir)
+    with pytest.raises(Interrupted):
+        resume(run_dir, watch=stop_at(9), batch_size=40)
+    resume(run_dir, batch_size=40)
+    records = records_of(run_dir)
+    assert records[:15] == first
+    assert [record["images"] for record in records] == [*range(20, 301, 20), 340, 380, 380]
+    assert [record["step"] for record in records[15:]] == [9, 10, 10]
