@@ -22,10 +22,10 @@ from src.zoo import config_class_of, create_recipe
 
 pytestmark = pytest.mark.usefixtures("quartet_log", "graph_mode")
 
-TRAIN_FIELDS = {
+TRAIN_FIELDS = {"images", 
     "step", "epoch", "loss", "lr", "images_per_second", "loss_scale", "overflow", "grad_norm",
 }  # fmt: skip
-EVAL_FIELDS = {"step", "epoch", "eval_top1", "eval_top5", "eval_loss", "eval_count"}
+EVAL_FIELDS = {"images", "step", "epoch", "eval_top1", "eval_top5", "eval_loss", "eval_count"}
 SUMMARY_FIELDS = {
     "model", "parameters", "final", "best", "recall_by_class", "steps", "epochs", "wall_seconds",
     "images_per_second", "peak_memory_mib", "seed", "device", "environment",
@@ -88,6 +88,7 @@ def test_metrics_have_the_promised_fields(finished):
     assert steps == sorted(set(steps))
     assert set(steps) >= set(range(2, 15, 2)) | {15}
     assert all(r["epoch"] == r["step"] / 5 for r in records)
+    assert all(r["images"] == r["step"] * 40 for r in records)
     assert training[-1]["loss"] < training[0]["loss"]
     rates = create_recipe(_config_of(run_dir)).rates(updates=15, updates_per_epoch=5, images_per_update=40)
     for r in training:
