@@ -7,10 +7,7 @@ from PIL import Image
 from src.data import autoaugment as module
 from src.data.autoaugment import IMAGENET, RANGES, autoaugment
 from src.data.image_operators import OPERATORS, Operator
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+from tests.helpers.pictures import noise
 
 
 @pytest.fixture

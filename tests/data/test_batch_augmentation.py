@@ -1,7 +1,5 @@
 """Colour, erasing and CutMix in whole batches: who draws what, and what is mixed with whom."""
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -12,40 +10,32 @@ from src.data.colour import ColourChange, colour_maps, recolour
 from src.data.erasing import Erasing
 from src.data.loader import TrainBatches
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
+from tests.helpers.batches import pool_threads, same
+from tests.helpers.pictures import Pictures, noise
 
 SIDE = 12
 COLOUR = ColourChange(jitter=(0.4, 0.4, 0.4, 0.1), lighting=0.1)
 ERASING = Erasing(probability=0.6, noise=True, mean=(125.0, 123.0, 114.0), std=(60.0, 60.0, 60.0))
 ALL = {"colour": COLOUR, "erasing": ERASING, "policy": lambda image, rng: image ^ rng.bytes(1)[0]}
 
+CLASSES = tuple("abcde")
 
-class Pictures:
-    class_names = ("a", "b", "c", "d", "e")
 
-    def __init__(self, count=24, side=15):
-        self.pictures = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
-        self.pictures.setflags(write=False)
-        self.labels = np.arange(count, dtype=np.int32) % 5
-
-    def read(self, index):
-        return self.pictures[index]
+def drawn(count=24, side=15):
+    return Pictures([noise(side, side, seed) for seed in range(count)], class_names=CLASSES)
 
 
 def pictures(**settings):
     plain = {"batch_size": 8, "seed": 5, "image_size": SIDE, "workers": 2, "train_crop": "resize"}
-    return PictureBatches(Pictures(), resize_size=14, **{**plain, **settings})
+    return PictureBatches(drawn(), resize_size=14, **{**plain, **settings})
 
 
 def small_images(**settings):
     """32x32 images, which crop_pad 0 and no flip leave as they are."""
     images = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32), np.uint8)
-    data = ImageSet(images, np.arange(24, dtype=np.int32) % 5, Pictures.class_names)
+    data = ImageSet(images, np.arange(24, dtype=np.int32) % 5, CLASSES)
     plain = {"batch_size": 8, "seed": 5, "mean": (0, 0, 0), "std": (1, 1, 1), "crop_pad": 0, "cutout": 0}
     return TrainBatches(data, **{**plain, "flip": "none", **settings})
-
-
-def same(left, right):
-    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
 def test_new_streams_leave_the_old_ones_where_they_were():
@@ -97,17 +87,14 @@ def test_erasing_comes_last_and_leaves_the_rest_as_it_was():
 
 
 def test_noise_is_drawn_for_each_picture():
-    class Same(Pictures):
-        def read(self, index):
-            return self.pictures[0]
-
+    one = noise(15, 15)
     erasing = Erasing(probability=1.0, noise=True, mean=(128, 128, 128), std=(60, 60, 60))
     batches = PictureBatches(
-        Same(), batch_size=24, seed=0, image_size=15, train_crop="resize", resize_size=15, flip="none",
-        erasing=erasing,
+        Pictures([one] * 24), batch_size=24, seed=0, image_size=15, train_crop="resize", resize_size=15,
+        flip="none", erasing=erasing,
     )  # fmt: skip
     images, _ = batches.batch(0, 0)
-    holes = [image[(image != Same().pictures[0]).any(2)] for image in images]
+    holes = [image[(image != one).any(2)] for image in images]
     assert len({hole[0].tobytes() for hole in holes}) == 24
 
 
@@ -172,15 +159,9 @@ def test_small_images_have_one_of_the_two_as_well():
 
 
 def test_ranks_draw_their_own_cutmix():
-    class Same(Pictures):
-        def __init__(self):
-            super().__init__(8)
-            self.labels = np.arange(8, dtype=np.int32)
-
-        class_names = tuple("abcdefgh")
-
+    source = Pictures([noise(15, 15, seed) for seed in range(8)], class_names="abcdefgh")
     parts = [
-        PictureBatches(Same(), batch_size=4, seed=1, image_size=64, rank=rank, size=2, cutmix_alpha=1.0,
+        PictureBatches(source, batch_size=4, seed=1, image_size=64, rank=rank, size=2, cutmix_alpha=1.0,
                        train_crop="resize", resize_size=64)
         for rank in range(2)
     ]  # fmt: skip
@@ -193,28 +174,24 @@ def test_cutmix_needs_soft_labels():
 
 
 def test_evaluation_cuts_out_its_share_of_the_picture():
-    source = Pictures(side=16)
+    source = drawn(side=16)
     batches = PictureEvalBatches(source, batch_size=24, image_size=12, crop_percentage=0.75)
     ((images, _, valid),) = batches
     assert valid == 24
-    np.testing.assert_array_equal(images, source.pictures[:, 2:14, 2:14])
+    np.testing.assert_array_equal(images, np.stack(source.pictures)[:, 2:14, 2:14])
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_damaged_picture_ends_a_batch_of_cutmix_with_its_message(workers):
-    class Damaged(Pictures):
-        def read(self, index):
-            if index == 3:
-                raise UserError("picture 3 is damaged")
-            return super().read(index)
-
+    source = drawn()
+    source.damaged = {3}
     batches = PictureBatches(
-        Damaged(), batch_size=24, seed=0, image_size=15, train_crop="resize", resize_size=15, workers=workers,
+        source, batch_size=24, seed=0, image_size=15, train_crop="resize", resize_size=15, workers=workers,
         cutmix_alpha=1.0,
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"^picture 3 is damaged$"):
+    with pytest.raises(UserError, match=r"^picture 3: damaged; "):
         next(batches.batches(0, 3))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+    assert pool_threads() == []
 
 
 MEAN, STD = (124.0, 116.0, 104.0), (58.0, 57.0, 56.0)
@@ -240,8 +217,8 @@ def test_normalising_here_changes_nothing_else(settings):
 
 def test_normalising_in_evaluation_leaves_empty_rows_at_zero():
     settings = {"image_size": SIDE, "batch_size": 7, "workers": 2}
-    ours = list(PictureEvalBatches(Pictures(), normalise=(MEAN, STD), **settings))
-    plain = list(PictureEvalBatches(Pictures(), **settings))
+    ours = list(PictureEvalBatches(drawn(), normalise=(MEAN, STD), **settings))
+    plain = list(PictureEvalBatches(drawn(), **settings))
     for (images, labels, valid), (pixels, labels_there, valid_there) in zip(ours, plain, strict=True):
         assert valid == valid_there and (labels == labels_there).all()
         np.testing.assert_allclose(images[:valid], normalised(pixels[:valid]), atol=1e-6)

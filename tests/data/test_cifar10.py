@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 
-from src.common.errors import UserError
 from src.data.cifar10 import (
     CIFAR10,
     ImageSet,
@@ -12,6 +11,7 @@ from src.data.cifar10 import (
     read_cifar10,
     write_cifar10,
 )
+from tests.helpers.errors import fails
 
 
 @pytest.fixture
@@ -23,12 +23,8 @@ def folder(tmp_path, make_set):
     return folder
 
 
-def fails(folder, split="train"):
-    with pytest.raises(UserError) as caught:
-        read_cifar10(folder, split)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+def refused(folder, split="train"):
+    return fails(read_cifar10, folder, split)
 
 
 def test_a_record_is_the_label_and_then_the_planes_red_green_blue():
@@ -105,9 +101,9 @@ def test_the_folder_is_found_from_itself_or_its_parent(folder):
 
 
 def test_an_absent_data_set_is_said_with_the_mend(tmp_path):
-    message = fails(tmp_path)
+    message = refused(tmp_path)
     assert str(tmp_path) in message and "src.data.prepare" in message
-    assert "is not a folder" in fails(tmp_path / "nowhere")
+    assert "is not a folder" in refused(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -115,13 +111,13 @@ def test_the_python_version_is_recognised(tmp_path, inside):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     (folder / "data_batch_1").write_bytes(b"pickle")
-    message = fails(folder if inside else tmp_path)
+    message = refused(folder if inside else tmp_path)
     assert "Python version" in message and "cifar-10-batches-bin" in message
 
 
 def test_a_missing_file_is_named_with_its_length(folder):
     (folder / "data_batch_1.bin").unlink()
-    message = fails(folder)
+    message = refused(folder)
     assert "data_batch_1.bin" in message and "missing" in message and "21,511" in message
 
 
@@ -130,7 +126,7 @@ def test_a_short_or_long_file_is_named_with_both_lengths(folder, change, word):
     path = folder / "test_batch.bin"
     data = path.read_bytes()
     path.write_bytes(data[:change] if change < 0 else data + bytes(change))
-    message = fails(folder, "test")
+    message = refused(folder, "test")
     assert "test_batch.bin" in message and word in message
     assert "9,219" in message and f"{9219 + change:,}" in message
     assert len(read_cifar10(folder, "train")) == 7
@@ -138,7 +134,7 @@ def test_a_short_or_long_file_is_named_with_both_lengths(folder, change, word):
 
 def test_without_sizes_the_official_length_is_expected(folder):
     (folder / "sizes.json").unlink()
-    message = fails(folder)
+    message = refused(folder)
     assert "30,730,000" in message and "21,511" in message and "sizes.json" in message
 
 
@@ -147,7 +143,7 @@ def test_a_label_beyond_the_classes_is_named_with_its_record(folder):
     data = bytearray(path.read_bytes())
     data[5 * 3073] = 4
     path.write_bytes(data)
-    message = fails(folder)
+    message = refused(folder)
     assert "data_batch_1.bin" in message and "record 5" in message and "label 4" in message
 
 
@@ -156,17 +152,17 @@ def test_256_classes_are_possible_and_257_are_not(folder):
     meta.write_text("".join(f"{k}\n\n" for k in range(256)))
     assert len(read_cifar10(folder, "test").class_names) == 256
     meta.write_text("".join(f"{k}\n" for k in range(257)))
-    assert "257 classes" in fails(folder)
+    assert "257 classes" in refused(folder)
 
 
 def test_class_names_must_be_there(folder):
     meta = folder / "batches.meta.txt"
     meta.write_text("\n \n")
-    assert "0 classes" in fails(folder)
+    assert "0 classes" in refused(folder)
     meta.write_bytes(b"\xff\xfe\xfd")
-    assert "UTF-8" in fails(folder)
+    assert "UTF-8" in refused(folder)
     meta.unlink()
-    assert "batches.meta.txt" in fails(folder)
+    assert "batches.meta.txt" in refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +182,7 @@ def test_class_names_must_be_there(folder):
 )
 def test_a_wrong_sizes_file_is_named(folder, text):
     (folder / "sizes.json").write_text(text)
-    message = fails(folder)
+    message = refused(folder)
     assert "sizes.json" in message and "it must be like" in message
 
 

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from src.common.errors import UserError
 from src.data.cifar10 import read_set
 from src.data.cifar100 import CIFAR100
+from tests.helpers.errors import fails
 
 COUNTS = {"train": 9, "test": 4}
 
@@ -16,12 +16,8 @@ def folder(tmp_path, write_cifar100):
     return write_cifar100(tmp_path / "cifar-100-binary", COUNTS)
 
 
-def fails(folder, split="train"):
-    with pytest.raises(UserError) as caught:
-        read_set(CIFAR100, folder, split)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+def refused(folder, split="train"):
+    return fails(read_set, CIFAR100, folder, split)
 
 
 def test_the_classes_are_a_hundred_in_alphabetical_order():
@@ -44,9 +40,9 @@ def test_reading_gives_the_fine_labels_and_the_pixels(folder, split):
 
 def test_official_lengths_are_expected_without_a_sizes_file(folder):
     (folder / "sizes.json").unlink()
-    message = fails(folder)
+    message = refused(folder)
     assert "train.bin is too short" in message and "153,700,000 bytes (50,000 records of 3,074)" in message
-    assert "30,740,000" in fails(folder, "test")
+    assert "30,740,000" in refused(folder, "test")
 
 
 @pytest.mark.parametrize(("change", "word"), [(-1, "short"), (3074, "long")])
@@ -54,7 +50,7 @@ def test_a_file_of_another_length_is_named(folder, change, word):
     path = folder / "test.bin"
     data = path.read_bytes()
     path.write_bytes(data[:change] if change < 0 else data + bytes(change))
-    assert f"test.bin is too {word}" in fails(folder, "test")
+    assert f"test.bin is too {word}" in refused(folder, "test")
     assert len(read_set(CIFAR100, folder, "train")) == 9
 
 
@@ -65,27 +61,27 @@ def test_a_fine_label_beyond_the_classes_is_named_and_a_coarse_one_is_not_looked
     assert len(read_set(CIFAR100, folder, "train")) == 9
     data[2 * 3074 + 1] = 100
     (folder / "train.bin").write_bytes(data)
-    message = fails(folder)
+    message = refused(folder)
     assert "train.bin, record 2" in message and "label 100" in message and "fine_label_names.txt" in message
 
 
 def test_missing_files_are_named_with_the_mend(folder):
     (folder / "train.bin").unlink()
-    assert "train.bin is missing" in fails(folder)
+    assert "train.bin is missing" in refused(folder)
     (folder / "fine_label_names.txt").unlink()
-    assert "fine_label_names.txt" in fails(folder, "test")
+    assert "fine_label_names.txt" in refused(folder, "test")
     (folder / "test.bin").unlink()
-    assert "prepare cifar100" in fails(folder)
+    assert "prepare cifar100" in refused(folder)
 
 
 def test_a_sizes_file_of_the_other_layout_is_refused(folder):
     (folder / "sizes.json").write_text(json.dumps({"data_batch_1.bin": 9, "test_batch.bin": 4}))
-    message = fails(folder)
+    message = refused(folder)
     assert "data_batch_1.bin" in message and '{"train.bin": 800, "test.bin": 200}' in message
 
 
 def test_the_python_version_is_recognised(tmp_path):
     (tmp_path / "cifar-100-python").mkdir()
     (tmp_path / "cifar-100-python" / "meta").write_bytes(b"pickle")
-    message = fails(tmp_path)
+    message = refused(tmp_path)
     assert "Python version of CIFAR-100" in message and "prepare cifar100" in message

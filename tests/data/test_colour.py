@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from src.data.colour import ColourChange, colour_maps, recolour
+from tests.helpers.pictures import noise
 
 LUMA = np.array([0.299, 0.587, 0.114])
 EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-
-
-def picture(height=9, width=14, low=60, high=190, seed=0):
-    return np.random.default_rng(seed).integers(low, high, (height, width, 3), np.uint8)
 
 
 def grey(x):
@@ -56,7 +53,7 @@ def applied(image, values, weights=(0, 0, 0)):
     (0.7, 1.35, 0.6, 0.08), (1.4, 1.4, 1.4, -0.1), (1.2, 0.0, 0.5, 0.3), (0.0, 1.2, 1.2, 0.1),
 ])  # fmt: skip
 def test_the_map_is_the_operations_in_any_order(values):
-    image = picture(low=0, high=256)
+    image = noise(9, 14)
     changed = applied(image, values)
     assert changed.shape == image.shape and changed.dtype == np.uint8
     for order in permutations(range(4)):
@@ -65,7 +62,7 @@ def test_the_map_is_the_operations_in_any_order(values):
 
 
 def test_lighting_is_one_colour_for_the_whole_picture_in_grey_levels():
-    image, weights = picture(), np.array([0.1, -0.15, 0.2])
+    image, weights = noise(9, 14, low=60, high=190), np.array([0.1, -0.15, 0.2])
     expected = image + 255 * (EIGENVECTORS @ (EIGENVALUES * weights))
     changed = applied(image, (1, 1, 1, 0), weights)
     np.testing.assert_allclose(changed, expected, atol=0.51)
@@ -75,7 +72,7 @@ def test_lighting_is_one_colour_for_the_whole_picture_in_grey_levels():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (224, 224)])
 def test_without_strength_a_picture_stays_as_it_is_to_the_bit(shape):
-    image = picture(*shape, low=0, high=256)
+    image = noise(*shape)
     image[0, 0] = 0, 128, 255
     image.setflags(write=False)
     maps = colour_maps(ColourChange().draw(np.random.default_rng(0), 5))
@@ -98,14 +95,14 @@ def test_hand_made_colours():
 
 
 def test_a_grey_picture_has_no_hue_and_no_saturation():
-    image = np.repeat(picture(low=0, high=256)[..., :1], 3, axis=2)
+    image = np.repeat(noise(9, 14)[..., :1], 3, axis=2)
     for values in ((1, 1, 1.9, 0), (1, 1, 0.2, 0.4), (1, 1, 1, -0.25)):
         np.testing.assert_allclose(applied(image, values), image, atol=1)
 
 
 def test_a_map_belongs_to_its_column():
     parameters = ColourChange(jitter=(0.4, 0.4, 0.4, 0.1), lighting=0.1).draw(np.random.default_rng(3), 6)
-    whole, image = colour_maps(parameters), picture()
+    whole, image = colour_maps(parameters), noise(9, 14, low=60, high=190)
     for row, column in enumerate(parameters.T):
         alone = applied(image, column[:4], column[4:])
         np.testing.assert_array_equal(recolour(image, *(part[row] for part in whole)), alone)

@@ -8,20 +8,15 @@ from PIL import Image
 from src.common.errors import UserError
 from src.data.copies import KINDS, copy_rng, distort, write_copies
 from src.data.decode import decode
+from tests.helpers.pictures import smooth
 
 SHAPES = [(1, 1), (1, 40), (50, 2), (3, 3), (64, 64), (75, 100), (300, 40)]
-
-
-def picture(height=64, width=64, seed=0):
-    """Smooth noise, neither dark nor bright."""
-    noise = np.random.default_rng(seed).integers(40, 216, (8, 10, 3)).astype(np.uint8)
-    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_is_another_picture_of_the_same_size(kind):
     for shape in SHAPES:
-        image = picture(*shape)
+        image = smooth(*shape)
         before = image.copy()
         copy = distort(image, kind, np.random.default_rng(1))
         assert copy.shape == image.shape and copy.dtype == np.uint8 and copy.flags.c_contiguous
@@ -29,7 +24,7 @@ def test_a_copy_is_another_picture_of_the_same_size(kind):
         np.testing.assert_array_equal(copy, distort(np.asfortranarray(image), kind, np.random.default_rng(1)))
         if min(shape) >= 40:
             assert np.abs(copy.astype(float) - image).mean() > 1
-    others = [distort(picture(), kind, np.random.default_rng(seed)) for seed in range(2, 4)]
+    others = [distort(smooth(64, 64), kind, np.random.default_rng(seed)) for seed in range(2, 4)]
     assert (kind == "jpeg") is np.array_equal(*others)
 
 
@@ -78,7 +73,9 @@ def test_blur_follows_the_size_and_brightness_goes_both_ways():
 
 
 def test_jpeg_is_of_quality_15():
-    grey = np.repeat(picture()[..., :1], 3, axis=2)  # with colours, decoders differ between pixels of chroma
+    grey = np.repeat(
+        smooth(64, 64)[..., :1], 3, axis=2
+    )  # with colours, decoders differ between pixels of chroma
     copy = distort(grey, "jpeg", np.random.default_rng(0))
     _, data = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 15])
     theirs = cv2.imdecode(data, cv2.IMREAD_COLOR).astype(float)
@@ -87,13 +84,15 @@ def test_jpeg_is_of_quality_15():
 
 
 def test_strong_is_more_than_one():
-    singles = [distort(picture(), kind, np.random.default_rng(0)) for kind in KINDS[:-1]]
-    assert not any(np.array_equal(distort(picture(), "strong", np.random.default_rng(0)), s) for s in singles)
+    singles = [distort(smooth(64, 64), kind, np.random.default_rng(0)) for kind in KINDS[:-1]]
+    assert not any(
+        np.array_equal(distort(smooth(64, 64), "strong", np.random.default_rng(0)), s) for s in singles
+    )
 
 
 def test_what_cannot_be_distorted():
     with pytest.raises(ValueError, match="'mirror' of crop"):
-        distort(picture(), "mirror", np.random.default_rng(0))
+        distort(smooth(64, 64), "mirror", np.random.default_rng(0))
     with pytest.raises(ValueError, match="up to 32766"):
         distort(np.zeros((32767, 1, 3), np.uint8), "crop", np.random.default_rng(0))
 
@@ -103,7 +102,7 @@ def files(tmp_path):
     names = [tmp_path / "in" / "b.PNG", tmp_path / "in" / "a.jpg"]
     names[0].parent.mkdir()
     for seed, name in enumerate(names):
-        Image.fromarray(picture(60, 80, seed)).save(name)
+        Image.fromarray(smooth(60, 80, seed)).save(name)
     return names
 
 

@@ -14,18 +14,10 @@ from PIL import Image, ImageOps
 
 from src.data import decode as module
 from src.data.decode import UnreadableImage, decode, decode_crop, fault
+from tests.helpers.pictures import photo
 
 # Pillow's warnings are silenced once a process, which pytest undoes after each test.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-
-
-def photo(width=61, height=47, seed=0):
-    """Smooth colours with some noise: what JPEG is made for."""
-    rng = np.random.default_rng(seed)
-    smooth = cv2.resize(
-        rng.integers(0, 256, (6, 6, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC
-    )
-    return (smooth.astype(int) + rng.integers(-15, 16, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
 def with_pillow(path):

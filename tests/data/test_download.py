@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from src.common.errors import UserError
 from src.data import download as module
 from src.data.download import download, md5_of
+from tests.helpers.errors import fails
 
 DATA = bytes(range(256)) * 40
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -23,14 +23,6 @@ def target(tmp_path):
 
 def fetch(server, target, md5=MD5, timeout=10):
     download(server.url, target, md5=md5, mend="use --archive FILE", timeout=timeout)
-
-
-def fails(server, target, **arguments):
-    with pytest.raises(UserError) as caught:
-        fetch(server, target, **arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def part_of(target, data=None):
@@ -54,7 +46,7 @@ def test_a_whole_download(server, target):
 
 def test_a_broken_connection_keeps_the_part_and_the_next_call_goes_on(server, target):
     server.data, server.stop_after = DATA, 4321
-    message = fails(server, target)
+    message = fails(fetch, server, target)
     assert server.url in message and "4,321 of 10,240" in message and "--archive FILE" in message
     assert part_of(target).read_bytes() == DATA[:4321] and not target.exists()
     server.stop_after = None
@@ -65,7 +57,7 @@ def test_a_broken_connection_keeps_the_part_and_the_next_call_goes_on(server, ta
 
 def test_a_server_that_falls_silent_is_given_up(server, target):
     server.data, server.stop_after, server.stall = DATA, 4321, True
-    message = fails(server, target, timeout=0.2)
+    message = fails(fetch, server, target, timeout=0.2)
     assert server.url in message and "check the network" in message
 
 
@@ -94,13 +86,13 @@ def test_a_part_with_nothing_left_to_come_is_begun_again(server, target, length)
 def test_another_part_than_asked_for_is_not_appended(server, target):
     server.data, server.shift = DATA, 1
     part_of(target, DATA[:100])
-    assert "another part" in fails(server, target)
+    assert "another part" in fails(fetch, server, target)
     assert part_of(target).read_bytes() == DATA[:100] and not target.exists()
 
 
 def test_a_wrong_md5_leaves_nothing(server, target):
     server.data = DATA[:-1]
-    message = fails(server, target)
+    message = fails(fetch, server, target)
     assert MD5 in message and hashlib.md5(DATA[:-1]).hexdigest() in message
     assert not target.exists() and not part_of(target).exists()
 
@@ -113,13 +105,13 @@ def test_without_an_md5_anything_is_taken(server, target):
 
 def test_an_error_of_the_server_is_said(server, target):
     server.status = 404
-    message = fails(server, target)
+    message = fails(fetch, server, target)
     assert "404" in message and server.url in message and "--archive FILE" in message
 
 
 def test_without_a_network_the_address_and_the_mend_are_said(server, target):
     server.server.socket.close()
-    message = fails(server, target)
+    message = fails(fetch, server, target)
     assert server.url in message and "check the network" in message and "--archive FILE" in message
     assert list(target.parent.iterdir()) == []
 
@@ -127,7 +119,7 @@ def test_without_a_network_the_address_and_the_mend_are_said(server, target):
 def test_a_folder_that_cannot_be_written_is_not_blamed_on_the_network(server, target):
     server.data = DATA
     part_of(target).symlink_to(target.parent / "missing" / "file")
-    message = fails(server, target)
+    message = fails(fetch, server, target)
     assert message.startswith("cannot write") and "network" not in message
 
 
@@ -135,5 +127,5 @@ def test_a_folder_that_cannot_be_written_is_not_blamed_on_the_network(server, ta
 def test_a_full_disk_is_not_blamed_on_the_network(server, target):
     server.data = DATA
     part_of(target).symlink_to("/dev/full")
-    message = fails(server, target)
+    message = fails(fetch, server, target)
     assert message.startswith("cannot write") and "No space left" in message

@@ -7,12 +7,9 @@ import pytest
 from PIL import Image
 
 from src.data import geometry
+from tests.helpers.pictures import noise
 
 SHAPES = [(1, 1), (1, 1000), (1000, 1), (3, 2), (2, 3), (375, 500), (224, 224), (33, 700)]
-
-
-def picture(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def bilinear(image, height, width):
@@ -34,7 +31,7 @@ def bilinear(image, height, width):
 
 @pytest.mark.parametrize("target", [(5, 9), (16, 16), (30, 21)])
 def test_bilinear_is_the_formula(target):
-    image = picture(13, 17)
+    image = noise(13, 17)
     resized = geometry.resize(image, *target, "bilinear")
     assert resized.shape == (*target, 3) and resized.dtype == np.uint8
     np.testing.assert_allclose(resized, bilinear(image, *target), atol=1.01)
@@ -42,7 +39,7 @@ def test_bilinear_is_the_formula(target):
 
 @pytest.mark.parametrize("target", [(4, 6), (5, 7), (12, 18), (1, 1)])
 def test_area_is_the_mean_of_what_a_pixel_covers(target):
-    image = picture(12, 18)
+    image = noise(12, 18)
     shares = []  # of each old pixel in each new one, for rows and columns
     for new, old in zip(target, image.shape):
         edges = np.arange(new + 1) * old / new
@@ -55,7 +52,7 @@ def test_area_is_the_mean_of_what_a_pixel_covers(target):
 
 @pytest.mark.parametrize("target", [(50, 50), (64, 40)])
 def test_bilinear_enlarges_as_pillow_does(target):
-    image = picture(32, 32)
+    image = noise(32, 32)
     expected = Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR)
     resized = geometry.resize(image, *target, "bilinear").astype(int)
     assert np.abs(resized - np.asarray(expected)).max() <= 1
@@ -68,7 +65,7 @@ def test_bilinear_enlarges_as_pillow_does(target):
 def test_a_resized_box_has_mindspores_pixels(interpolation, inter, apart, size):
     from mindspore.dataset import vision
 
-    image, (top, left, height, width) = picture(75, 100), (11, 7, 50, 64)
+    image, (top, left, height, width) = noise(75, 100), (11, 7, 50, 64)
     operator = vision.ResizedCrop(top, left, height, width, (size, size), vision.Inter[inter])
     box = geometry.cut(image, (top, left, height, width))
     resized = geometry.resize(box, size, size, interpolation)
@@ -76,7 +73,7 @@ def test_a_resized_box_has_mindspores_pixels(interpolation, inter, apart, size):
 
 
 def test_nothing_outside_the_box_is_read():
-    image, box = picture(60, 60), (20, 10, 17, 23)
+    image, box = noise(60, 60), (20, 10, 17, 23)
     alone = geometry.cut(image, box).copy()
     for interpolation in ("bilinear", "bicubic", "area"):
         inside = geometry.resize(geometry.cut(image, box), 40, 40, interpolation)
@@ -160,12 +157,12 @@ def prepared(image, **settings):
     {"eval_crop": "squash", "crop_percentage": 0.01},
 ])  # fmt: skip
 def test_any_picture_becomes_one_square(shape, settings):
-    result = prepared(picture(*shape), **settings)
+    result = prepared(noise(*shape), **settings)
     assert result.shape == (16, 16, 3) and result.dtype == np.uint8 and result.flags.c_contiguous
 
 
 def test_squash_is_a_plain_resize():
-    image = picture(40, 90)
+    image = noise(40, 90)
     expected = geometry.resize(image, 16, 16, "area")
     squashed = prepared(image, eval_crop="squash", interpolation="area")
     np.testing.assert_array_equal(squashed, expected)
@@ -173,7 +170,7 @@ def test_squash_is_a_plain_resize():
 
 @pytest.mark.parametrize(("size", "percentage", "whole"), [(224, 0.875, 256), (16, 0.8, 20), (17, 0.8, 21)])
 def test_squash_cuts_out_the_share_in_the_middle(size, percentage, whole):
-    image, start = picture(40, 90), (whole - size) // 2
+    image, start = noise(40, 90), (whole - size) // 2
     expected = geometry.resize(image, whole, whole, "bilinear")[start : start + size, start : start + size]
     squashed = prepared(image, size=size, eval_crop="squash", crop_percentage=percentage)
     np.testing.assert_array_equal(squashed, expected)
@@ -184,14 +181,14 @@ def test_squash_cuts_out_the_share_in_the_middle(size, percentage, whole):
     ((30, 31), (20, 21), (2, 2)), ((10, 40), (20, 80), (2, 32)),
 ])  # fmt: skip
 def test_centre_resizes_the_short_side_and_cuts_out_the_middle(shape, resized, corner):
-    image, (top, left) = picture(*shape), corner
+    image, (top, left) = noise(*shape), corner
     whole = geometry.resize(image, *resized, "bilinear")
     expected = whole[top : top + 16, left : left + 16]
     np.testing.assert_array_equal(prepared(image, crop_percentage=0.8), expected)
 
 
 def test_a_picture_of_the_right_size_is_left_as_it_is():
-    image = picture(16, 16)
+    image = noise(16, 16)
     for interpolation in ("bilinear", "bicubic", "area"):
         for crop in ("squash", "centre"):
             np.testing.assert_array_equal(prepared(image, eval_crop=crop, interpolation=interpolation), image)
@@ -214,9 +211,9 @@ def test_a_panorama_shows_its_centre_and_costs_no_more_than_4_to_1(monkeypatch):
 )
 def test_unknown_crops_and_shares_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="eval_crop must be squash or centre, with"):
-        prepared(picture(20, 20), **settings)
+        prepared(noise(20, 20), **settings)
 
 
 def test_an_unknown_interpolation_is_refused():
     with pytest.raises(ValueError, match="bilinear, bicubic, area"):
-        geometry.resize(picture(4, 4), 2, 2, "nearest")
+        geometry.resize(noise(4, 4), 2, 2, "nearest")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from src.data.image_operators import OPERATORS, Operator
+from tests.helpers.pictures import noise
 
 # name -> (value at magnitude 0, at 10, at 20)
 TABLE = {
@@ -29,10 +30,6 @@ TABLE = {
     "Cutout": (0, 0.35, 0.7),
 }
 LEVELS = np.arange(256, dtype=np.uint8)
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def apply(name, image, value=0.0, seed=0):

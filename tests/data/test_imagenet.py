@@ -17,6 +17,7 @@ from src.data.imagenet import DEVKIT_NAME, ILSVRC2012, TRAIN_NAME, VAL_NAME, Rel
 from src.data.prepare import main
 from src.data.sources import open_split
 from tests.data.tars import pack
+from tests.helpers.errors import fails
 
 WNIDS = ("n00000009", "n00000020", "n00000300")
 TRAIN_COUNTS = dict(zip(WNIDS, (4, 6, 5)))
@@ -101,10 +102,7 @@ class Made:
         prepare_imagenet(self.archives, self.out, release=self.release, **options)
 
     def fails(self, **options):
-        with pytest.raises(UserError) as caught:
-            self.prepare(**options)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
+        return fails(self.prepare, **options)
 
     def check(self, *splits):
         """That these splits are whole and nothing else is there."""

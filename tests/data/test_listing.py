@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from src.common.errors import UserError
 from src.data import listing as module
 from src.data.listing import class_folders, images_under, list_folder
+from tests.helpers.errors import fails
 
 
 def save(path):
@@ -35,14 +36,6 @@ def _name(entry):
 
 def names(items):
     return sorted(tuple(path.split(os.sep)[-2:]) for path, _ in items)
-
-
-def fails(images):
-    with pytest.raises(UserError) as caught:
-        listed(images)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_the_share_of_each_class_is_held_out(images):
@@ -194,16 +187,16 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
 
 def test_an_empty_class_folder_is_named(tmp_path, images):
     save(images / "c" / "notes.txt")
-    message = fails(images)
+    message = fails(listed, images)
     assert f"{images / 'c'} holds no image" in message and "remove the folder" in message
     (images / "c" / "notes.txt").unlink()
-    assert fails(images) == message
+    assert fails(listed, images) == message
     root = tmp_path / "split"
     root.mkdir()
     (images / "c").rmdir()
     images.rename(root / "train")
     (root / "val" / "a").mkdir(parents=True)
-    assert f"{root / 'val' / 'a'} holds no image" in fails(root)
+    assert f"{root / 'val' / 'a'} holds no image" in fails(listed, root)
 
 
 def test_more_classes_than_fit_a_byte_are_listed(tmp_path):
@@ -214,11 +207,11 @@ def test_more_classes_than_fit_a_byte_are_listed(tmp_path):
 
 
 def test_wrong_layouts_are_said(tmp_path, images):
-    assert "not a folder" in fails(tmp_path / "nowhere")
-    assert "0 class folders" in fails(images / "a")
+    assert "not a folder" in fails(listed, tmp_path / "nowhere")
+    assert "0 class folders" in fails(listed, images / "a")
     for name in ("two\nlines", " padded", "bell\a"):
         (images / name).mkdir()
-        assert "rename" in fails(images) and repr(name) in fails(images)
+        assert "rename" in fails(listed, images) and repr(name) in fails(listed, images)
         (images / name).rmdir()
 
 
@@ -227,5 +220,5 @@ def test_a_test_class_that_is_not_trained_is_named(tmp_path, images):
     root.mkdir()
     images.rename(root / "train")
     save(root / "test" / "c" / "x.png")
-    message = fails(root)
+    message = fails(listed, root)
     assert str(root / "test" / "c") in message

@@ -6,6 +6,7 @@ import pytest
 from src.common.errors import UserError
 from src.data.cifar10 import ImageSet
 from src.data.loader import EvalBatches, TrainBatches
+from tests.helpers.batches import pool_threads, same
 
 MEAN, STD = (100.0, 120.0, 140.0), (50.0, 60.0, 70.0)
 PLAIN = {"crop_pad": 0, "flip": "none", "cutout": 0}
@@ -29,10 +30,6 @@ def numbered(count, classes=7):
 
 def numbers_of(images):
     return np.rint(images[:, 0, 0, 0] * STD[0] + MEAN[0]).astype(int).tolist()
-
-
-def same(left, right):
-    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
 def normalised(images):
@@ -219,10 +216,6 @@ def test_steps_go_on_over_epochs_and_from_the_middle_of_one(make_set):
     assert list(batches.batches(5, 5)) == []
 
 
-def prefetch_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
-
-
 def test_the_next_batch_is_prepared_meanwhile_by_a_thread_that_ends(make_set, monkeypatch):
     batches = train(make_set(12))
     original, prepared, second = batches.batch, [], threading.Event()
@@ -240,7 +233,7 @@ def test_the_next_batch_is_prepared_meanwhile_by_a_thread_that_ends(make_set, mo
     assert [entry[:2] for entry in prepared] == [(0, 0), (0, 1)]
     assert all(name.startswith("batches") for *_, name in prepared)
     steps.close()
-    assert prefetch_threads() == [] and len(prepared) == 2
+    assert pool_threads() == [] and len(prepared) == 2
 
 
 def test_an_exception_of_the_thread_reaches_the_caller(make_set, monkeypatch):
@@ -257,7 +250,7 @@ def test_an_exception_of_the_thread_reaches_the_caller(make_set, monkeypatch):
     with pytest.raises(RuntimeError, match="broken image"):
         for _ in steps:
             received += 1
-    assert received == 4 and prefetch_threads() == []
+    assert received == 4 and pool_threads() == []
 
 
 def test_the_image_set_is_not_changed(make_set):

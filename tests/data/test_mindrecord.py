@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.common.errors import UserError
 from src.data import mindrecord_writer
 from src.data.mindrecord import INDEX_NAME, MAX_SHARDS, MindRecordImages, open_mindrecord
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from src.data.prepare import main, prepare_mindrecord
 from src.data.sources import open_split
+from tests.helpers.errors import fails
 
 CLASSES = ("ant", "bée", "cat")
 
@@ -55,13 +55,6 @@ def opened(record):
 
 def contents(record):
     return {path.name: path.read_bytes() for path in record.iterdir()}
-
-
-def fails(act, *arguments, **options):
-    with pytest.raises(UserError) as caught:
-        act(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -1,5 +1,4 @@
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -7,40 +6,14 @@ import pytest
 from src.common.errors import UserError
 from src.data import geometry
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
+from tests.helpers.batches import pool_threads, same
+from tests.helpers.pictures import Pictures, noise
 
 SHAPES = [(20, 30), (31, 17), (1, 40), (12, 12), (3, 2)]
 
 
-class Pictures:
-    """Pictures of several shapes in memory; as many as wanted can be damaged or slow to read."""
-
-    def __init__(self, pictures, labels=None, classes=7):
-        self.pictures = pictures
-        self.labels = np.arange(len(pictures), dtype=np.int32) % classes if labels is None else labels
-        self.class_names = tuple("abcdefg"[:classes])
-        self.damaged, self.slow = set(), set()
-        self.threads = set()
-
-    def __len__(self):
-        return len(self.pictures)
-
-    def read(self, index):
-        assert type(index) is int
-        self.threads.add(threading.current_thread().name)
-        if index in self.slow:
-            time.sleep(0.01)
-        if index in self.damaged:
-            raise UserError(f"picture {index} is damaged")
-        return self.pictures[index]
-
-    def read_crop(self, index, choose, least):
-        image = self.read(index)
-        return geometry.cut(image, choose(*image.shape[:2]))
-
-
 def random_pictures(count, shapes=SHAPES):
-    rng = np.random.default_rng(0)
-    return Pictures([rng.integers(0, 256, (*shapes[k % len(shapes)], 3), np.uint8) for k in range(count)])
+    return Pictures([noise(*shapes[k % len(shapes)], seed=k) for k in range(count)])
 
 
 def numbered(count, shapes=SHAPES):
@@ -59,14 +32,6 @@ def train(source, **settings):
 
 def evaluation(source, **settings):
     return PictureEvalBatches(source, **{"batch_size": 4, "image_size": 8, "workers": 2, **settings})
-
-
-def same(left, right):
-    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
-
-
-def pool_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
 RESIZE = {"train_crop": "resize", "resize_size": 10}
@@ -301,7 +266,7 @@ def test_an_exception_of_a_worker_reaches_the_caller(workers):
     batches = train(source, workers=workers)
     source.damaged = {int(batches._indices(0, 2)[1])}
     steps, received = batches.batches(0, 10), 0
-    with pytest.raises(UserError, match=r"^picture \d+ is damaged$"):
+    with pytest.raises(UserError, match=r"^picture \d+: damaged; "):
         for _ in steps:
             received += 1
     assert received == 2
@@ -394,6 +359,6 @@ def test_an_exception_in_evaluation_reaches_the_caller():
     source.damaged = {9}
     rows = iter(evaluation(source))
     assert [next(rows)[2] for _ in range(2)] == [4, 4]
-    with pytest.raises(UserError, match=r"^picture 9 is damaged$"):
+    with pytest.raises(UserError, match=r"^picture 9: damaged; "):
         next(rows)
     assert pool_threads() == []

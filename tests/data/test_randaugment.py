@@ -10,10 +10,7 @@ import pytest
 from src.data import randaugment as module
 from src.data.image_operators import OPERATORS, Operator
 from src.data.randaugment import RandAugment
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+from tests.helpers.pictures import noise
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from src.common.errors import UserError
 from src.data import sources
 from src.data.cifar10 import ImageSet, read_cifar10, write_cifar10
 from src.data.sources import ImageFiles, open_split
+from tests.helpers.errors import fails
 
 
 def colour(label, number):
@@ -40,12 +41,8 @@ def with_val(tmp_path, folder):
     return root
 
 
-def fails(data_path, split="train", **options):
-    with pytest.raises(UserError) as caught:
-        open_split(data_path, split, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+def refused(data_path, split="train", **options):
+    return fails(open_split, data_path, split, **options)
 
 
 class TestFinding:
@@ -75,19 +72,19 @@ class TestFinding:
 
     def test_several_data_sets_are_ambiguous(self, cifar10, write_cifar100, folder):
         write_cifar100(cifar10 / "cifar-100-binary", {"train": 9, "test": 4})
-        assert "--dataset cifar10 or cifar100" in fails(cifar10)
+        assert "--dataset cifar10 or cifar100" in refused(cifar10)
         folder.rename(cifar10 / "train")
-        assert "--dataset cifar10 or cifar100 or folder" in fails(cifar10)
+        assert "--dataset cifar10 or cifar100 or folder" in refused(cifar10)
         assert len(open_split(cifar10, "train", dataset="cifar100")) == 9
         assert len(open_split(cifar10, "train", dataset="cifar10")) == 7
 
     def test_no_data_set_is_said(self, tmp_path):
-        message = fails(tmp_path)
+        message = refused(tmp_path)
         assert f"{tmp_path} holds no data set" in message and "src.data.prepare" in message
         (tmp_path / "x.png").touch()
-        assert fails(tmp_path) == message
-        assert f"{tmp_path / 'nowhere'} is not a folder" in fails(tmp_path / "nowhere")
-        assert f"{tmp_path / 'nowhere'} is not a folder" in fails(tmp_path / "nowhere", dataset="folder")
+        assert refused(tmp_path) == message
+        assert f"{tmp_path / 'nowhere'} is not a folder" in refused(tmp_path / "nowhere")
+        assert f"{tmp_path / 'nowhere'} is not a folder" in refused(tmp_path / "nowhere", dataset="folder")
 
     @pytest.mark.parametrize(
         ("name", "file"), [("cifar-10-batches-py", "batches.meta"), ("cifar-100-python", "meta")]
@@ -95,11 +92,11 @@ class TestFinding:
     def test_a_version_for_python_is_recognised(self, tmp_path, name, file):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).touch()
-        assert "Python version" in fails(tmp_path) and "Python version" in fails(tmp_path / name)
+        assert "Python version" in refused(tmp_path) and "Python version" in refused(tmp_path / name)
 
     @pytest.mark.parametrize(("dataset", "named"), [("cifar10", "cifar-10-b"), ("cifar100", "cifar-100-b")])
     def test_a_data_set_that_was_asked_for_is_missed(self, folder, dataset, named):
-        assert f"{folder} holds no {named}" in fails(folder, dataset=dataset)
+        assert f"{folder} holds no {named}" in refused(folder, dataset=dataset)
 
 
 class TestFolder:
@@ -146,7 +143,7 @@ class TestFolder:
             (tmp_path / f"{number:03d}").mkdir()
             Image.new("L", (4, 4), 7).save(tmp_path / f"{number:03d}" / "x.png")
         assert open_split(tmp_path, "train").labels.tolist() == list(range(300))
-        assert f"{tmp_path}: no image can be held out" in fails(tmp_path, "test")
+        assert f"{tmp_path}: no image can be held out" in refused(tmp_path, "test")
 
     def test_files_that_are_no_images_by_their_name_are_passed_over(self, folder):
         (folder / "cat" / "Thumbs.db").write_bytes(b"x")
@@ -157,24 +154,24 @@ class TestFolder:
     def test_a_class_that_is_missing_or_empty_in_val_is_named(self, with_val):
         for path in (with_val / "val" / "dog").iterdir():
             path.unlink()
-        assert f"{with_val / 'val' / 'dog'} holds no image" in fails(with_val)
+        assert f"{with_val / 'val' / 'dog'} holds no image" in refused(with_val)
         (with_val / "val" / "dog").rmdir()
         for split in ("train", "test"):
-            message = fails(with_val, split)
+            message = refused(with_val, split)
             assert f"{with_val / 'val'} lacks 1 of the classes of {with_val / 'train'}: dog;" in message
 
     def test_a_class_that_train_lacks_is_named(self, with_val):
         (with_val / "val" / "owl").mkdir()
-        assert f"{with_val / 'val' / 'owl'} is of a class that" in fails(with_val)
+        assert f"{with_val / 'val' / 'owl'} is of a class that" in refused(with_val)
 
     def test_an_empty_class_folder_and_a_name_without_print_are_named(self, folder):
         (folder / "owl").mkdir()
-        assert f"{folder / 'owl'} holds no image" in fails(folder)
+        assert f"{folder / 'owl'} holds no image" in refused(folder)
         (folder / "owl").rename(folder / "owl\a")
-        assert r"'owl\x07'" in fails(folder)
+        assert r"'owl\x07'" in refused(folder)
 
     def test_pictures_in_no_class_folder_are_said(self, folder):
-        assert "0 class folders" in fails(folder / "cat", dataset="folder")
+        assert "0 class folders" in refused(folder / "cat", dataset="folder")
 
 
 class TestDamaged:
@@ -189,7 +186,7 @@ class TestDamaged:
         return with_val
 
     def test_they_are_counted_and_named(self, damaged):
-        message = fails(damaged)
+        message = refused(damaged)
         assert f"{damaged / 'train'}: 3 of 33 images are damaged" in message
         for part in ("cat/empty.jpg (the file is empty)", "dog/cut.png (", "dog/text.jpg (not an image"):
             assert part in message
@@ -211,7 +208,7 @@ class TestDamaged:
     def test_ten_are_named_and_the_rest_counted(self, with_val, caplog):
         for number in range(12):
             (with_val / "train" / "dog" / f"bad{number:02d}.jpg").touch()
-        message = fails(with_val)
+        message = refused(with_val)
         assert "12 of 42" in message and message.count("the file is empty") == 10
         with caplog.at_level(logging.INFO, "quartet"):
             open_split(with_val, "train", damaged="skip")
@@ -224,7 +221,7 @@ class TestDamaged:
     def test_the_other_split_is_not_concerned(self, with_val):
         (with_val / "val" / "cat" / "0.jpg").write_bytes(b"")
         assert len(open_split(with_val, "train")) == 30
-        assert f"{with_val / 'val'}: 1 of 4 images" in fails(with_val, "test")
+        assert f"{with_val / 'val'}: 1 of 4 images" in refused(with_val, "test")
 
     def test_leaving_them_out_does_not_move_the_others(self, folder):
         before = open_split(folder, "test", val_fraction=0.3)
@@ -236,12 +233,12 @@ class TestDamaged:
     def test_a_class_of_which_nothing_is_left_is_named(self, folder, split):
         for path in (folder / "cat").iterdir():
             path.write_bytes(b"")
-        message = fails(folder, split, damaged="skip")
+        message = refused(folder, split, damaged="skip")
         assert f"{folder / 'cat'}: every" in message and "remove the folder" in message
 
     def test_a_name_without_print_stays_on_one_line(self, with_val):
         (with_val / "train" / "cat" / "two\nlines.jpg").touch()
-        assert r"two\nlines.jpg" in fails(with_val)
+        assert r"two\nlines.jpg" in refused(with_val)
 
     def test_what_the_look_does_not_find_is_said_when_it_is_read(self, with_val):
         path = with_val / "train" / "cat" / "00.png"

@@ -1,36 +1,21 @@
 """Whole pictures at their own aspect ratio: sizes, order, neighbours of equal shape, damage, threads."""
 
-import threading
-
 import numpy as np
 import pytest
 
 from src.data import geometry
 from src.data.decode import UnreadableImage
 from src.data.whole_batches import WholePictureBatches, whole_batches
-
-
-class Pictures:
-    def __init__(self, shapes):
-        rng = np.random.default_rng(0)
-        self.pictures = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
-        self.labels = np.arange(len(shapes), dtype=np.int32) % 3
-        self.class_names = ("a", "b", "c")
-        self.damaged = set()
-
-    def read(self, index):
-        if index in self.damaged:
-            raise UnreadableImage(f"{index}.jpg", "damaged")
-        return self.pictures[index]
-
+from tests.helpers.batches import pool_threads
+from tests.helpers.pictures import Pictures, noise
 
 # 20 pixels on the longer side: 20x10, 20x10, 10x20, 20x20, 20x20, 20x20, 1x20, 20x10
 SHAPES = [(40, 20), (10, 5), (5, 10), (7, 7), (20, 20), (90, 91), (3, 900), (80, 40)]
 SIZES = [(20, 10), (20, 10), (10, 20), (20, 20), (20, 20), (20, 20), (1, 20), (20, 10)]
 
 
-def threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+def drawn(shapes):
+    return Pictures([noise(*shape, seed) for seed, shape in enumerate(shapes)], class_names="abc")
 
 
 def batches(source, **settings):
@@ -51,7 +36,7 @@ def test_the_longer_side_is_the_size_and_the_ratio_stays(shape, multiple, expect
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 2, 50])
 def test_every_picture_once_in_order(size, batch_size):
-    source, seen = Pictures(SHAPES), 0
+    source, seen = drawn(SHAPES), 0
     for rank in range(size):
         for images, labels, valid in batches(source, batch_size=batch_size, rank=rank, size=size):
             assert images.dtype == np.uint8 and images.flags.c_contiguous
@@ -62,20 +47,20 @@ def test_every_picture_once_in_order(size, batch_size):
                 np.testing.assert_array_equal(image, expected)
                 assert label == source.labels[seen]
                 seen += 1
-    assert seen == len(SHAPES) and threads() == []
+    assert seen == len(SHAPES) and pool_threads() == []
 
 
 def test_neighbours_of_equal_shape_share_a_batch():
-    made = batches(Pictures(SHAPES))
+    made = batches(drawn(SHAPES))
     assert [valid for *_, valid in made] == [2, 1, 2, 1, 1, 1]
-    assert [valid for *_, valid in batches(Pictures(SHAPES), batch_size=5)] == [2, 1, 3, 1, 1]
+    assert [valid for *_, valid in batches(drawn(SHAPES), batch_size=5)] == [2, 1, 3, 1, 1]
     assert not made.one_shape
     with pytest.raises(TypeError):
         len(made)
 
 
 def test_normalised_on_the_host():
-    source = Pictures(SHAPES)
+    source = drawn(SHAPES)
     mean, std = (10.0, 100.0, 200.0), (1.0, 2.0, 50.0)
     plain = batches(source, interpolation="area")
     normalised = batches(source, interpolation="area", normalise=(mean, std))
@@ -86,9 +71,9 @@ def test_normalised_on_the_host():
 
 
 def test_a_damaged_picture_is_an_error_or_is_skipped():
-    source = Pictures(SHAPES)
+    source = drawn(SHAPES)
     source.damaged = {1, 4}
-    with pytest.raises(UnreadableImage, match=r"^1\.jpg"):
+    with pytest.raises(UnreadableImage, match=r"^picture 1: damaged"):
         list(batches(source))
     skipped = []
     made = whole_batches(
@@ -96,11 +81,11 @@ def test_a_damaged_picture_is_an_error_or_is_skipped():
         skip=lambda item, error: skipped.append((item, error.reason)),
     )  # fmt: skip
     assert [items for items, _ in made] == [[0], [2], [3, 5], [6], [7]]
-    assert skipped == [(1, "damaged"), (4, "damaged")] and threads() == []
+    assert skipped == [(1, "damaged"), (4, "damaged")] and pool_threads() == []
 
 
 def test_items_are_taken_as_they_are_needed():
-    source, taken = Pictures([(8, 8)] * 3), []
+    source, taken = drawn([(8, 8)] * 3), []
 
     def endless():
         while True:
@@ -112,7 +97,7 @@ def test_items_are_taken_as_they_are_needed():
         next(made)
     assert len(taken) <= (5 + 3) * 4
     made.close()
-    assert threads() == []
+    assert pool_threads() == []
 
 
 def test_no_items_no_batches():

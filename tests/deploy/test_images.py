@@ -11,15 +11,12 @@ from src.data.decode import UnreadableImage
 from src.data.geometry import prepare_picture
 from src.deploy.card import ModelCard
 from src.deploy.images import find_images, load_image, normalise, preprocess
+from tests.helpers.pictures import noise
 
 
 def plain_card(size: int) -> ModelCard:
     """A card whose normalisation changes nothing, so that pixels can be read off."""
     return ModelCard("m", ["a"], size, [0, 0, 0], [1, 1, 1])
-
-
-def noise(width: int, height: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def loaded_pixel(path) -> tuple[int, ...]:
@@ -130,7 +127,7 @@ class TestModes:
         assert not np.asarray(load_image(tmp_path / "x.tiff")).any()
 
     def test_exif_orientation(self, tmp_path):
-        stored = noise(6, 4)
+        stored = noise(4, 6)
         upright = {
             1: stored,
             2: stored[:, ::-1],
@@ -247,7 +244,7 @@ class TestPreprocess:
         assert np.array_equal(output, pixels.transpose(2, 0, 1).astype(np.float32))
 
     def test_right_short_side_is_cropped_bit_for_bit(self):
-        pixels = noise(47, 32)
+        pixels = noise(32, 47)
         output = preprocess(Image.fromarray(pixels), plain_card(32))
         assert np.array_equal(output, pixels[:, 7:39].transpose(2, 0, 1).astype(np.float32))
 
@@ -261,7 +258,7 @@ class TestPreprocess:
     @pytest.mark.parametrize("interpolation", ["antialias", "bilinear"])
     def test_a_model_that_normalises_gets_the_pixels(self, interpolation):
         card = ModelCard("m", ["a"], 4, [125, 122, 113], [62, 61, 66], interpolation=interpolation)
-        image = Image.fromarray(noise(9, 7))
+        image = Image.fromarray(noise(7, 9))
         pixels = preprocess(image, dataclasses.replace(card, input_type="uint8"))
         assert pixels.shape == (4, 4, 3) and pixels.dtype == np.uint8
         assert np.array_equal(normalise(pixels, card), preprocess(image, card))
@@ -293,7 +290,7 @@ class TestPreprocess:
 
     @pytest.mark.parametrize("crop", ["centre", "squash"])
     def test_the_share_of_the_card_is_cut_out_as_in_evaluation(self, crop):
-        pixels, resizing = noise(50, 40), {"crop": crop, "interpolation": "bilinear", "crop_percentage": 0.8}
+        pixels, resizing = noise(40, 50), {"crop": crop, "interpolation": "bilinear", "crop_percentage": 0.8}
         card = ModelCard("m", ["a"], 32, [0, 0, 0], [1, 1, 1], **resizing)
         expected = prepare_picture(
             pixels, size=32, eval_crop=crop, crop_percentage=0.8, interpolation="bilinear"
@@ -304,7 +301,7 @@ class TestPreprocess:
             assert np.array_equal(expected, pixels[4:36, 9:41])
 
     def test_the_share_of_the_card_with_antialiasing(self):
-        pixels = noise(50, 40)
+        pixels = noise(40, 50)
         card = ModelCard("m", ["a"], 32, [0, 0, 0], [1, 1, 1], crop_percentage=0.8)
         assert np.array_equal(
             preprocess(Image.fromarray(pixels), card), pixels[4:36, 9:41].transpose(2, 0, 1)

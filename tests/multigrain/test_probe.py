@@ -12,23 +12,11 @@ from src.data.picture_batches import PictureEvalBatches
 from src.layers.basic import batch_norm2d
 from src.layers.pixels import Pixels
 from src.multigrain.probe import KnnProbe, balanced_subset, knn_correct, nearest_is_own
+from tests.helpers.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 INPUTS = Pixels([0, 0, 0], [1, 1, 1])
-
-
-class Pictures:
-    """Pictures in memory, as the sources of src.data."""
-
-    def __init__(self, pictures, labels, class_names=tuple("abcde")):
-        self.pictures, self.labels, self.class_names = pictures, np.asarray(labels, np.int32), class_names
-
-    def read(self, index):
-        return self.pictures[index]
-
-    def take(self, indices):
-        return Pictures([self.pictures[index] for index in indices], self.labels[indices], self.class_names)
 
 
 class Network(nn.Cell):
@@ -47,7 +35,7 @@ def random_pictures(count, seed, side=12):
     rng = np.random.default_rng(seed)
     tint = np.random.default_rng(0).integers(0, 160, (5, 3))
     small = rng.integers(0, 96, (count, 4, 4, 3)) + tint[np.arange(count) % 5, None, None]
-    return Pictures(list(np.repeat(np.repeat(small, 3, 1), 3, 2).astype(np.uint8)), np.arange(count) % 5)
+    return Pictures(list(np.repeat(np.repeat(small, 3, 1), 3, 2).astype(np.uint8)), class_names="abcde")
 
 
 def prepare(source):

@@ -1,33 +1,22 @@
-"""Running the doors as a user does: in processes of their own."""
+"""The doors, and what several tests call them with."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.system.answers import CLASSES
+from tests.helpers.doors import call_door
 
-ROOT = Path(__file__).parents[2]
-
-# A network and a run small enough that starting the process is most of the work: 10 batches an epoch.
+CLASSES = ("blue jays", "grass", "red")  # of `pictures`
+# A network that is compiled in seconds, and 10 batches an epoch.
 TINY = {"widths": "[4,4,8,8]", "batch_size": 20, "epochs": 2, "warmup_epochs": 0.5, "lr": 0.1}
 
 
 @pytest.fixture(scope="session")
 def door():
-    """door("train.py", "--flag", value, ..., key=value, ...) -> the finished process, its output as text."""
-
-    def call(script, *arguments, **keys):
-        words = [str(word) for word in arguments]
-        words += [text for key, value in keys.items() for text in (f"--{key}", str(value))]
-        return subprocess.run(
-            [sys.executable, script, *words], cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
-
-    return call
+    """door("train.py", "--flag", value, ..., key=value, ...), see `call_door`."""
+    return call_door
 
 
 @pytest.fixture(scope="session")

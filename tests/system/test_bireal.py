@@ -9,7 +9,7 @@ from mindspore.train.mind_ir_pb2 import TensorProto
 from src.checkpoint.file import read_checkpoint
 from src.deploy.mindir import _read_proto
 from src.training.records import read_metrics
-from tests.system.answers import check_same_answers, error_of, last_json
+from tests.helpers.doors import check_same_answers, error_of, last_json
 
 SMALL = {
     "block_units": "[1,1,1,1]", "widths": "[4,4,8,8]", "stem": "small", "image_size": 32, "batch_size": 6,
@@ -108,7 +108,7 @@ def test_the_export_holds_signs_and_gives_the_same_answers(door, checkpoint, pic
         assert set(np.frombuffer(kernel.raw_data, np.float32)) == {-1.0, 1.0}
     card = json.loads((tmp_path / "m.json").read_text())
     assert (card["crop"], card["crop_percentage"], card["image_size"]) == ("centre", 0.8, 32)
-    check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint)
+    check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint, count=36)
 
 
 def test_wrong_keys_are_one_line(door, pictures, tmp_path):

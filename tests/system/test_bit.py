@@ -8,7 +8,8 @@ import pytest
 
 from src.checkpoint.file import read_checkpoint
 from src.training.records import read_metrics
-from tests.system.answers import CLASSES, check_same_answers, error_of, last_json
+from tests.helpers.doors import check_same_answers, error_of, last_json
+from tests.system.conftest import CLASSES
 
 SMALL = {
     "model": "bit_r50x1", "block_units": "[1,1,1,1]", "width_factor": 0.5,
@@ -90,7 +91,7 @@ def test_the_export_is_folded_and_gives_the_same_answers(door, checkpoint, pictu
     assert b"BatchNorm" not in graph and b"Rsqrt" not in graph, "weights are standardised at run time"
     card = json.loads((tmp_path / "m.json").read_text())
     assert (card["crop"], card["interpolation"], card["image_size"]) == ("squash", "bilinear", 32)
-    check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint)
+    check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint, count=36)
 
 
 def test_data_with_other_classes_is_refused(door, checkpoint, data_path):

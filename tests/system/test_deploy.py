@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.data.prepare import prepare_samples
-from tests.system.answers import error_of, last_json
+from tests.helpers.doors import error_of, last_json, start_door
 
 ROOT = Path(__file__).parents[2]
 without_lite = pytest.mark.skipif(
@@ -51,12 +51,14 @@ def script():
     return call
 
 
-def test_both_backends_say_what_evaluation_says(door, exported, trained, data_path, with_lite):
+def test_both_backends_say_what_evaluation_says(exported, trained, data_path, with_lite):
     """With labels: the counts of eval.py, to the image."""
     assert exported["passed"] and exported["inputs"] == {"random": 8, "real": 64}
     answers = [
         last_json(
-            door("infer.py", data_path, "--json", model_path=exported["file"], labels="folders", backend=name)
+            start_door(
+                "infer.py", data_path, "--json", model_path=exported["file"], labels="folders", backend=name
+            )
         )
         for name in ("mindspore", "lite")
     ]

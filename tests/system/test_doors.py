@@ -8,7 +8,7 @@ from PIL import Image
 
 from src.checkpoint.file import read_checkpoint
 from src.data.cifar10 import read_cifar10
-from tests.system.answers import last_json
+from tests.helpers.doors import last_json
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from src.checkpoint.file import read_checkpoint
-from tests.system import namespaces
-from tests.system.scripts import BOUND, CONFIG, TINY, call, left, pid_of, started, wait_for
+from tests.helpers import namespaces
+from tests.helpers.scripts import BOUND, CONFIG, TINY, call, left, pid_of, started, wait_for
 
 pytestmark = pytest.mark.distributed
 

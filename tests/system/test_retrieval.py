@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.system.answers import error_of, last_json
+from tests.helpers.doors import error_of, last_json
 
 WHOLE = {
     "model": "birealnet18", "block_units": "[1,1,1,1]", "widths": "[4,4,8,8]", "stem": "small",

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.system.scripts import CONFIG, TINY, call, started
+from tests.helpers.scripts import CONFIG, TINY, call, started
 
 CPU = {"DEVICE_TARGET": "CPU"}
 # Script, the words it needs, and where it runs by default.

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.parallel.launch.launching import Launch
+from tests.helpers.launching import Launch
 
 WAIT = "heartbeat.start()\nfall_asleep()\n"
 

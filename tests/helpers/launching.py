@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 BOUND = 60  # seconds in which everything must happen that takes one or two on an idle machine
 
 # The launcher, but cards are looked for in the folder that is its first word.
