@@ -15,7 +15,7 @@ from ..common.errors import UserError
 from ..common.files import atomic_path
 
 # What a training checkpoint holds besides the network's own parameters.
-TRAINING_STATE = ("optim.", "ema.", "loss_scale.", "loss.", "train.", "accumulated.", "monitor.")
+TRAINING_STATE = ("optim.", "ema.", "loss_scale.", "loss.", "train.", "monitor.")
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,11 @@ class Trainer:
         if c.bn_reestimation_batches:
             batch_norms(self.network)  # without any, it says so before the training
         self.monitor = recipe.monitor(self.network, self.train_step.inputs)
-        self.state = list(self.train_step.get_parameters())
+        self.state = self.train_step.state
         if self.monitor is not None:
             self.state += self.monitor.parameters
-        self.eval_interval = max(1, round(c.eval_every * self.steps_per_epoch))
-        self.save_interval = max(1, round(c.save_every * self.steps_per_epoch))
+        self.eval_interval = self._interval(c.eval_every)
+        self.save_interval = self._interval(c.save_every)
         self.checkpoints = CheckpointFolder(run_dir / "checkpoints", keep=c.keep_checkpoints)
         self.step = 0
         self.images = 0
@@ -80,7 +80,7 @@ class Trainer:
         self.pending: list[tuple] = []
         if checkpoint is not None:
             self._restore(checkpoint)
-        broadcast_from_first(self._shared_state, size=device.size)
+        broadcast_from_first(self.train_step.state, size=device.size)
 
     def run(self) -> dict[str, Any]:
         """Trains to the end and writes the report; the summary is returned.
@@ -113,14 +113,17 @@ class Trainer:
             for outputs in steps:
                 self._note(outputs)
                 last = self.step == self.steps
-                stopping = self._agree_to_stop(stop) and not last
+                # A checkpoint has no partial sums: a run stops between updates.
+                between_updates = self.step % self.config.accumulate_steps == 0
+                stopping = between_updates and not last and self._agree_to_stop(stop)
+                saving = last or self.step % self.save_interval == 0 or stopping
                 if last or self.step % self.config.log_every == 0 or stopping:
                     self._flush()
-                if last or self.step % self.steps_per_epoch == 0:
-                    check_equal_over_ranks(self._shared_state, step=self.step, size=self.device.size)
+                if saving:
+                    check_equal_over_ranks(self.train_step.state, step=self.step, size=self.device.size)
                 if last or (self._evaluation_due() and not stopping):
                     evaluation = self._evaluate(worst=25 if last else 0)
-                if last or self.step % self.save_interval == 0 or stopping:
+                if saving:
                     self._save()
                 if stopping:
                     # Launchers end all processes when the first one leaves: not before rank 0 has saved.
@@ -152,10 +155,10 @@ class Trainer:
         hidden = not (writes and sys.stderr.isatty())
         return tqdm(total=self.steps, initial=self.step, unit="batch", disable=hidden, dynamic_ncols=True)
 
-    @property
-    def _shared_state(self) -> list[ms.Parameter]:
-        """What all ranks have alike: weights and statistics, the optimizer's state, the loss scale, EMA."""
-        return list(self.train_step.get_parameters())
+    def _interval(self, epochs: float) -> int:
+        """Epochs as a number of batches that make whole updates."""
+        size = self.config.accumulate_steps
+        return size * max(1, round(epochs * self.steps_per_epoch / size))
 
     def _note(self, outputs: tuple[ms.Tensor, ...]) -> None:
         self.step += 1
@@ -346,7 +349,7 @@ class Trainer:
         self.step = round(self.step * self.steps / meta["steps"])
         self.step -= self.step % self.config.accumulate_steps  # gradients so far belong to other batches
         self.evaluated_step = self.step if evaluated else 0
-        self.train_step.start_at(self.step)
+        self.train_step.start_at(self.step // self.config.accumulate_steps)
         log.warning(
             "%d cards of %d images now, a batch of %d and not %d as before: step %d of %d becomes %d of %d, "
             "and the rates follow lr_scale_rule %s",

@@ -12,8 +12,8 @@ from .loss_scale import LossScale
 
 # What is done to every gradient or statistic goes through HyperMap: a Python loop in a graph nests a call for
 # each, and the compiler's time and memory then grow faster than the network, until its depth is exceeded.
-def _chosen(finite, statistic, old):
-    return ops.where(finite, statistic, old)
+def _settle(overflow, statistic, average, before):
+    return ops.assign(statistic, ops.where(overflow, before, average))
 
 
 def _times(factor, x):
@@ -38,7 +38,8 @@ class TrainStep(nn.Cell):
     (layers/pixels.py), and returns float32 scalars (loss, loss scale, overflow, gradient norm):
 
     - loss: mean over the batches of all cards, not scaled.
-    - overflow: 1 where some card found a gradient that is not finite; all cards agree and skip the update.
+    - overflow: 1 where an update was skipped, as some card found a gradient that is not finite in one of its
+      batches.
     - gradient norm: global L2 norm of the averaged gradients before clipping; of the gradients so far where
       the update comes with a later batch.
 
@@ -46,12 +47,17 @@ class TrainStep(nn.Cell):
     reduction, on what the optimizer would see. A skipped update still counts for the schedule, so that the
     rate stays tied to the data seen, and not for EMA or for the optimizer's own bias correction.
 
-    Running statistics are averaged over the cards after every batch, so that all cards evaluate the network
-    that one of them saves. A batch with an overflow leaves its card's as they were: the forward pass may have
-    made them NaN, and all later evaluations with them, while the loss is finite, as ReLU turns a NaN into 0.
+    Each batch has one overflow flag, which all cards agree on. It is asked for once, as asking clears it where
+    a device keeps it (Ascend 910, or saturation mode), and holds for the update and the running statistics
+    alike.
 
-    State besides the optimizer's, the loss scale's and EMA's: "train.updates" (int32, update attempts),
-    "train.applied" (int32, those not skipped), and with accumulation "train.batches" and "accumulated.*".
+    Running statistics are averaged over the cards after every batch, so that all cards evaluate the network
+    that one of them saves. A batch with an overflow leaves them as they were: the forward pass may have made
+    them NaN while the loss is finite, as ReLU turns a NaN into 0.
+
+    State besides the optimizer's, the loss scale's and EMA's: "train.updates" (int32, update attempts) and
+    "train.applied" (int32, those not skipped). The partial sums of an accumulation ("accumulated.*") are each
+    card's own and start from 0 after every update, so `state` leaves them out.
 
     Args:
         inputs: a cell (images, partners, weights) -> what the network takes.
@@ -99,16 +105,20 @@ class TrainStep(nn.Cell):
         self.average_gradients = AverageOverCards(
             [p.shape for p in optimizer.parameters], bucket_bytes=bucket_bytes, cards=cards
         )
-        # The loss and all running statistics fit into one message.
-        small = [(), *(p.shape for p in self.statistics)]
-        self.average_statistics = AverageOverCards(small, bucket_bytes=1 << 40, cards=cards)
-        self.average_flag = AverageOverCards([()], bucket_bytes=4, cards=cards)
+        # The loss, the overflow flag and all running statistics fit into one message.
+        small = [(), (), *(p.shape for p in self.statistics)]
+        self.average_small = AverageOverCards(small, bucket_bytes=1 << 40, cards=cards)
         self.map = ops.HyperMap()
         self.value_and_grad = ms.value_and_grad(self._forward, None, weights=optimizer.parameters)
         self.updates = ms.Parameter(ms.Tensor(0, ms.int32), name="train.updates", requires_grad=False)
         self.applied = ms.Parameter(ms.Tensor(0, ms.int32), name="train.applied", requires_grad=False)
         if accumulate_steps > 1:
-            self.batches = ms.Parameter(ms.Tensor(0, ms.int32), name="train.batches", requires_grad=False)
+            self.batches = ms.Parameter(
+                ms.Tensor(0, ms.int32), name="accumulated.batches", requires_grad=False
+            )
+            self.overflows = ms.Parameter(
+                ms.Tensor(0, ms.float32), name="accumulated.overflows", requires_grad=False
+            )
             self.accumulated = ms.ParameterTuple(
                 [
                     ms.Parameter(
@@ -117,6 +127,15 @@ class TrainStep(nn.Cell):
                     for p in optimizer.parameters
                 ]
             )
+
+    @property
+    def state(self) -> list[ms.Parameter]:
+        """What a checkpoint between two updates holds, and what all cards then have alike."""
+        return [p for p in self.get_parameters() if not p.name.startswith("accumulated.")]
+
+    def start_at(self, updates: int) -> None:
+        """Continues as after that many update attempts."""
+        ops.assign(self.updates, ms.Tensor(updates, ms.int32))
 
     def _forward(self, images, targets):
         loss = self.loss(self.network(images), targets)
@@ -127,33 +146,24 @@ class TrainStep(nn.Cell):
         scale = self.loss_scale.value * 1.0
         statistics = self._scaled(self.statistics, 1.0)
         loss, gradients = self.value_and_grad(images, targets)
-        loss = self._settle_statistics(loss, statistics, gradients)
         if self.loss_scale.active:
             loss = loss / scale
             gradients = self._scaled(gradients, 1.0 / (scale * self.accumulate_steps))
         elif self.accumulate_steps > 1:
             gradients = self._scaled(gradients, 1.0 / self.accumulate_steps)
+        loss, overflow = self._agree(loss, self._all_finite(gradients), statistics)
         if self.accumulate_steps > 1:
-            overflow, norm = self._accumulate(gradients)
+            overflow, norm = self._accumulate(gradients, overflow)
         else:
-            overflow, norm = self._update(gradients)
+            norm = self._update(gradients, overflow)
         return loss, scale, overflow.astype(ms.float32), norm
 
-    def _settle_statistics(self, loss, before, gradients):
-        """Averages the running statistics over the cards, and the loss, which is returned."""
-        finite = self._all_finite(gradients)
-        own = self.map(ops.partial(_chosen, finite), self.statistics, before)
-        averages = self.average_statistics((loss, *own))
-        self.map(ops.assign, self.statistics, averages[1:])
-        return averages[0]
-
-    def start_at(self, step: int) -> None:
-        """Continues as after `step` batches, a multiple of `accumulate_steps`."""
-        ops.assign(self.updates, ms.Tensor(step // self.accumulate_steps, ms.int32))
-        if self.accumulate_steps > 1:
-            ops.assign(self.batches, ms.Tensor(step, ms.int32))
-            for total in self.accumulated:
-                _clear(total)
+    def _agree(self, loss, finite, before):
+        """The mean loss of all cards and whether one has an overflow; settles the running statistics."""
+        averages = self.average_small((loss, 1.0 - finite.astype(ms.float32), *self.statistics))
+        overflow = averages[1] > 0
+        self.map(ops.partial(_settle, overflow), self.statistics, averages[2:], before)
+        return averages[0], overflow
 
     def _scaled(self, gradients, factor):
         return self.map(ops.partial(_times, factor), gradients)
@@ -167,21 +177,19 @@ class TrainStep(nn.Cell):
             return ops.isfinite(self._norm(gradients))
         return ms.amp.all_finite(gradients)
 
-    def _accumulate(self, gradients):
+    def _accumulate(self, gradients, overflow):
         self.map(ops.assign_add, self.accumulated, gradients)
+        ops.assign_add(self.overflows, overflow.astype(ms.float32))
         ops.assign_add(self.batches, 1)
-        if self.batches % self.accumulate_steps == 0:
-            overflow, norm = self._update(self._scaled(self.accumulated, 1.0))
-            self.map(_clear, self.accumulated)
+        if self.batches == self.accumulate_steps:
+            overflow = self.overflows > 0
+            norm = self._update(self._scaled(self.accumulated, 1.0), overflow)
+            self.map(_clear, (self.batches, self.overflows, *self.accumulated))
         else:
             overflow, norm = ops.zeros((), ms.bool_), self._norm(self.accumulated)
         return overflow, norm
 
-    def _update(self, gradients):
-        finite = self._all_finite(gradients)
-        # The flag is reduced on its own: a device that saturates instead of overflowing to infinity knows of
-        # its overflow only locally.
-        overflow = self.average_flag((1.0 - finite.astype(ms.float32),))[0] > 0
+    def _update(self, gradients, overflow):
         gradients = self.average_gradients(gradients)
         norm = self._norm(gradients)
         if not overflow:
@@ -189,7 +197,7 @@ class TrainStep(nn.Cell):
         if self.loss_scale.dynamic:
             self.loss_scale(overflow)
         ops.assign_add(self.updates, 1)
-        return overflow, norm
+        return norm
 
     def _apply(self, gradients, norm):
         if self.clip_norm > 0:

@@ -77,7 +77,7 @@ def test_the_network_weights_are_the_averaged_ones_where_kept(path):
 
 
 def test_without_an_average_the_network_weights_are_the_raw_ones(tmp_path):
-    arrays = {"w": np.zeros(1), "accumulated.w": np.ones(1), "loss_scale.value": np.ones(())}
+    arrays = {"w": np.zeros(1), "optim.velocity.w": np.ones(1), "loss_scale.value": np.ones(())}
     assert list(Checkpoint(tmp_path, arrays, {}).network_weights()) == ["w"]
 
 

@@ -81,20 +81,19 @@ def straight(straight_runs, start):
 
 
 @pytest.mark.parametrize(
-    ("case", "step"),
-    [("plain", 3), ("plain", 5), ("all", 8)],
+    ("case", "asked", "step"),
+    [("plain", 3, 3), ("plain", 5, 5), ("all", 8, 9)],
     ids=["within an epoch", "where an evaluation is due", "within an accumulation"],
 )
-def test_stop_and_resume_change_no_bit(start, resume, straight, tmp_path, case, step):
+def test_stop_and_resume_change_no_bit(start, resume, straight, tmp_path, case, asked, step):
     run_dir = tmp_path / "run"
     with pytest.raises(Interrupted, match=f"after step {step} of .*--resume {run_dir}"):
-        start(run_dir, watch=stop_at(step), **CASES[case])
+        start(run_dir, watch=stop_at(asked), **CASES[case])
     stopped = last_of(run_dir)
     assert stopped.meta["step"] == step
     assert stopped.meta["random_state"] == {"seed": 0, "epoch": step // 5, "batch": step % 5}
     assert not (run_dir / "summary.json").exists()
-    if case == "all":
-        assert np.any(stopped.arrays["accumulated.conv.weight"])
+    assert not [name for name in stopped.arrays if name.startswith("accumulated.")]
     resume(run_dir)
     assert_same(run_dir, straight(case))
     assert (run_dir / "summary.json").exists()
