@@ -38,7 +38,8 @@ class TrainStep(nn.Cell):
     (layers/pixels.py), and returns float32 scalars (loss, loss scale, overflow, gradient norm):
 
     - loss: mean over the batches of all cards, not scaled.
-    - overflow: 1 where an update was skipped: some card had a gradient that is not finite in one of its batches.
+    - overflow: 1 where an update was skipped: some card had a gradient that is not finite in one of the
+      update's batches.
     - gradient norm: global L2 norm of the averaged gradients before clipping; of the gradients so far where
       the update comes with a later batch.
 
@@ -46,8 +47,8 @@ class TrainStep(nn.Cell):
     reduction, on what the optimizer would see. A skipped update still counts for the schedule, so that the
     rate stays tied to the data seen, and not for EMA or for the optimizer's own bias correction.
 
-    Each batch has one overflow flag, which all cards agree on. It is asked for once, as asking clears it on an
-    Ascend 910 and in saturation mode. The update and the running statistics use the same flag.
+    Each batch has one overflow flag, which all cards agree on. It is asked for once, as asking clears it on
+    an Ascend 910 and in saturation mode. The update and the running statistics use the same flag.
 
     Running statistics are averaged over the cards after every batch, so that all cards evaluate the network
     that one of them saves. A batch with an overflow leaves them as they were: the forward pass may have made
