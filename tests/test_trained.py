@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from src import trained
-from src.checkpoint.file import write_checkpoint
 from src.checkpoint.weights import WeightsError, load_weights
 from src.common.errors import UserError
 from src.model_utils.config import check
 from src.resnet9.config import ResNet9Config
 from src.zoo import create_network
+from tests.helpers.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
@@ -30,11 +30,8 @@ RAW, AVERAGED = _weights(1), _weights(2)
 
 
 def _write(path, arrays, **keys):
-    config = check({**KEYS, **keys}, ResNet9Config).model_dump()
-    meta = {"config": config, "class_names": CLASSES, "step": 7}
-    parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in arrays.items()]
-    write_checkpoint(path, parameters, meta)
-    return path
+    keys = {"model": "resnet9", **KEYS, **keys}
+    return save_checkpoint(path, keys, arrays=arrays, class_names=CLASSES, step=7)
 
 
 @pytest.fixture(scope="module")

@@ -218,21 +218,3 @@ def test_the_process_is_a_cpu_again(monkeypatch):
         raise UserError("stop")
     assert (ms.get_context("device_target"), get_device_num()) == ("CPU", 3)
     assert "RANK_ID" not in os.environ
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "the following arguments are required: CONFIG; see --help"),
-        (["none.yaml"], "config_path: none.yaml cannot be read"),
-        ([*RESNET9, "--cards", "0"], "cards: 0 given, allowed: a whole number >= 1"),
-        ([*RESNET9, "--batch", "3"], "batch: 3 given, but there is no such key"),
-    ],
-)
-def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
-    monkeypatch.setattr(sys, "argv", ["ascend_check.py", *words])
-    with pytest.raises(SystemExit) as end:
-        run(main)
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -10,15 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint.file import write_checkpoint
-from src.common.cli import run
-from src.model_utils.config import load_config
 from src.multigrain import exponent
 from src.multigrain.exponent import best_of, split_in_half
 from src.multigrain.network import MultiGrain
 from src.multigrain.recipe import MultiGrainRecipe
 from src.tools import choose_p
-from src.zoo import config_class_of
+from tests.helpers.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
@@ -86,10 +82,7 @@ def planted(tmp_path, monkeypatch):
         "image_size": 4, "crop_percentage": 1.0, "eval_batch_size": 5, "pooling_exponent": 3.0,
         "image_mean": [0.0, 0.0, 0.0], "image_std": [255.0, 255.0, 255.0],
     }  # fmt: skip
-    config = load_config(keys, config_class_of=config_class_of)
-    meta = {"config": config.model_dump(mode="json"), "class_names": list(CLASSES), "step": 0}
-    write_checkpoint(tmp_path / "net.ckpt", _network(3).get_parameters(), meta)
-    return ["--checkpoint_path", str(tmp_path / "net.ckpt")]
+    return ["--checkpoint_path", str(save_checkpoint(tmp_path / "net.ckpt", keys, class_names=CLASSES))]
 
 
 @pytest.mark.parametrize("eval_crop", ["squash", "whole"])
@@ -150,22 +143,3 @@ def test_halves_are_disjoint_and_stratified():
     assert np.abs(counts[0] - counts[1]).max() <= 1 and len(first) == 13
     assert np.array_equal(split_in_half(labels, 0)[0], first)
     assert not np.array_equal(split_in_half(labels, 1)[0], first)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--p", "3,x"], "p: 3,x given, allowed: numbers above 0 and max, with commas between"),
-        (["--p", "0"], "p: 0 given, allowed: numbers above 0"),
-        (["--p", "nan"], "p: nan given, allowed: numbers above 0"),
-        (["--split", "val"], "argument --split: invalid choice: 'val'"),
-        ([], "checkpoint none.ckpt does not exist"),
-    ],
-)
-def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
-    monkeypatch.setattr(sys, "argv", ["choose_p.py", "--checkpoint_path", "none.ckpt", *words])
-    with pytest.raises(SystemExit) as end:
-        run(choose_p.main)
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1

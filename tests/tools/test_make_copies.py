@@ -1,12 +1,9 @@
 """From a user's folder to a folder of copies, and bad input in one line."""
 
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from src.common.cli import run
 from src.tools import make_copies
 
 
@@ -35,24 +32,3 @@ def test_all_kinds_of_all_pictures_and_some_of_some(pictures, tmp_path, capsys):
         assert sorted(path.name for path in (out / "strong").iterdir()) == ["200003.jpg", "200103.jpg"]
         chosen.add(tuple(path.read_bytes() for path in sorted((out / "original").iterdir())))
     assert len(chosen) > 1
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--seed", "-1"], "seed: -1 given, allowed: a whole number >= 0"),
-        (["--limit", "0"], "limit: 0 given, allowed: a whole number >= 1"),
-        (["--kinds", "mirror"], "argument --kinds: invalid choice: 'mirror'"),
-        ([], "empty holds no image; give a folder"),
-    ],
-)
-def test_bad_input_is_one_line_and_2(monkeypatch, capsys, tmp_path, words, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(sys, "argv", ["make_copies.py", "empty", "copies", *words])
-    with pytest.raises(SystemExit) as end:
-        run(make_copies.main)
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1
-    assert not (tmp_path / "copies").exists()

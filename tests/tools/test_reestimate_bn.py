@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 from mindspore import nn, ops
 
 from src.checkpoint.file import read_checkpoint
-from src.common.cli import run
 from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.model_utils.config import load_config
@@ -73,21 +71,3 @@ def test_the_command_does_what_a_run_does_at_its_end(data_path, tmp_path, capsys
     raw = read_checkpoint(output)
     changed = {name for name, value in old.arrays.items() if not np.array_equal(value, raw.arrays[name])}
     assert changed and all(not name.startswith("ema.") and ".moving_" in name for name in changed)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--output", "new.npz"], "output: new.npz given, allowed: a name that ends with .ckpt"),
-        (["--output", "new.ckpt", "--batches", "0"], "batches: 0 given, allowed: a whole number >= 1"),
-        (["--output", "new.ckpt"], "checkpoint none.ckpt does not exist"),
-        ([], "the following arguments are required: --output; see --help"),
-    ],
-)
-def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
-    monkeypatch.setattr(sys, "argv", ["reestimate_bn.py", "--checkpoint_path", "none.ckpt", *words])
-    with pytest.raises(SystemExit) as end:
-        run(reestimate_bn.main)
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1

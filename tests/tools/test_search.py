@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint.file import write_checkpoint
 from src.common.cli import run
 from src.data.decode import decode
-from src.model_utils.config import load_config
 from src.tools import search
 from src.trained import open_trained
-from src.zoo import config_class_of, create_recipe
+from tests.helpers.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
@@ -29,11 +27,7 @@ KEYS = {
 
 
 def make_checkpoint(path, seed=0):
-    config = load_config({**KEYS, "seed": seed}, config_class_of=config_class_of)
-    network = create_recipe(config).network(num_classes=2)
-    meta = {"config": config.model_dump(mode="json"), "class_names": ["a", "b"], "step": 1}
-    write_checkpoint(path, network.get_parameters(), meta)
-    return path
+    return save_checkpoint(path, {**KEYS, "seed": seed}, class_names="ab")
 
 
 @pytest.fixture(scope="module")

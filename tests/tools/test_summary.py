@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from src.common.cli import run
 from src.model_utils.config import load_config
 from src.tools import summary
 from src.zoo import config_class_of, create_network
@@ -194,34 +193,6 @@ def test_the_summary_describes_the_network_that_is_trained(facts_of):
     assert sum(p.size for p in network.trainable_params()) == facts_of(*NARROW)["parameters"]
     config = load_config({}, config_class_of=config_class_of)
     assert facts_of(*NARROW)["batch_size"] == config.batch_size
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ["resnet8"],
-            "model: 'resnet8' given, but there is no such model; the nearest known model is resnet9",
-        ),
-        ([*NARROW, "--batch", "3"], "batch: 3 given, but there is no such key"),
-        ([*NARROW, "--batch_size", "0"], "batch_size: 0 given, allowed: a whole number >= 1"),
-        ([*NARROW, "--num_classes", "0"], "num_classes: 0 given, allowed: a number > 0"),
-        ([*NARROW, "--card_memory", "nan"], "card_memory: nan given, allowed: a number > 0"),
-        ([*NARROW, "--depth", "x"], "argument --depth: invalid int value: 'x'; see --help"),
-        (["--config_path", "none.yaml"], "config_path: none.yaml cannot be read"),
-        (
-            [*NARROW, "--train_crop", "resize", "--image_size", "64"],
-            "image_size: the network does not take 64",
-        ),
-    ],
-)
-def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
-    monkeypatch.setattr(sys, "argv", ["summary.py", *words])
-    with pytest.raises(SystemExit) as end:
-        run(summary.main)
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1
 
 
 def test_as_a_command():

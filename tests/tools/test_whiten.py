@@ -1,21 +1,20 @@
 """A whitened checkpoint gives the class scores of the plain one, and white embeddings."""
 
 import json
-import sys
 
 import mindspore as ms
 import numpy as np
 import pytest
 from PIL import Image
 
-from src.checkpoint.file import read_checkpoint, write_checkpoint
-from src.common.cli import run
+from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
 from src.model_utils.config import load_config
 from src.multigrain import whitening
 from src.tools import choose_p, whiten
 from src.trained import open_trained
 from src.zoo import config_class_of, create_recipe
+from tests.helpers.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
@@ -34,8 +33,7 @@ def _checkpoint(path, keys):
     arrays = {p.name: p.asnumpy() for p in weights.get_parameters()}
     arrays |= {f"ema.{p.name}": p.asnumpy() for p in average.get_parameters()}
     arrays["train.step"] = np.zeros(1, np.int32)
-    meta = {"config": config.model_dump(mode="json"), "class_names": ["a", "b", "c"], "step": 7}
-    write_checkpoint(path, [ms.Parameter(ms.Tensor(a), name=name) for name, a in arrays.items()], meta)
+    save_checkpoint(path, keys, arrays=arrays, class_names="abc", step=7)
     return ["--checkpoint_path", str(path)]
 
 
@@ -118,29 +116,3 @@ def test_another_model_is_refused(pictures, tmp_path):
         whiten.main([*words, "--images", str(pictures), "--output", str(tmp_path / "white.ckpt")])
     with pytest.raises(UserError, match=r"other\.ckpt is of resnet9; only MultiGrain"):
         choose_p.main(words)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--output", "new.npz"], "output: new.npz given, allowed: a name that ends with .ckpt"),
-        (
-            ["--output", "n.ckpt", "--regularisation", "-1"],
-            "regularisation: -1 given, allowed: a number >= 0",
-        ),
-        (
-            ["--output", "n.ckpt", "--regularisation", "x"],
-            "argument --regularisation: invalid float value: 'x'",
-        ),
-        (["--output", "new.ckpt"], "nowhere: no such image file or folder"),
-        ([], "the following arguments are required: --output; see --help"),
-    ],
-)
-def test_bad_input_is_one_line_and_2(monkeypatch, capsys, words, message):
-    words = ["--checkpoint_path", "none.ckpt", "--images", "nowhere", *words]
-    monkeypatch.setattr(sys, "argv", ["whiten.py", *words])
-    with pytest.raises(SystemExit) as end:
-        run(whiten.main)
-    out, err = capsys.readouterr()
-    assert (end.value.code, out) == (2, "")
-    assert err.startswith(f"error: {message}") and err.count("\n") == 1
