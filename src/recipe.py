@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ from .data.sources import ImageFiles, open_split
 from .data.whole_batches import WholePictureBatches
 from .layers.losses import CrossEntropy
 from .layers.pixels import Pixels
-from .optim import schedules
 from .optim.groups import ParamRule, group_parameters
 from .optim.optimizers import Optimizer, create_optimizer
-from .shared_config import WITH_WARMUP, Channels, SharedConfig
+from .optim.schedules import scheduled_rates
+from .shared_config import Channels, SharedConfig
 from .training.monitor import Monitor
 
 log = logging.getLogger("quartet")
@@ -261,8 +260,8 @@ class Recipe:
         A run that is given in batches (`train_steps`) has the same schedule, with epochs of the data set.
         """
         c = self.config
-        return self._scale(images_per_update) * _schedule(
-            c, updates, lambda epochs: epochs * updates_per_epoch
+        return self._scale(images_per_update) * scheduled_rates(
+            c, updates=updates, updates_per_epoch=updates_per_epoch
         )
 
     def _scale(self, images_per_update: int) -> float:
@@ -277,51 +276,3 @@ class Recipe:
                 )  # fmt: skip
             return 1.0
         return ratio if c.lr_scale_rule == "linear" else math.sqrt(ratio)
-
-
-def _schedule(c: SharedConfig, updates: int, steps_in: Callable[[float], float]) -> np.ndarray:
-    """The config's schedule over that many updates; `steps_in` turns epochs into updates."""
-    warmup = round(steps_in(c.warmup_epochs))
-    if warmup > updates + 1 and c.lr_schedule in WITH_WARMUP:
-        raise UserError(
-            f"warmup_epochs: {c.warmup_epochs:g} given, {warmup} updates, allowed: up to the run's {updates}"
-        )
-    cooldown = round(steps_in(c.cooldown_epochs))
-    if cooldown and warmup + cooldown > updates + 2:
-        raise UserError(
-            f"cooldown_epochs: {c.cooldown_epochs:g} given, {cooldown} updates, allowed: with a warm-up of "
-            f"{warmup} up to the run's {updates}"
-        )
-    # Rounding, where updates and epochs do not meet.
-    warmup = min(warmup, updates)
-    cooldown = min(cooldown, updates - warmup)
-    every = max(1, round(steps_in(c.lr_every)))
-    rise = {"lr": c.lr, "warmup_steps": warmup, "lr_start": c.lr_start}
-    build = {
-        "constant": lambda n: schedules.constant(n, lr=c.lr),
-        "one_cycle": lambda n: schedules.one_cycle(n, lr_end=c.lr_end, **rise),
-        "piecewise": lambda n: schedules.piecewise_linear(
-            n, knots=[steps_in(epoch) for epoch in c.lr_epochs], values=c.lr_values
-        ),
-        "step": lambda n: schedules.step(n, lr=c.lr, every=every, gamma=c.lr_gamma),
-        "multi_step": lambda n: schedules.multi_step(
-            n,
-            milestones=[round(steps_in(epoch)) for epoch in c.lr_milestones],
-            gamma=c.lr_gamma,
-            **rise,
-        ),
-        "halving": lambda n: schedules.halving(n, lr=c.lr, every=every),
-        "exponential": lambda n: schedules.exponential(n, every=every, gamma=c.lr_gamma, **rise),
-        "polynomial": lambda n: schedules.polynomial(n, lr_end=c.lr_end, power=c.lr_power, **rise),
-        "linear": lambda n: schedules.linear(n, lr_end=c.lr_end, **rise),
-        "cosine": lambda n: schedules.cosine(n, lr_end=c.lr_end, **rise),
-    }
-    try:
-        if c.lr_schedule in build:
-            schedule = build[c.lr_schedule]
-            return schedules.cool_down(updates, schedule, cooldown_steps=cooldown, lr_end=c.lr_end)
-        return schedules.cyclic(
-            updates, lr_min=c.lr_start, lr_max=c.lr, half_cycle=every, mode=c.lr_schedule, gamma=c.lr_gamma
-        )
-    except ValueError as error:
-        raise UserError(f"lr_schedule {c.lr_schedule} over {updates} updates: {error}") from error

@@ -6,15 +6,13 @@ from pydantic import Field, model_validator
 
 from .model_utils.keys import Keys, key
 from .model_utils.modelarts.keys import CloudKeys
+from .optim.schedules import SCHEDULES
 
 Numbers = Annotated[tuple[float, ...], Field(strict=False)]
 Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]
 Range = Annotated[tuple[float, float], Field(strict=False)]
-LrSchedule = Literal[
-    "constant", "one_cycle", "piecewise", "triangular", "triangular2", "exp_range", "step", "multi_step",
-    "halving", "exponential", "polynomial", "linear", "cosine",
-]  # fmt: skip
+LrSchedule = Literal[tuple(SCHEDULES)]
 Jitter = Annotated[tuple[float, float, float, float], Field(strict=False)]
 
 
@@ -229,8 +227,6 @@ def other_default(name: str, default: Any) -> Any:
 
 
 _LIMITS = ("gt", "ge", "lt", "le")
-WITH_COOLDOWN = ("multi_step", "exponential", "polynomial", "linear", "cosine")
-WITH_WARMUP = ("one_cycle", *WITH_COOLDOWN)
 GROUPS = (RunKeys, DataKeys, ScheduleKeys, OptimizerKeys, StepKeys, LoopKeys, CloudKeys)
 
 
@@ -245,20 +241,10 @@ class SharedConfig(CloudKeys, LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, D
                     raise ValueError(
                         f"{name}: {getattr(self, name)} given, allowed: 0 while soft_labels is false"
                     )
-        warms_up = self.lr_schedule in WITH_WARMUP and not self.train_steps
-        if warms_up and self.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"warmup_epochs: {self.warmup_epochs:g} given, allowed: up to epochs ({self.epochs:g})"
-            )
-        if self.cooldown_epochs and self.lr_schedule not in WITH_COOLDOWN:
+        if self.cooldown_epochs and not SCHEDULES[self.lr_schedule].cools_down:
             raise ValueError(
                 f"cooldown_epochs: {self.cooldown_epochs:g} given, allowed: 0 with lr_schedule "
                 f"{self.lr_schedule}"
-            )
-        if warms_up and self.warmup_epochs + self.cooldown_epochs > self.epochs:
-            raise ValueError(
-                f"cooldown_epochs: {self.cooldown_epochs:g} given, allowed: with warmup_epochs "
-                f"({self.warmup_epochs:g}) up to epochs ({self.epochs:g})"
             )
         if self.lr_schedule == "piecewise" and (
             len(self.lr_epochs) != len(self.lr_values) or len(self.lr_epochs) < 2

@@ -1,8 +1,11 @@
-"""Learning-rate schedules: plain functions from a number of steps to one rate per step.
+"""Learning-rate schedules: plain functions from a number of steps to one rate per step, and their table.
 
 Every function takes the length of the run first and returns a float64 array of shape (steps,). Entry i is
-the rate of the update that has i updates before it, so resuming after n updates goes on at entry n. Units
-are optimizer steps throughout; a caller that thinks in epochs multiplies by its steps per epoch.
+the rate of the update that has i updates before it, so resuming after n updates goes on at entry n. A step
+is an update here: `scheduled_rates` turns the keys of a config, which count epochs, into updates.
+
+A new schedule is a function and a row of SCHEDULES; where it has an argument that no other has, also an entry
+of `_FROM_KEYS`.
 
 Where the two ends land:
 
@@ -15,12 +18,23 @@ Where the two ends land:
 A bad argument raises ValueError with one line that names it.
 """
 
+import inspect
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+
+from ..common.errors import UserError
+
+log = logging.getLogger("quartet")
+
+# What warm-up and cool-down take together of a run that is shorter than they are.
+_SHARE = 0.25
 
 
 def constant(steps: int, *, lr: float) -> np.ndarray:
@@ -110,17 +124,6 @@ def cyclic(
     return lr_min + (lr_max - lr_min) * height
 
 
-def step(steps: int, *, lr: float, every: int, gamma: float) -> np.ndarray:
-    """Multiply by `gamma` every `every` steps: `lr * gamma ** (i // every)`.
-
-    The first `every` steps get `lr`; the last step gets `lr * gamma ** ((steps - 1) // every)`.
-    """
-    _check_count("steps", steps, at_least=1)
-    _check_count("every", every, at_least=1)
-    _check_rates(lr=lr, gamma=gamma)
-    return lr * np.float64(gamma) ** (np.arange(steps) // every)
-
-
 def multi_step(
     steps: int,
     *,
@@ -148,11 +151,6 @@ def multi_step(
     later_steps = np.arange(warmup_steps, steps)
     passed = np.searchsorted(np.asarray(milestones, dtype=np.int64), later_steps, side="right")
     return np.concatenate([warmup, lr * np.float64(gamma) ** passed])
-
-
-def halving(steps: int, *, lr: float, every: int) -> np.ndarray:
-    """Halve the rate every `every` steps: `step` with a gamma of 0.5."""
-    return step(steps, lr=lr, every=every, gamma=0.5)
 
 
 def exponential(
@@ -192,13 +190,6 @@ def polynomial(
     return np.concatenate([warmup, lr_end + (lr - lr_end) * left**power])
 
 
-def linear(
-    steps: int, *, lr: float, lr_end: float = 0.0, warmup_steps: int = 0, lr_start: float = 0.0
-) -> np.ndarray:
-    """Linear warm-up, then a straight line towards `lr_end`: `polynomial` with a power of 1."""
-    return polynomial(steps, lr=lr, lr_end=lr_end, power=1.0, warmup_steps=warmup_steps, lr_start=lr_start)
-
-
 def cosine(
     steps: int, *, lr: float, lr_end: float = 0.0, warmup_steps: int = 0, lr_start: float = 0.0
 ) -> np.ndarray:
@@ -222,7 +213,7 @@ def cool_down(
     where the shorter schedule would have reached it.
 
     Args:
-        schedule: from a number of steps, 1 or more, to its rates.
+        schedule: from a number of steps, 1 or more, to their rates.
     """
     _check_count("steps", steps, at_least=1)
     _check_count("cooldown_steps", cooldown_steps, at_least=0)
@@ -231,6 +222,116 @@ def cool_down(
     _check_rates(lr_end=lr_end)
     left = steps - cooldown_steps
     return np.concatenate([schedule(max(1, left))[:left], np.full(cooldown_steps, lr_end)])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One choice of `lr_schedule`: a function of this module.
+
+    Attributes:
+        function: from a number of steps and keyword arguments to the rates.
+        fixed: arguments that the name sets; keys set the others, as `_FROM_KEYS` says.
+        cools_down: whether the run may end with `cooldown_epochs` at `lr_end`.
+    """
+
+    function: Callable[..., np.ndarray]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    cools_down: bool = False
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments that keys set."""
+        _, *names = inspect.signature(self.function).parameters
+        return tuple(name for name in names if name not in self.fixed)
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether `warmup_epochs` is one of its keys."""
+        return "warmup_steps" in self.arguments
+
+
+SCHEDULES = {
+    "constant": Schedule(constant),
+    "one_cycle": Schedule(one_cycle),
+    "piecewise": Schedule(piecewise_linear),
+    "triangular": Schedule(cyclic, {"mode": "triangular", "gamma": 1.0}),
+    "triangular2": Schedule(cyclic, {"mode": "triangular2", "gamma": 1.0}),
+    "exp_range": Schedule(cyclic, {"mode": "exp_range"}),
+    "step": Schedule(exponential, {"warmup_steps": 0, "lr_start": 0.0}),
+    "multi_step": Schedule(multi_step, cools_down=True),
+    "halving": Schedule(exponential, {"gamma": 0.5, "warmup_steps": 0, "lr_start": 0.0}),
+    "exponential": Schedule(exponential, cools_down=True),
+    "polynomial": Schedule(polynomial, cools_down=True),
+    "linear": Schedule(polynomial, {"power": 1.0}, cools_down=True),
+    "cosine": Schedule(cosine, cools_down=True),
+}
+
+# Argument -> its value by the keys `c`; `updates` turns epochs into updates. The warm-up's is in `_phases`.
+_FROM_KEYS: dict[str, Callable[[Any, Callable[[float], float]], Any]] = {
+    "lr": lambda c, updates: c.lr,
+    "lr_start": lambda c, updates: c.lr_start,
+    "lr_end": lambda c, updates: c.lr_end,
+    "lr_min": lambda c, updates: c.lr_start,
+    "lr_max": lambda c, updates: c.lr,
+    "every": lambda c, updates: max(1, round(updates(c.lr_every))),
+    "half_cycle": lambda c, updates: max(1, round(updates(c.lr_every))),
+    "gamma": lambda c, updates: c.lr_gamma,
+    "power": lambda c, updates: c.lr_power,
+    "milestones": lambda c, updates: [round(updates(epoch)) for epoch in c.lr_milestones],
+    "knots": lambda c, updates: [updates(epoch) for epoch in c.lr_epochs],
+    "values": lambda c, updates: c.lr_values,
+}
+
+
+def scheduled_rates(c: Any, *, updates: int, updates_per_epoch: float) -> np.ndarray:
+    """The learning rate of each update of a run, float64, shape (updates,).
+
+    Warm-up and cool-down that do not fit into the run are scaled to a quarter of it; the log says so.
+
+    Args:
+        c: a config with the keys of the schedule.
+        updates: of the whole run.
+        updates_per_epoch: need not be whole.
+
+    Raises:
+        UserError: the keys make no schedule.
+    """
+    schedule = SCHEDULES[c.lr_schedule]
+    warmup, cooldown = _phases(c, schedule, updates=updates, updates_per_epoch=updates_per_epoch)
+    values = {
+        name: warmup if name == "warmup_steps" else _FROM_KEYS[name](c, lambda e: e * updates_per_epoch)
+        for name in schedule.arguments
+    }
+    try:
+        return cool_down(
+            updates,
+            lambda steps: schedule.function(steps, **values, **schedule.fixed),
+            cooldown_steps=cooldown,
+            lr_end=c.lr_end,
+        )
+    except ValueError as error:
+        raise UserError(f"lr_schedule {c.lr_schedule} over {updates} updates: {error}") from error
+
+
+def _phases(c: Any, schedule: Schedule, *, updates: int, updates_per_epoch: float) -> tuple[int, int]:
+    """The updates of warm-up and cool-down, together no more than the run's."""
+    if c.warmup_epochs and not schedule.warms_up:
+        log.info(
+            "lr_schedule %s has no warm-up: warmup_epochs %g has no effect", c.lr_schedule, c.warmup_epochs
+        )
+    warmup = c.warmup_epochs * updates_per_epoch if schedule.warms_up else 0.0
+    cooldown = c.cooldown_epochs * updates_per_epoch if schedule.cools_down else 0.0
+    if warmup + cooldown > updates + 1.5:  # 1.5: rounding, where updates and epochs do not meet
+        factor = _SHARE * updates / (warmup + cooldown)
+        given = f"warmup_epochs {c.warmup_epochs:g}"
+        given += f" and cooldown_epochs {c.cooldown_epochs:g}" if cooldown else ""
+        log.warning(
+            "%s: %d updates do not fit into a run of %d; scaled to a quarter of it (%d)",
+            given, round(warmup + cooldown), updates, round(_SHARE * updates),
+        )  # fmt: skip
+        warmup, cooldown = factor * warmup, factor * cooldown
+    warmup = min(round(warmup), updates)
+    return warmup, min(round(cooldown), updates - warmup)
 
 
 def _linear_warmup(steps: int, *, lr: float, warmup_steps: int, lr_start: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -149,10 +150,14 @@ def test_cyclic_by_hand(mode, expected):
 @fuzz
 @given(counts, rates, st.integers(1, 70), gammas)
 def test_step_and_halving(steps, lr, every, gamma):
-    assert_rates(
-        schedules.step(steps, lr=lr, every=every, gamma=gamma), lambda i: lr * gamma ** (i // every), steps
-    )
-    assert_rates(schedules.halving(steps, lr=lr, every=every), lambda i: lr / 2 ** (i // every), steps)
+    def of(name):
+        keys = SimpleNamespace(
+            lr_schedule=name, lr=lr, lr_every=every, lr_gamma=gamma, lr_end=0.0, warmup_epochs=0
+        )
+        return schedules.scheduled_rates(keys, updates=steps, updates_per_epoch=1)
+
+    assert_rates(of("step"), lambda i: lr * gamma ** (i // every), steps)
+    assert_rates(of("halving"), lambda i: lr / 2 ** (i // every), steps)
 
 
 @fuzz
@@ -222,9 +227,9 @@ def test_polynomial(lengths, lr, lr_end, power, lr_start):
     assert_rates(actual, lambda i: warmed_up(i, warmup_steps, lr_start, lr, decay), steps)
 
 
-def test_linear_by_hand():
-    np.testing.assert_allclose(schedules.linear(4, lr=1.0), [1, 0.75, 0.5, 0.25], rtol=1e-12)
-    actual = schedules.linear(6, lr=1.0, lr_end=0.2, warmup_steps=2, lr_start=0.1)
+def test_a_straight_line_by_hand():
+    np.testing.assert_allclose(schedules.polynomial(4, lr=1.0, power=1.0), [1, 0.75, 0.5, 0.25], rtol=1e-12)
+    actual = schedules.polynomial(6, lr=1.0, lr_end=0.2, power=1.0, warmup_steps=2, lr_start=0.1)
     np.testing.assert_allclose(actual, [0.1, 0.55, 1.0, 0.8, 0.6, 0.4], rtol=1e-12)
 
 
@@ -247,7 +252,6 @@ def test_cosine_by_hand():
 
 
 DECAYS = {
-    schedules.linear: {"lr": 0.7},
     schedules.cosine: {"lr": 0.7},
     schedules.polynomial: {"lr": 0.7, "power": 2.0},
     schedules.exponential: {"lr": 0.7, "every": 3, "gamma": 0.5},
@@ -276,7 +280,10 @@ def test_cool_down(schedule, lengths, cooldown_steps, lr_end):
 
 def test_cool_down_by_hand():
     actual = schedules.cool_down(
-        9, lambda n: schedules.linear(n, lr=1.0, lr_end=0.2, warmup_steps=2), cooldown_steps=3, lr_end=0.2
+        9,
+        lambda n: schedules.polynomial(n, lr=1.0, lr_end=0.2, power=1.0, warmup_steps=2),
+        cooldown_steps=3,
+        lr_end=0.2,
     )
     np.testing.assert_allclose(actual, [0, 0.5, 1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2], rtol=1e-12)
 
@@ -297,12 +304,9 @@ CALLS = {
     schedules.piecewise_linear: {"knots": [0, 5], "values": [0.0, 0.1]},
     schedules.one_cycle: {"lr": 0.1, "warmup_steps": 2},
     schedules.cyclic: {"lr_min": 0.1, "lr_max": 0.2, "half_cycle": 3},
-    schedules.step: {"lr": 0.1, "every": 2, "gamma": 0.5},
     schedules.multi_step: {"lr": 0.1, "milestones": [2, 4], "gamma": 0.5, "warmup_steps": 2, "lr_start": 0.0},
-    schedules.halving: {"lr": 0.1, "every": 2},
     schedules.exponential: {"lr": 0.1, "every": 2, "gamma": 0.5, "warmup_steps": 2, "lr_start": 0.0},
     schedules.polynomial: {"lr": 0.1, "lr_end": 0.0, "power": 2.0, "warmup_steps": 2, "lr_start": 0.0},
-    schedules.linear: {"lr": 0.1, "lr_end": 0.0, "warmup_steps": 2, "lr_start": 0.0},
     schedules.cosine: {"lr": 0.1, "lr_end": 0.0, "warmup_steps": 2, "lr_start": 0.0},
 }
 BAD_VALUES = {

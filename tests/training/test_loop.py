@@ -22,8 +22,8 @@ from src.zoo import config_class_of, create_recipe
 
 pytestmark = pytest.mark.usefixtures("quartet_log", "graph_mode")
 
-TRAIN_FIELDS = {"images", 
-    "step", "epoch", "loss", "lr", "images_per_second", "loss_scale", "overflow", "grad_norm",
+TRAIN_FIELDS = {
+    "images", "step", "epoch", "loss", "lr", "images_per_second", "loss_scale", "overflow", "grad_norm",
 }  # fmt: skip
 EVAL_FIELDS = {"images", "step", "epoch", "eval_top1", "eval_top5", "eval_loss", "eval_count"}
 SUMMARY_FIELDS = {
