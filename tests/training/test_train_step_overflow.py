@@ -1,5 +1,6 @@
 """A gradient that is not finite changes nothing but the schedule's place and the loss scale."""
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn, ops
@@ -47,36 +48,121 @@ def test_an_overflow_changes_no_bit_but_the_counter(linear_step, linear_batch, c
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
-@pytest.mark.parametrize("value", [np.inf, np.nan])
-@pytest.mark.parametrize("accumulate_steps", [1, 2])
-def test_running_statistics_forget_a_batch_with_an_overflow(graph_mode, call, value, accumulate_steps):
-    """ReLU turns the NaN that such a batch makes of the normalised values into 0: the loss is finite."""
+def normalised_step(*, rate=1e-6, loss_scale=None, accumulate_steps=1):
     network = Normalised()
-    step = TrainStep(
+    return TrainStep(
         network,
         Pixels((0, 0, 0), (1, 1, 1)),
         CrossEntropy(),
         SGD([ParamGroup("all", tuple(network.trainable_params()), 0.0)], momentum=0.0, nesterov=False),
-        rates=np.full(4, 1e-6),
-        loss_scale=LossScale("none"),
+        rates=np.full(4, rate),
+        loss_scale=loss_scale or LossScale("none"),
         accumulate_steps=accumulate_steps,
     ).set_train(True)
+
+
+def normalised_batch(rng):
+    x = rng.normal(size=(6, 3, 2, 2)).astype(np.float32)
+    return x, np.eye(3, dtype=np.float32)[rng.integers(0, 3, 6)]
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_running_statistics_forget_a_batch_with_an_overflow(graph_mode, call, value, accumulate_steps):
+    """ReLU turns the NaN that such a batch makes of the normalised values into 0: the loss is finite."""
+    step = normalised_step(accumulate_steps=accumulate_steps)
     rng = np.random.default_rng(1)
     mean, variance = np.zeros(3), np.ones(3)
     for number in range(4):
-        x = rng.normal(size=(6, 3, 2, 2)).astype(np.float32)
+        x, targets = normalised_batch(rng)
         bad = number == 1
         if bad:
             x[0, 0, 0, 0] = value
         else:
             mean = 0.9 * mean + 0.1 * x.mean((0, 2, 3))
             variance = 0.9 * variance + 0.1 * x.var((0, 2, 3)) * 24 / 23
-        loss, _, _, norm = call(step, (x, np.eye(3, dtype=np.float32)[rng.integers(0, 3, 6)]))
+        loss, _, _, norm = call(step, (x, targets))
         assert np.isfinite(loss)
         if accumulate_steps == 1 or number == 1:
             assert np.isfinite(norm) == (not bad)
-        np.testing.assert_allclose(network.bn.moving_mean.asnumpy(), mean, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(network.bn.moving_variance.asnumpy(), variance, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(step.network.bn.moving_mean.asnumpy(), mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(step.network.bn.moving_variance.asnumpy(), variance, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_scale_that_squares_beyond_float32_does_not_freeze_the_statistics(graph_mode, call):
+    """The scaled gradients are finite and their squares are not."""
+    step = normalised_step(loss_scale=LossScale("fixed", value=2.0**80))
+    x, targets = normalised_batch(np.random.default_rng(1))
+    assert call(step, (x, targets))[2] == 0
+    np.testing.assert_allclose(
+        step.network.bn.moving_mean.asnumpy(), 0.1 * x.mean((0, 2, 3)), rtol=1e-5, atol=1e-7
+    )
+
+
+class ClearsWhenRead(nn.Cell):
+    """`all_finite` of an Ascend 910, or in saturation mode: asking for the overflow flag clears it."""
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.flag = ms.Parameter(ms.Tensor(0, ms.float32), name="device.flag", requires_grad=False)
+
+    def construct(self, gradients):
+        finite = ops.depend(self.flag, gradients) * 1.0 == 0
+        ops.assign(self.flag, ops.zeros_like(self.flag))
+        return finite
+
+
+class Line(nn.Cell):
+    """w x, and a running statistic that counts batches: as few operators as a step can have."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = ms.Parameter(np.ones(1, np.float32), name="weight")
+        self.mean = ms.Parameter(np.zeros(1, np.float32), name="moving_mean", requires_grad=False)
+
+    def construct(self, x):
+        ops.assign_add(self.mean, ops.ones_like(self.mean))
+        return x * self.weight
+
+
+class Product(nn.Cell):
+    def construct(self, outputs, targets):
+        return (outputs * targets).sum()
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("accumulate_steps", [1, 2, 5])
+def test_an_overflow_is_seen_by_all_though_asking_clears_it(graph_mode, monkeypatch, accumulate_steps, count):
+    """Random patterns of batches with an overflow: update, loss scale and statistics."""
+    device = ClearsWhenRead()
+    monkeypatch.setattr(ms.amp, "all_finite", device)
+    network = Line()
+    step = TrainStep(
+        network,
+        Pixels((0, 0, 0), (1, 1, 1)),
+        Product(),
+        SGD([ParamGroup("all", (network.weight,), 0.0)], momentum=0.0, nesterov=False),
+        rates=np.ones(1),
+        loss_scale=LossScale("dynamic", value=4.0, window=1),
+        accumulate_steps=accumulate_steps,
+    ).set_train(True)
+    step.on_cpu = False
+    one = ms.Tensor(np.ones(1, np.float32))
+    one_in_two = 1 - 0.5 ** (1 / accumulate_steps)
+    patterns = np.random.default_rng(0).random((count, accumulate_steps)) < one_in_two
+    weight, mean, scale = 1.0, 0.0, 4.0
+    for pattern in patterns:
+        for overflows in pattern:
+            device.flag.set_data(ms.Tensor(float(overflows), ms.float32))
+            _, used, overflow, _ = step(one, one)
+            mean += not overflows
+            assert network.mean.asnumpy() == mean
+        assert (used.asnumpy(), overflow.asnumpy()) == (scale, pattern.any())
+        weight -= not pattern.any()
+        assert network.weight.asnumpy() == pytest.approx(weight, rel=1e-6)
+        scale = max(scale / 2, 1.0) if pattern.any() else min(scale * 2, 2.0**64)
+    assert 0.3 * count < step.applied.asnumpy() == 1 - weight < 0.7 * count
+    assert step.updates.asnumpy() == count
 
 
 def test_training_goes_on_as_if_the_batch_had_not_been_but_for_the_rate(
