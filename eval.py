@@ -20,7 +20,7 @@ def main(arguments):
 
     from src.common.files import to_json
     from src.deploy import retrieval
-    from src.evaluation.network import evaluate_network
+    from src.evaluation.evaluate import evaluate_network
     from src.trained import open_from_flags
 
     retrieval.check_flags(own, rest)

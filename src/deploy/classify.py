@@ -13,7 +13,7 @@ import numpy as np
 from ..common.errors import UserError
 from ..data.batches import prefetch
 from ..data.decode import UnreadableImage
-from ..evaluation.classification import score
+from ..evaluation.metrics import score
 from ..model_utils.cpu import worker_count
 from .card import ModelCard
 from .images import preprocess

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
 from ..common.files import atomic_path
-from .classification import Mistake
+from .evaluate import Mistake
 
 _DPI = 120
 _CELL = 224  # pixels an image gets on the sheet of mistakes

@@ -3,7 +3,6 @@
 For larger images than in training a larger p fits, the p* of MultiGrain (Berman et al., arXiv 1902.05509).
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,16 +10,15 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..common.errors import UserError
 from ..data.batches import ShardBatches
-from ..evaluation.classification import score
+from ..evaluation.evaluate import answers, as_function
+from ..evaluation.metrics import Totals
 from ..layers.gem import GeM
-from ..model_utils.device_adapter import without_graph
 from .network import MultiGrain
 
 
 class Sweep(nn.Cell):
-    """Logits at each exponent, (N, 3, H, W) -> (P, N, num_classes)."""
+    """Logits at each exponent, (N, 3, H, W) -> (N, P, num_classes)."""
 
     def __init__(self, network: MultiGrain, exponents: Sequence[float]):
         super().__init__()
@@ -32,7 +30,7 @@ class Sweep(nn.Cell):
         logits = []
         for pool in self.pools:
             logits.append(self.network.classify(pool(features)))
-        return ops.stack(logits)
+        return ops.stack(logits, 1)
 
 
 def training_exponent(network: MultiGrain) -> float:
@@ -76,23 +74,17 @@ def figures(
     Raises:
         UserError: there are no images.
     """
-    sweep = Sweep(network, exponents).set_train(False)
-    mode = contextlib.nullcontext if batches.one_shape else without_graph
-    sums, count = np.zeros((len(exponents), 2)), 0
-    for images, labels, valid in batches:
-        with mode():
-            logits = sweep(inputs(ms.Tensor(images))).asnumpy()
-        for row, answers in zip(sums, logits, strict=True):
-            scores = score(answers[:valid], labels[:valid])
-            row += (scores.place < 1).sum(), scores.loss.sum()
-        count += valid
-    *sums, count = reduce(np.append(sums, count))
-    if not count:
-        raise UserError(
-            "data_path: too few images, some are to choose p and others to evaluate it; add images"
-        )
-    means = (np.reshape(sums, (-1, 2)) / count).tolist()
-    return [{"p": p, "top1": 100 * top1, "loss": loss} for p, (top1, loss) in zip(exponents, means)]
+    predict = as_function(Sweep(network, exponents).set_train(False), inputs, one_shape=batches.one_shape)
+    totals = [Totals(len(batches.class_names)) for _ in exponents]
+    for batch in answers(predict, batches):
+        for total, logits in zip(totals, batch.outputs.swapaxes(0, 1), strict=True):
+            total.update(logits, batch.labels)
+    sums = reduce(np.stack([total.vector() for total in totals]).ravel()).reshape(len(totals), -1)
+    rows = []
+    for p, vector in zip(exponents, sums, strict=True):
+        figures = Totals.from_vector(len(batches.class_names), vector).result()
+        rows.append({"p": p, "top1": figures["top1"], "loss": figures["loss"]})
+    return rows
 
 
 def best_of(rows: Sequence[dict[str, float]], *, by_loss: bool = False) -> dict[str, float]:

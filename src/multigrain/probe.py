@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import mindspore as ms
 import numpy as np
 from mindspore import nn
 
 from ..data.copies import KINDS, copy_rng, distort
 from ..data.picture_batches import PictureSource
-from ..evaluation.classification import Batch
+from ..evaluation.evaluate import Batch, answers, as_function
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 _DIGITS = 6  # of a cosine similarity: embeddings are float32, and beyond these digits two are equal
@@ -78,7 +77,7 @@ class KnnProbe:
         seed: int,
         prepare: Prepare,
     ):
-        self.embedding = _Embedding(network, inputs)
+        self.embed = as_function(_Embedding(network, inputs))
         chosen = queries.take(balanced_subset(queries.labels, images, seed))
         self.bank, self.queries, self.copies = (
             list(prepare(source))
@@ -101,10 +100,7 @@ class KnnProbe:
 
     def _embed(self, batches: list[Batch]) -> tuple[np.ndarray, np.ndarray]:
         """(N, D) float64 of length 1, and (N,) labels."""
-        rows, labels = [], []
-        for images, batch_labels, valid in batches:
-            rows.append(self.embedding(ms.Tensor(images)).asnumpy()[:valid].astype(np.float64))
-            labels.append(batch_labels[:valid])
+        rows, labels = zip(*((batch.outputs, batch.labels) for batch in answers(self.embed, batches)))
         embeddings = np.concatenate(rows)
         with np.errstate(invalid="ignore"):  # infinity by infinity: not a number, which is near to nothing
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)

@@ -24,7 +24,7 @@ def main(arguments):
     from ..checkpoint.file import write_checkpoint
     from ..common.errors import UserError
     from ..common.files import to_json
-    from ..evaluation.network import evaluate_network
+    from ..evaluation.evaluate import evaluate_network
     from ..trained import open_from_flags
     from ..training.precise_bn import reestimate_bn
 
@@ -49,7 +49,7 @@ def main(arguments):
             flip_tta=recipe.config.flip_tta,
             size=device.size,
         ).metrics
-        return {f"{name}_{when}": metrics[name] for name in ("top1", "top5", "loss")}
+        return {f"{name}_{when}": value for name, value in metrics.items() if name != "count"}
 
     facts = {
         "checkpoint": own.checkpoint_path,

@@ -16,8 +16,8 @@ from ..checkpoint.file import Checkpoint
 from ..checkpoint.folder import CheckpointFolder
 from ..common import heartbeat
 from ..common.errors import UserError
-from ..evaluation.classification import Evaluation
-from ..evaluation.network import evaluate_network
+from ..evaluation.evaluate import Evaluation, evaluate_network
+from ..evaluation.metrics import check_metric, in_words, is_better, warning_of
 from ..model_utils.device_adapter import Device
 from ..parallel.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
 from .build import TrainRecipe, build_train_step
@@ -52,6 +52,7 @@ class Trainer:
         self.train_batches = recipe.train_batches(rank=device.rank, size=device.size)
         self.eval_batches = recipe.eval_batches(rank=device.rank, size=device.size)
         self.class_names = self.train_batches.class_names
+        check_metric(c.best_metric, len(self.class_names))
         self.steps_per_epoch = len(self.train_batches)
         self.steps = c.train_steps or max(1, round(c.epochs * self.steps_per_epoch))
         self.network = recipe.network(num_classes=len(self.class_names))
@@ -239,11 +240,11 @@ class Trainer:
             )
         self.train_step.set_train(True)
         log.info(
-            "epoch %.2f  top-1 %.2f %%  top-5 %.2f %%  loss %.4f  (%d images)%s",
-            self.step / self.steps_per_epoch, metrics["top1"], metrics["top5"], metrics["loss"],
-            metrics["count"],
+            "epoch %.2f  %s%s", self.step / self.steps_per_epoch, in_words(metrics),
             "".join(f"  {name.replace('_', ' ')} {share:.2f} %" for name, share in shares.items()),
         )  # fmt: skip
+        if self.best is None and (warning := warning_of(metrics["count"])):
+            log.warning(warning)
         if self._is_best(metrics):
             self.best = {"step": self.step, **metrics}
             self._save(best=True)
@@ -283,12 +284,9 @@ class Trainer:
         return self.step % self.eval_interval == 0 and self.evaluated_step != self.step
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
-        name = self.config.best_metric
         if self.nonfinite or not math.isfinite(metrics["loss"]):
             return False
-        if self.best is None:
-            return True
-        return metrics[name] < self.best[name] if name == "loss" else metrics[name] > self.best[name]
+        return self.best is None or is_better(self.config.best_metric, metrics, self.best)
 
     def _place(self) -> dict[str, Any]:
         """Where the run is. `images` alone grows whatever the batch size and the number of cards."""
@@ -315,6 +313,7 @@ class Trainer:
             "seconds": self.seconds,
             # Every batch is a function of these three, so they are the data's whole random state.
             "random_state": {"seed": self.config.seed, "epoch": epoch, "batch": batch},
+            "network": [p.name for p in self.network.get_parameters()],
         }
         self.checkpoints.save(self.state, step=self.step, meta=meta, best=best)
         self.saved_step = self.step

@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..common.files import write_json
-from ..evaluation.classification import Evaluation, per_class_recall
+from ..evaluation.evaluate import Evaluation
 from ..evaluation.pictures import confusion_matrix, learning_curves, worst_mistakes
 from ..model_utils.environment import environment, peak_memory_mib
 from .records import read_metrics
@@ -26,8 +26,8 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
     """
     c = trainer.config
     run_dir = trainer.run_dir
-    recall = per_class_recall(evaluation.confusion)
-    recall_by_class = {name: round(float(r), 2) for name, r in zip(trainer.class_names, recall)}
+    recall = zip(trainer.class_names, evaluation.totals.recall)
+    recall_by_class = {name: round(float(share), 2) for name, share in recall}
     summary = {
         "model": c.model,
         "parameters": sum(p.size for p in trainer.network.trainable_params()),
@@ -50,7 +50,7 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
     summary["images_per_second"] = round(speeds[len(speeds) // 2], 1) if speeds else None
     write_json(run_dir / "summary.json", summary)
     learning_curves(records, run_dir / "learning_curves.png")
-    confusion_matrix(evaluation.confusion, trainer.class_names, run_dir / "confusion_matrix.png")
+    confusion_matrix(evaluation.totals.confusion, trainer.class_names, run_dir / "confusion_matrix.png")
     worst_mistakes(
         evaluation.mistakes, trainer.class_names, c.image_mean, c.image_std, run_dir / "worst_mistakes.png"
     )

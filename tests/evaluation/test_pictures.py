@@ -13,7 +13,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.evaluation import pictures
-from src.evaluation.classification import Mistake
+from src.evaluation.evaluate import Mistake
 from src.evaluation.pictures import confusion_matrix, learning_curves, worst_mistakes
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from src.checkpoint.file import read_checkpoint
 from src.checkpoint.weights import load_weights
-from src.evaluation.network import evaluate_network
+from src.evaluation.evaluate import evaluate_network
 from src.model_utils.config import load_config
 from src.training import session
 from src.training.records import read_metrics

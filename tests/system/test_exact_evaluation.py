@@ -49,7 +49,8 @@ def test_every_number_of_processes_counts_the_same(trained, many_images, tmp_pat
         assert ended.returncode == 0, ended.stderr
         result = json.loads(ended.stdout.splitlines()[-1])
         assert result["count"] == COUNT
-        found[processes] = [round(result[name] * COUNT / 100, 6) for name in ("top1", "top5")]
-    assert 0.3 * COUNT < found[1][0] < 0.95 * COUNT
-    assert found[1][0] == int(found[1][0])
-    assert found[1] == found[2] == found[3]
+        found[processes] = (round(result["top1"] * COUNT / 100, 6), result["loss"])
+    right, loss = found[1]
+    assert 0.3 * COUNT < right < 0.95 * COUNT and right == int(right)
+    for several in (found[2], found[3]):
+        assert several == (right, pytest.approx(loss, rel=1e-6))

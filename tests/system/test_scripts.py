@@ -106,7 +106,7 @@ def test_evaluate_on_one_device_and_on_two(trained, data_path):
         assert code == 0, errors
         found.append(json.loads(output.splitlines()[-1]))
     assert found[0]["flip_tta"] and found[0]["count"] == 70
-    for name in ("count", "top1", "top5"):
+    for name in ("count", "top1", "loss"):
         assert found[0][name] == found[1][name]
     assert (folder / "logs_of_run_distribute_eval.sh" / "worker_1.log").is_file()
 

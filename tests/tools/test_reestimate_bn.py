@@ -54,7 +54,7 @@ def test_the_command_does_what_a_run_does_at_its_end(data_path, tmp_path, capsys
     words = ["--checkpoint_path", str(plain), "--output", str(output), "--batches", "3"]
     reestimate_bn.main(words)
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    for name in ("top1", "top5", "loss"):
+    for name in ("top1", "loss"):
         assert facts[f"{name}_before"] == before[f"eval_{name}"]
         assert facts[f"{name}_after"] == after[f"eval_{name}"]
     assert facts["loss_before"] != facts["loss_after"]

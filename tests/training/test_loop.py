@@ -12,7 +12,8 @@ from PIL import Image
 
 from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
-from src.evaluation.classification import Evaluation
+from src.evaluation.evaluate import Evaluation
+from src.evaluation.metrics import Totals
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import Device
 from src.training import loop, session
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quartet_log", "graph_mode")
 TRAIN_FIELDS = {
     "images", "step", "epoch", "loss", "lr", "images_per_second", "loss_scale", "overflow", "grad_norm",
 }  # fmt: skip
-EVAL_FIELDS = {"images", "step", "epoch", "eval_top1", "eval_top5", "eval_loss", "eval_count"}
+EVAL_FIELDS = {"images", "step", "epoch", "eval_top1", "eval_loss", "eval_count"}
 SUMMARY_FIELDS = {
     "model", "parameters", "final", "best", "recall_by_class", "steps", "epochs", "wall_seconds",
     "images_per_second", "peak_memory_mib", "seed", "device", "environment",
@@ -106,9 +107,7 @@ def test_the_summary_is_json_with_the_promised_fields(finished):
     assert summary == returned
     assert summary.keys() == SUMMARY_FIELDS
     evaluations = [r for r in read_metrics(run_dir / "metrics.jsonl") if "eval_top1" in r]
-    assert summary["final"] == {
-        name: evaluations[-1][f"eval_{name}"] for name in ("top1", "top5", "loss", "count")
-    }
+    assert summary["final"] == {name: evaluations[-1][f"eval_{name}"] for name in ("top1", "loss", "count")}
     assert summary["best"]["top1"] == max(r["eval_top1"] for r in evaluations)
     assert summary["recall_by_class"].keys() == {"red", "green", "blue", "grey"}
     assert (summary["model"], summary["steps"], summary["epochs"], summary["seed"]) == ("resnet9", 15, 3.0, 3)
@@ -148,11 +147,12 @@ def test_what_is_evaluated_is_the_average(start, tmp_path, monkeypatch):
 
 def prescribed(monkeypatch, figures):
     """Makes the evaluations give these (top1, loss), one after the other."""
-    rest = iter(figures)
+    rest, totals = iter(figures), Totals(4)
+    totals.update(np.eye(4), np.arange(4))
 
     def evaluate(*_, **__):
         top1, loss = next(rest)
-        return Evaluation({"top1": top1, "top5": 100.0, "loss": loss, "count": 70}, np.eye(4), [])
+        return Evaluation({"top1": top1, "loss": loss, "count": 70}, totals, [])
 
     monkeypatch.setattr(loop, "evaluate_network", evaluate)
     return rest
@@ -167,7 +167,7 @@ def test_best_and_the_interval_of_evaluation(start, tmp_path, monkeypatch, metri
     summary = start(tmp_path / "run", eval_every=0.4, save_every=9.0, best_metric=metric, keep_checkpoints=9)
     assert next(rest, None) is None
     top1, loss = figures[step // 2 - 1]
-    best = {"step": step, "top1": top1, "top5": 100.0, "loss": loss, "count": 70}
+    best = {"step": step, "top1": top1, "loss": loss, "count": 70}
     assert summary["best"] == best
     saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert (saved.meta["step"], saved.meta["best"]) == (step, best)

@@ -7,7 +7,8 @@ from mindspore import nn, ops
 
 from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
-from src.evaluation.classification import Evaluation
+from src.evaluation.evaluate import Evaluation
+from src.evaluation.metrics import Totals
 from src.layers.basic import batch_norm2d, dense
 from src.layers.pixels import Pixels
 from src.model_utils.device_adapter import Device
@@ -166,8 +167,8 @@ def test_the_best_may_be_either(start, tmp_path, monkeypatch, better):
     figures = iter([50.0, 60.0 if better else 40.0])
 
     def evaluate(*_, **__):
-        metrics = {"top1": next(figures), "top5": 100.0, "loss": 1.0, "count": 70}
-        return Evaluation(metrics, np.eye(4), [])
+        metrics = {"top1": next(figures), "loss": 1.0, "count": 70}
+        return Evaluation(metrics, Totals(4), [])
 
     monkeypatch.setattr(loop, "evaluate_network", evaluate)
     summary = start(tmp_path / "run", **KEYS | {"ema_decay": 0.0})

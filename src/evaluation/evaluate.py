@@ -1,0 +1,212 @@
+"""The one loop over evaluation batches, and a classifier evaluated by it: each image once, over all ranks."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mindspore as ms
+import numpy as np
+
+from ..common import heartbeat
+from ..model_utils.device_adapter import without_graph
+from ..parallel.collective import sum_over_ranks
+from .metrics import Scores, Totals
+
+Predict = Callable[[np.ndarray], np.ndarray]
+Batch = tuple[np.ndarray, np.ndarray, int]
+Between = Callable[[], object]
+
+
+class EvaluationStopped(Exception):
+    """An evaluation ended before its last batch because `between` said so, on some rank."""
+
+
+class Answers(NamedTuple):
+    """What a network says of one batch, filler left out.
+
+    Attributes:
+        first: place of the first image in the data set.
+        images: (B, ...) as they were given to the network.
+        labels: (B,) integers.
+        outputs: (B, ...) float64.
+    """
+
+    first: int
+    images: np.ndarray
+    labels: np.ndarray
+    outputs: np.ndarray
+
+
+def as_function(
+    network: Callable[[ms.Tensor], ms.Tensor], inputs: Callable | None = None, *, one_shape: bool = True
+) -> Predict:
+    """A network as a function of arrays: images as batches hold them -> its outputs.
+
+    Args:
+        network: a cell in evaluation mode, or what else takes and gives a tensor.
+        inputs: the recipe's cell, which makes the network's float32 input of uint8 images, and leaves float32
+            ones as they are; None where the network takes what batches hold.
+        one_shape: false for images of many shapes, which run without a graph: each shape would compile one.
+    """
+    mode = contextlib.nullcontext if one_shape else without_graph
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with mode():
+            tensor = ms.Tensor(images)
+            return network(tensor if inputs is None else inputs(tensor)).asnumpy()
+
+    return predict
+
+
+def answers(
+    predict: Predict, batches: Iterable[Batch], *, flip_tta: bool = False, between: Between | None = None
+) -> Iterator[Answers]:
+    """The outputs for each batch, while the launcher's watch is told of progress.
+
+    Args:
+        predict: images, float32 (B, C, H, W) or uint8 (B, H, W, C) -> outputs (B, ...).
+        batches: yields (images, labels, valid). Only the first `valid` rows count; the rest fill the last
+            batch up to its fixed size, and what they hold does not matter.
+        flip_tta: average the outputs of each image and of its mirror image (left-right).
+        between: called before each batch; it may raise, or return true to end here.
+
+    Raises:
+        EvaluationStopped: `between` returned true.
+        ValueError: `valid` exceeds the batch, or `predict` gives another number of rows.
+    """
+    first = getattr(batches, "start", 0)
+    for batch, labels, valid in batches:
+        heartbeat.progress()
+        if between is not None and between():
+            raise EvaluationStopped
+        images = np.ascontiguousarray(batch, dtype=None if batch.dtype == np.uint8 else np.float32)
+        if not 0 <= valid <= len(images):
+            raise ValueError(f"valid is {valid} in a batch of {len(images)} images")
+        outputs = np.array(predict(images), dtype=np.float64)
+        if flip_tta:
+            mirrored = images[:, :, ::-1] if images.dtype == np.uint8 else images[..., ::-1]
+            outputs = (outputs + predict(np.ascontiguousarray(mirrored))) / 2
+        if len(outputs) != len(images):
+            raise ValueError(f"predict gave {len(outputs)} rows for {len(images)} images")
+        yield Answers(first, images[:valid], np.asarray(labels)[:valid], outputs[:valid])
+        first += valid
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong prediction.
+
+    Attributes:
+        index: the image's place in the data set.
+        image: (C, H, W) float32 or (H, W, C) uint8, as it was given to `predict`.
+        label: the true class.
+        prediction: the class predicted.
+        probability: softmax probability of the prediction, 0..1.
+        loss: cross-entropy, nats.
+    """
+
+    index: int
+    image: np.ndarray
+    label: int
+    prediction: int
+    probability: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a data set gave.
+
+    Attributes:
+        metrics: see `Totals.result`; over all ranks.
+        totals: the counts behind them; over all ranks.
+        mistakes: the wrong predictions of this rank with the highest loss, highest first.
+    """
+
+    metrics: dict[str, float]
+    totals: Totals
+    mistakes: list[Mistake]
+
+
+def evaluate(
+    predict: Predict,
+    batches: Iterable[Batch],
+    *,
+    num_classes: int,
+    flip_tta: bool = False,
+    reduce: Callable[[np.ndarray], np.ndarray] | None = None,
+    worst: int = 0,
+    between: Between | None = None,
+    each: Callable[[Answers, Scores], None] | None = None,
+) -> Evaluation:
+    """Evaluates a classifier on every image once; `answers` says what is not said here.
+
+    Args:
+        predict: gives logits (B, K).
+        num_classes: K.
+        reduce: adds a float64 vector (n,) over ranks; called once, after the last batch, on every rank. It
+            must be exact for integers up to 2**53. An all-reduce in float32 is exact only up to 2**24 (16.8
+            million): split the numbers before one. None means a single rank.
+        worst: how many mistakes to keep.
+        between: ranks may call it unequally often, so it must not wait for the others. Where one of them
+            returns true, that rank skips its batches that are left, and all raise after the sum over ranks.
+        each: takes each batch's answers and scores.
+
+    Raises:
+        EvaluationStopped: `between` returned true, on this rank or another.
+        UserError: no images on any rank, or classes and data do not agree (see `Totals.update`).
+    """
+    totals, stopped = Totals(num_classes), False
+    mistakes: list[Mistake] = []
+    try:
+        for batch in answers(predict, batches, flip_tta=flip_tta, between=between):
+            scores = totals.update(batch.outputs, batch.labels)
+            if worst > 0:
+                mistakes = _keep_worst(mistakes, worst, scores, batch)
+            if each is not None:
+                each(batch, scores)
+    except EvaluationStopped:
+        stopped = True
+    vector = np.append(totals.vector(), float(stopped))
+    if reduce is not None:
+        vector = reduce(vector)
+    if vector[-1]:
+        raise EvaluationStopped
+    totals = Totals.from_vector(num_classes, vector[:-1])
+    return Evaluation(totals.result(), totals, mistakes)
+
+
+def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 1, **how) -> Evaluation:
+    """`evaluate` for a network, which is left in evaluation mode; sums go over `size` ranks.
+
+    Args:
+        inputs: see `as_function`.
+        batches: `ShardBatches` of this rank.
+        how: flip_tta, worst, between and each, as `evaluate` takes them.
+    """
+    network.set_train(False)
+    return evaluate(
+        as_function(network, inputs, one_shape=batches.one_shape),
+        batches,
+        num_classes=num_classes,
+        reduce=lambda vector: sum_over_ranks(vector, size=size),
+        **how,
+    )
+
+
+def _keep_worst(kept: list[Mistake], worst: int, scores: Scores, batch: Answers) -> list[Mistake]:
+    wrong = np.flatnonzero((scores.prediction >= 0) & (scores.prediction != batch.labels))
+    highest = wrong[np.argsort(-scores.loss[wrong], kind="stable")][:worst]
+    new = [
+        Mistake(
+            index=batch.first + int(row),
+            image=batch.images[row].copy(),
+            label=int(batch.labels[row]),
+            prediction=int(scores.prediction[row]),
+            probability=float(scores.probability[row]),
+            loss=float(scores.loss[row]),
+        )
+        for row in highest
+    ]
+    return sorted(kept + new, key=lambda mistake: (-mistake.loss, mistake.index))[:worst]
