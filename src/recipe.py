@@ -17,6 +17,7 @@ from .data.cifar10 import ImageSet, Split
 from .data.colour import ColourChange
 from .data.erasing import Erasing
 from .data.few_shot import few_shot
+from .data.keys import Channels
 from .data.loader import EvalBatches, TrainBatches
 from .data.mindrecord import MindRecordImages
 from .data.picture_batches import PictureBatches, PictureEvalBatches
@@ -28,7 +29,7 @@ from .layers.pixels import Pixels
 from .optim.groups import ParamRule, group_parameters
 from .optim.optimizers import Optimizer, create_optimizer
 from .optim.schedules import scheduled_rates
-from .shared_config import Channels, SharedConfig
+from .shared_config import SharedConfig
 from .training.monitor import Monitor
 
 log = logging.getLogger("quartet")

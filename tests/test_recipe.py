@@ -228,10 +228,10 @@ def test_every_source_key_reaches_the_source(monkeypatch):
 
     monkeypatch.setattr(module, "open_split", spy)
     keys = {"dataset": "cifar100", "val_fraction": 0.3, "subset_seed": 5, "damaged_images": "skip"}
-    recipe = _recipe(data_path="there", examples_per_class=2, **keys)
+    recipe = _recipe(data_path="/there", examples_per_class=2, **keys)
     assert np.bincount(recipe.source("train").labels).tolist() == [2, 2]
     assert seen == {
-        "path": "there", "split": "train", "dataset": "cifar100", "val_fraction": 0.3, "seed": 5,
+        "path": "/there", "split": "train", "dataset": "cifar100", "val_fraction": 0.3, "seed": 5,
         "damaged": "skip",
     }  # fmt: skip
     assert recipe.source("test") is source
@@ -251,9 +251,9 @@ def test_pretrained_weights(monkeypatch, tmp_path, caplog):
     _recipe().load_pretrained("network")
     assert not seen
     with caplog.at_level(logging.INFO):
-        _recipe(pretrained_path="w.npz", pretrained_head="keep").load_pretrained("network")
-    assert seen == [("network", Path("w.npz"), "keep")]
-    assert "w.npz, sha256 abc, classifier: keep" in caplog.text
+        _recipe(pretrained_path="/w.npz", pretrained_head="keep").load_pretrained("network")
+    assert seen == [("network", Path("/w.npz"), "keep")]
+    assert "/w.npz, sha256 abc, classifier: keep" in caplog.text
 
 
 def test_a_data_set_that_is_not_there(tmp_path):

@@ -1,24 +1,33 @@
 """Bi-Real Net's own keys, and its defaults for the shared ones: the official ImageNet training."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from ..shared_config import (
-    Channels,
-    Counts,
-    LrSchedule,
-    SharedConfig,
-    key,
-    other_default,
-)
+from ..model_utils.keys import Counts, key
+from ..shared_config import SharedConfig
 from .network import VARIANTS, WIDTHS
 
 
 class BiRealConfig(SharedConfig):
     """The shared keys and the network's arguments (network.py)."""
 
-    model: str = other_default("model", "birealnet18")
+    DEFAULTS: ClassVar = {
+        "model": "birealnet18",
+        "image_mean": (123.675, 116.28, 103.53),
+        "image_std": (58.395, 57.12, 57.375),
+        "image_size": 224,
+        "train_crop": "random_resized",
+        "eval_crop": "centre",
+        "optimizer": "adam",
+        "lr": 0.001,
+        "lr_schedule": "linear",
+        "lr_scale_rule": "linear",
+        "warmup_epochs": 0.0,
+        "weight_decay": 0.0,
+        "eval_batch_size": 100,
+    }
+
     block_units: Counts = key((), "blocks of each of the four stages; []: those of the model", unit="blocks")
     widths: Counts = key(WIDTHS, "channels of the four stages, of bottlenecks a quarter", unit="channels")
     stem: Literal["imagenet", "small"] = key(
@@ -38,19 +47,6 @@ class BiRealConfig(SharedConfig):
         False, "clip to [-1, 1] behind each addition and the stem (the earlier port's Hardtanh)"
     )
     head_norm: bool = key(False, "batch normalisation before the classifier (the earlier port's)")
-
-    image_mean: Channels = other_default("image_mean", (123.675, 116.28, 103.53))
-    image_std: Channels = other_default("image_std", (58.395, 57.12, 57.375))
-    image_size: int = other_default("image_size", 224)
-    train_crop: Literal["pad", "resize", "random_resized"] = other_default("train_crop", "random_resized")
-    eval_crop: Literal["squash", "centre", "whole"] = other_default("eval_crop", "centre")
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = other_default("optimizer", "adam")
-    lr: float = other_default("lr", 0.001)
-    lr_schedule: LrSchedule = other_default("lr_schedule", "linear")
-    lr_scale_rule: Literal["none", "linear", "sqrt"] = other_default("lr_scale_rule", "linear")
-    warmup_epochs: float = other_default("warmup_epochs", 0.0)
-    weight_decay: float = other_default("weight_decay", 0.0)
-    eval_batch_size: int = other_default("eval_batch_size", 100)
 
     @model_validator(mode="after")
     def _is_a_network(self) -> "BiRealConfig":

@@ -1,17 +1,32 @@
 """BiT's own keys, and its defaults for the shared ones: the official fine-tuning."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from ..shared_config import Channels, Counts, SharedConfig, key, other_default
+from ..model_utils.keys import Counts, key
+from ..shared_config import SharedConfig
 from .weights import VARIANTS
 
 
 class BiTConfig(SharedConfig):
     """The shared keys, the network's arguments (network.py), and the BiT-HyperRule (hyper_rule.py)."""
 
-    model: str = other_default("model", "bit_r50x1")
+    DEFAULTS: ClassVar = {
+        "model": "bit_r50x1",
+        "pretrained_head": "zero",
+        "image_mean": (127.5, 127.5, 127.5),
+        "image_std": (127.5, 127.5, 127.5),
+        "image_size": 128,
+        "train_crop": "resize",
+        "resize_size": 160,
+        "lr": 0.003,
+        "warmup_epochs": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "eval_batch_size": 100,
+    }
+
     pretrained_name: str = key(
         "", "official file in the folder pretrained_path; empty: BiT-M and the network, as BiT-M-R50x1"
     )
@@ -24,18 +39,6 @@ class BiTConfig(SharedConfig):
     hyper_rule: bool = key(
         False, "BiT-HyperRule: image sizes, steps, rates and mixup from the data set; batch 512 is its own"
     )
-
-    pretrained_head: Literal["keep", "replace", "zero"] = other_default("pretrained_head", "zero")
-    image_mean: Channels = other_default("image_mean", (127.5, 127.5, 127.5))
-    image_std: Channels = other_default("image_std", (127.5, 127.5, 127.5))
-    image_size: int = other_default("image_size", 128)
-    train_crop: Literal["resize", "random_resized"] = other_default("train_crop", "resize")
-    resize_size: int = other_default("resize_size", 160)
-    lr: float = other_default("lr", 0.003)
-    warmup_epochs: float = other_default("warmup_epochs", 0.0)
-    nesterov: bool = other_default("nesterov", False)
-    weight_decay: float = other_default("weight_decay", 0.0)
-    eval_batch_size: int = other_default("eval_batch_size", 100)
 
     @model_validator(mode="after")
     def _is_a_network(self) -> "BiTConfig":

@@ -3,16 +3,18 @@
     overrides = parse_overrides(["--data_path", "data", "--lr", "0.2"])
     config = load_config(overrides, config_class_of=..., config_path="configs/resnet9/cifar10.yaml")
 
-Later ones win: the defaults of the config class, default_config.yaml, the recipe's file, the command line.
-`python -m src.model_utils.config` prints the text of default_config.yaml.
+Later ones win: the shared defaults, the model's own, what was edited in default_config.yaml, the recipe's
+file, the command line.
 """
 
 import difflib
 import itertools
 import math
 import re
+import textwrap
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +23,23 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ..common.errors import UserError
-from ..shared_config import GROUPS, SharedConfig
+from .keys import Keys, groups_of, own_keys
 
 DEFAULTS = Path(__file__).parents[2] / "default_config.yaml"
-
-_SWITCHES = {name for name, field in SharedConfig.model_fields.items() if field.annotation is bool}
 
 
 class _Loader(yaml.SafeLoader):
     """`yaml.safe_load`, but 1e-3 is a number: YAML 1.1 takes it for text without a point."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for name, _ in node.value:
+            line = name.start_mark.line + 1
+            if isinstance(name, yaml.ScalarNode) and lines.setdefault(name.value, line) != line:
+                raise yaml.YAMLError(
+                    f"{name.value} stands twice, in lines {lines[name.value]} and {line}; leave one of them"
+                )
+        return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -65,17 +75,50 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             f"config_path: {path} cannot be read ({error.strerror}); give an existing YAML file"
         ) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2026-13-01
-        raise UserError(f"config_path: {path} is not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"config_path: {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict | None):
         raise UserError(f"config_path: {path} holds no keys; lines like 'lr: 0.4' are expected")
     return values or {}
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--key value` and `--key=value` to a mapping; values are YAML. A shared yes-or-no key alone means true.
+@dataclass(frozen=True)
+class Word:
+    """What a command line gives a key. The key's type says how it is read: as YAML, or, a text, as it stands.
+
+    Attributes:
+        text: the word; None where the key stands alone, as a yes-or-no key may.
+    """
+
+    text: str | None
+
+    def __repr__(self) -> str:
+        return "no value" if self.text is None else repr(parse_value(self.text))
+
+    def read(self, name: str, field: FieldInfo | None) -> Any:
+        """The value for the key `name` of that type; None: an unknown key.
+
+        Raises:
+            UserError: the key stands alone and is no yes-or-no key.
+        """
+        if self.text is None:
+            if field is None or field.annotation is not bool:
+                raise UserError(f"{name}: no value given; write --{name} VALUE")
+            return True
+        return self.text if field is not None and _is_text(field.annotation) else parse_value(self.text)
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or (
+        typing.get_origin(kind) is Literal
+        and all(isinstance(choice, str) for choice in typing.get_args(kind))
+    )
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Word]:
+    """`--key value`, `--key=value` and `--switch` to a mapping for `load_config`.
 
     Raises:
-        UserError: a word is no `--key`, or a key has no value.
+        UserError: a word is no `--key`.
     """
     values = {}
     words = list(arguments)
@@ -85,70 +128,79 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{word!r} given where a --key is expected; see --help")
         name, equals, text = word[2:].partition("=")
         if not equals:
-            if words and not words[0].startswith("--"):
-                text = words.pop(0)
-            elif name in _SWITCHES:
-                text = "true"
-            else:
-                raise UserError(f"{name}: no value given; write --{name} VALUE")
-        values[name] = parse_value(text)
+            text = words.pop(0) if words and not words[0].startswith("--") else None
+        values[name] = Word(text)
     return values
 
 
 def load_config(
     overrides: Mapping[str, Any],
     *,
-    config_class_of: Callable[[str], type[SharedConfig]],
+    config_class_of: Callable[[str], type[Keys]],
     config_path: str | Path | None = None,
     base: Mapping[str, Any] | None = None,
-) -> SharedConfig:
+    flags: Iterable[str] = (),
+) -> Keys:
     """Merges the layers and checks the result.
 
     Args:
-        overrides: the command line's keys.
+        overrides: the command line's keys, from `parse_overrides`, or values.
         config_class_of: model name -> its config class; raises UserError for a model it does not know.
         config_path: the recipe's file.
         base: keys of an earlier run, in place of default_config.yaml.
+        flags: what else the command line may hold, to find the nearest name for an unknown key.
 
     Raises:
         UserError: one line with the key, what was given, what is allowed, and the nearest known key.
     """
-    defaults = dict(read_yaml(DEFAULTS) if base is None else base)
-    given = {**(read_yaml(config_path) if config_path else {}), **overrides}
-    model = given.get("model", defaults.get("model", "resnet9"))
+    below = read_yaml(DEFAULTS) if base is None else base
+    recipe = read_yaml(config_path) if config_path else {}
+    model = {**below, **recipe, **overrides}.get("model", "resnet9")
+    model = model.text if isinstance(model, Word) else model
     if not isinstance(model, str):
         raise UserError(f"model: {model!r} given, allowed: the name of a model")
     config_class = config_class_of(model)
-    if base is None:  # a model's own defaults come before those of all models
-        shared, own = SharedConfig.model_fields, config_class.model_fields
-        defaults = {
-            name: value
-            for name, value in defaults.items()
-            if name not in shared or own[name].default == shared[name].default
-        }
-    return check({**defaults, **given}, config_class)
+    fields = config_class.model_fields
+    if base is None:
+        below = {name: value for name, value in below.items() if _is_edited(value, fields.get(name))}
+    given = {
+        name: value.read(name, fields.get(name)) if isinstance(value, Word) else value
+        for name, value in overrides.items()
+    }
+    return check({**below, **recipe, **given}, config_class, flags=flags)
 
 
-def check(values: Mapping[str, Any], config_class: type[SharedConfig]) -> SharedConfig:
+def _is_edited(value: Any, field: FieldInfo | None) -> bool:
+    """Whether a value of default_config.yaml is not the one that the file was made with.
+
+    Somebody wrote it, so it comes before a model's own default.
+    """
+    value = tuple(value) if isinstance(value, list) else value
+    return (
+        field is None or value != field.default or isinstance(value, bool) != isinstance(field.default, bool)
+    )
+
+
+def check(values: Mapping[str, Any], config_class: type[Keys], *, flags: Iterable[str] = ()) -> Keys:
     """`values` as a config of that class. Raises UserError as `load_config` does."""
     try:
         return config_class(**values)
     except ValidationError as error:
-        problems = [_explain(problem, config_class) for problem in error.errors()]
+        problems = [_explain(problem, config_class, flags) for problem in error.errors()]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(problems[0] + more) from error
     except TypeError as error:
         raise UserError(f"keys must be text: {error}") from error
 
 
-def _explain(problem: Mapping[str, Any], config_class: type[SharedConfig]) -> str:
+def _explain(problem: Mapping[str, Any], config_class: type[Keys], flags: Iterable[str]) -> str:
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
         return (
             f"{name}: {problem['input']!r} given, but there is no such key; "
-            f"the nearest known key is {_nearest(name, config_class)}"
+            f"the nearest known key is {_nearest(name, config_class, flags)}"
         )
     given = problem["input"]
     where = (
@@ -159,15 +211,16 @@ def _explain(problem: Mapping[str, Any], config_class: type[SharedConfig]) -> st
     return f"{name}: {given!r}{where} given, allowed: {allowed(config_class.model_fields[name])}"
 
 
-def _nearest(name: str, config_class: type[SharedConfig]) -> str:
-    """The key whose name, or two words of whose meaning, are most like `name` (learning_rate: lr)."""
+def _nearest(name: str, config_class: type[Keys], flags: Iterable[str]) -> str:
+    """The key or flag whose name, or two words of whose meaning, are most like `name` (learning_rate: lr)."""
 
-    def likeness(key: str) -> float:
-        words = re.findall(r"\w+", config_class.model_fields[key].description)
-        texts = [key, *("_".join(pair) for pair in itertools.pairwise(words))]
+    def likeness(known: str) -> float:
+        field = config_class.model_fields.get(known)
+        words = re.findall(r"\w+", field.description) if field else []
+        texts = [known, *("_".join(pair) for pair in itertools.pairwise(words))]
         return max(difflib.SequenceMatcher(None, name, text).ratio() for text in texts)
 
-    return max(config_class.model_fields, key=likeness)
+    return max([*config_class.model_fields, *flags], key=likeness)
 
 
 def allowed(field: FieldInfo) -> str:
@@ -204,42 +257,46 @@ def as_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, default_style=style, width=math.inf).split("\n")[0]
 
 
-def describe(config: SharedConfig) -> str:
-    """The keys of a config for --help, in groups: name, type and range, value, unit, meaning."""
-    config_class = type(config)
-    shared = [(group.__doc__.split("\n")[0], list(group.__annotations__)) for group in GROUPS]
-    own = [name for name in config_class.model_fields if name not in SharedConfig.model_fields]
+def describe(config: Keys) -> str:
+    """The keys of a config for --help, in groups: name, value and unit; then meaning, type and range.
+
+    The model's own keys come first.
+    """
     lines = []
-    for title, names in [(f"Keys of {config.model}.", own), *shared]:
-        lines += ["", title] if names else []
-        for name in names:
-            field = config_class.model_fields[name]
-            unit = field.json_schema_extra["unit"]
-            lines.append(f"  --{name} {as_yaml(getattr(config, name))}{f' [{unit}]' if unit else ''}")
+    for group in sorted(groups_of(type(config)), key=lambda group: group is not type(config)):
+        lines += ["", f"Keys of {config.model}." if group is type(config) else group.__doc__.splitlines()[0]]
+        for name in own_keys(group):
+            field = group.model_fields[name]
+            lines.append(f"  --{name} {as_yaml(getattr(config, name))}{_unit(field)}")
             lines.append(f"        {field.description} ({allowed(field)})")
     return "\n".join(lines[1:])
 
 
-def dump(config: SharedConfig) -> str:
+def _unit(field: FieldInfo) -> str:
+    unit = field.json_schema_extra["unit"]
+    return f" [{unit}]" if unit else ""
+
+
+def dump(config: Keys) -> str:
     """All keys as YAML text that `load_config` reads back to an equal config."""
     return "".join(f"{name}: {as_yaml(getattr(config, name))}\n" for name in type(config).model_fields)
 
 
-def default_yaml() -> str:
+def default_yaml(config_class: type[Keys]) -> str:
     """The text of default_config.yaml: every shared key with its meaning, unit and default."""
     lines = [
-        "# Every shared key with its default. A recipe in configs/ and --key value on the command line come",
-        "# after it. Written by python -m src.model_utils.config from src/shared_config.py.",
+        "# Every shared key with its default. What comes later wins: the defaults here, a model's own",
+        "# (src/MODEL/config.py), a value that you change here, a recipe in configs/, --key value.",
+        "# Written by python -m src.shared_config > default_config.yaml.",
     ]
-    for group in GROUPS:
+    for group in groups_of(config_class):
         lines += ["", f"# {group.__doc__.splitlines()[0]}"]
-        for name in group.__annotations__:
+        for name in own_keys(group):
             field = group.model_fields[name]
-            unit = field.json_schema_extra["unit"]
-            comment = f"# {field.description}{f' [{unit}]' if unit else ''}; {allowed(field)}"
-            lines.append(f"{name + ': ' + as_yaml(field.default):<40}{comment}")
+            meaning = f"{field.description}{_unit(field)}; {allowed(field)}"
+            line = f"{name + ': ' + as_yaml(field.default):<40}# {meaning}"
+            if len(line) > 150:
+                lines += [f"# {part}" for part in textwrap.wrap(meaning, 108, break_on_hyphens=False)]
+                line = f"{name}: {as_yaml(field.default)}"
+            lines.append(line)
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(default_yaml(), end="")

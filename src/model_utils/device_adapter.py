@@ -15,14 +15,13 @@ from mindspore import communication
 from ..common.errors import UserError
 from . import local_adapter as adapter
 from .cpu import use_fast_convolutions, wait_for_slow_ranks, worker_count
+from .run_keys import DEVICE_TARGETS
 
 get_device_id = adapter.get_device_id
 get_device_num = adapter.get_device_num
 get_rank_id = adapter.get_rank_id
 get_job_id = adapter.get_job_id
 is_launched = adapter.is_launched
-
-DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from typing import Any
 from ..common.cli import parser
 from ..common.errors import UserError
 from ..common.files import write_text
-from ..shared_config import RunKeys
 from .config import as_yaml, check, parse_value, read_yaml
 from .local_adapter import get_job_id, get_rank_id, is_scheduler
 from .modelarts.job_lock import Job
@@ -34,6 +33,7 @@ from .modelarts.keys import CloudKeys
 from .modelarts.safe_zip import unzip
 from .modelarts.tee import copied_to
 from .modelarts.transfer import Bucket, Place
+from .run_keys import RunKeys
 
 # Where a door reads and writes on this server.
 PLACES = ("data_path", "output_path", "pretrained_path", "checkpoint_path", "resume", "config_path")
@@ -137,7 +137,8 @@ def _read(arguments: Sequence[str]) -> _Request:
         elif name in recipe:
             value = recipe[name]
             keys[name] = json.dumps(value) if isinstance(value, list) else value
-            rest.append(f"--{name}={as_yaml(field.default)}")  # the run's own config has no part in transfers
+            default = field.default if field.annotation is str else as_yaml(field.default)
+            rest.append(f"--{name}={default}")  # the run's own config has no part in transfers
     named = {name: given[name] for name in PLACES if name in given}
     return _Request(check(keys, CloudKeys), named, recipe, rest)
 
@@ -146,7 +147,7 @@ def _fetch(request: _Request, bucket: Bucket, job: Job) -> list[str]:
     """Fetches what the keys name and returns the command line for the door."""
     keys, named = request.keys, dict(request.named)
     if keys.data_url or keys.multi_data_url:
-        named["data_path"] = as_yaml(str(_fetch_data(request, bucket, job)))
+        named["data_path"] = str(_fetch_data(request, bucket, job))
     checkpoint = named.get("checkpoint_path") or named.get("resume")
     pretrained = request.place("pretrained_path")
     for key, url, target, flag in (

@@ -1,27 +1,39 @@
 """MultiGrain's own keys, and its defaults for the shared ones: the paper's ImageNet training."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from ..shared_config import (
-    Channels,
-    Counts,
-    Jitter,
-    LrSchedule,
-    Numbers,
-    SharedConfig,
-    key,
-    other_default,
-)
+from ..model_utils.keys import Counts, key
+from ..shared_config import SharedConfig
 from .network import VARIANTS, WIDTHS
 
 
 class MultiGrainConfig(SharedConfig):
     """The shared keys, the network's arguments (network.py), the losses' and the sampler's."""
 
-    model: str = other_default("model", "multigrain_resnet50")
+    DEFAULTS: ClassVar = {
+        "model": "multigrain_resnet50",
+        "image_mean": (123.675, 116.28, 103.53),
+        "image_std": (58.395, 57.12, 57.375),
+        "image_size": 224,
+        "train_crop": "random_resized",
+        "eval_crop": "centre",
+        "crop_percentage": 0.875,
+        "colour_jitter": (0.3, 0.3, 0.3, 0.0),
+        "lighting": 0.1,
+        "eval_batch_size": 100,
+        "epochs": 120.0,
+        "lr": 0.2,
+        "lr_schedule": "multi_step",
+        "lr_milestones": (30.0, 60.0, 90.0),
+        "lr_scale_rule": "linear",
+        "warmup_epochs": 0.0,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+    }
+
     block_units: Counts = key((), "blocks of each of the four stages; []: those of the model", unit="blocks")
     widths: Counts = key(
         WIDTHS, "channels of the four stages; bottlenecks put out 4 times as many", unit="channels"
@@ -65,24 +77,6 @@ class MultiGrainConfig(SharedConfig):
     knn_probe_images: int = key(
         0, "queries of the nearest-neighbour probe at each evaluation; 0: none", unit="images", ge=0
     )
-
-    image_mean: Channels = other_default("image_mean", (123.675, 116.28, 103.53))
-    image_std: Channels = other_default("image_std", (58.395, 57.12, 57.375))
-    image_size: int = other_default("image_size", 224)
-    train_crop: Literal["pad", "resize", "random_resized"] = other_default("train_crop", "random_resized")
-    eval_crop: Literal["squash", "centre", "whole"] = other_default("eval_crop", "centre")
-    crop_percentage: float = other_default("crop_percentage", 0.875)
-    colour_jitter: Jitter = other_default("colour_jitter", (0.3, 0.3, 0.3, 0.0))
-    lighting: float = other_default("lighting", 0.1)
-    eval_batch_size: int = other_default("eval_batch_size", 100)
-    epochs: float = other_default("epochs", 120.0)
-    lr: float = other_default("lr", 0.2)
-    lr_schedule: LrSchedule = other_default("lr_schedule", "multi_step")
-    lr_milestones: Numbers = other_default("lr_milestones", (30.0, 60.0, 90.0))
-    lr_scale_rule: Literal["none", "linear", "sqrt"] = other_default("lr_scale_rule", "linear")
-    warmup_epochs: float = other_default("warmup_epochs", 0.0)
-    nesterov: bool = other_default("nesterov", False)
-    weight_decay: float = other_default("weight_decay", 1e-4)
 
     @model_validator(mode="after")
     def _is_a_network(self) -> "MultiGrainConfig":

@@ -14,6 +14,7 @@ from mindspore import nn, ops
 
 from ..common.errors import UserError
 from .groups import ParamGroup
+from .keys import OPTIMIZERS
 
 
 class Optimizer(nn.Cell):
@@ -247,9 +248,6 @@ class AdamW(Adam):
         if decay != 0.0:
             ops.assign_sub(self.parameters[i], (rate * decay) * self.parameters[i])
         return gradient
-
-
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 
 
 def create_optimizer(

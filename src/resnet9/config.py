@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ..shared_config import Counts, SharedConfig, key
+from ..model_utils.keys import Counts, key
+from ..shared_config import SharedConfig
 
 
 class ResNet9Config(SharedConfig):

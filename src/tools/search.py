@@ -72,8 +72,8 @@ def build(own, rest):
         "raw_weights": own.raw_weights,
     }
     trained = open_trained(own.checkpoint, keys, headless=True, **how)
-    settings = (read_yaml(own.config_path) if own.config_path else {}) | keys
-    settings = {key: value for key, value in settings.items() if key not in ELSEWHERE}
+    given = (read_yaml(own.config_path) if own.config_path else {}).keys() | keys.keys()
+    settings = trained.recipe.config.model_dump(mode="json", include=given - ELSEWHERE)
     facts = update(
         own.index,
         own.folders,

@@ -6,8 +6,8 @@ import numpy as np
 from mindspore import nn
 
 from ..layers.sync_bn import synchronise_batch_norm
+from ..model_utils.keys import Keys
 from ..optim.optimizers import Optimizer
-from ..shared_config import SharedConfig
 from .ema import EMA
 from .loss_scale import LossScale
 from .monitor import Monitor
@@ -18,7 +18,7 @@ from .train_step import TrainStep
 class TrainRecipe(Protocol):
     """What training asks of a recipe; src/recipe.py says what each part means."""
 
-    config: SharedConfig
+    config: Keys
 
     def settled(self) -> "TrainRecipe": ...
     def network(self, *, num_classes: int) -> nn.Cell: ...

@@ -3,7 +3,8 @@
 import mindspore as ms
 from mindspore import nn, ops
 
-LOSS_SCALES = ("none", "fixed", "dynamic")
+from .keys import LOSS_SCALES
+
 # Growth ends here: far above what float16 bears, and far from float32's infinity, which halving never leaves.
 _LARGEST = 2.0**64
 

@@ -3,7 +3,7 @@
 import mindspore as ms
 from mindspore import nn
 
-AMP_LEVELS = ("O0", "O2", "auto")
+from .keys import AMP_LEVELS
 
 
 def keeps_float32(cell: nn.Cell) -> bool:

@@ -13,8 +13,8 @@ from ..common.files import write_text
 from ..common.log import setup_logging
 from ..model_utils.config import dump
 from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
+from ..model_utils.keys import Keys
 from ..parallel.collective import text_of_first
-from ..shared_config import SharedConfig
 from .build import TrainRecipe
 from .loop import Trainer
 
@@ -25,15 +25,15 @@ CHANGEABLE = (
     "dataset_sink", "profile", "profile_steps",
 )  # fmt: skip
 
-CreateRecipe = Callable[[SharedConfig], TrainRecipe]
+CreateRecipe = Callable[[Keys], TrainRecipe]
 
 
-def new_run_dir(config: SharedConfig, *, recipe_name: str) -> Path:
+def new_run_dir(config: Keys, *, recipe_name: str) -> Path:
     """The folder of a new run: output_path / run_name, by default recipe, date and time."""
     return Path(config.output_path) / (config.run_name or f"{recipe_name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
-def start(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
+def start(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
     """Trains a new run in `run_dir` and returns its summary.
 
     Raises:
@@ -75,7 +75,7 @@ def check_changes(overrides: Mapping[str, Any]) -> None:
             )
 
 
-def resume(config: SharedConfig, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
+def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
     """Continues the run in `run_dir` exactly where its newest whole checkpoint was written.
 
     A run that has no checkpoint yet starts from the beginning.
@@ -97,7 +97,7 @@ def _log_file(run_dir: Path, rank: int) -> Path:
     return run_dir / (f"train_rank_{rank}.log" if rank else "train.log")
 
 
-def _set_up(config: SharedConfig, run_dir: Path | None) -> Device:
+def _set_up(config: Keys, run_dir: Path | None) -> Device:
     rank = get_rank_id()
     setup_logging(run_dir and _log_file(run_dir, rank), rank=rank)
     return set_up_device(config.device_target, seed=config.seed)

@@ -48,14 +48,10 @@ def test_a_config_is_frozen():
 
 
 def test_both_spellings_of_an_override_and_yaml_values():
-    words = ["--lr", "1e-3", "--seed=2", "--flip", "none", "--lr_values=[0.1, 1e-4]", "--clip_norm", "-1"]
-    assert parse_overrides(words) == {
-        "lr": 1e-3,
-        "seed": 2,
-        "flip": "none",
-        "lr_values": [0.1, 1e-4],
-        "clip_norm": -1,
-    }
+    words = ["--lr", "1e-3", "--seed=2", "--flip", "none", "--lr_values=[0.1, 1e-4]"]
+    config = load_config(parse_overrides(words), config_class_of=config_class_of)
+    assert (config.lr, config.seed, config.flip, config.lr_values) == (1e-3, 2, "none", (0.1, 1e-4))
+    assert parse_overrides(["--clip_norm", "-1"])["clip_norm"].read("clip_norm", None) == -1
     assert parse_overrides([]) == {}
 
 
@@ -70,7 +66,7 @@ def test_both_spellings_of_an_override_and_yaml_values():
 )
 def test_words_that_are_no_key_and_value(words, part):
     with pytest.raises(UserError, match=part):
-        parse_overrides(words)
+        load_config(parse_overrides(words), config_class_of=config_class_of)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from src.checkpoint.file import read_checkpoint
-from src.model_utils.config import parse_overrides
 from src.training import profiling
 from src.training.profiling import Operator, read_operators, traced
 
@@ -112,9 +111,3 @@ def test_tables_of_a_card(tmp_path):
         Operator("MatMul", 3, 3.5, 87.5),
         Operator("Add", 1, 0.5, 12.5),
     ]
-
-
-def test_the_flag_alone_is_enough():
-    assert parse_overrides(["--profile", "--lr", "0.1"]) == {"profile": True, "lr": 0.1}
-    assert parse_overrides(["--profile"]) == {"profile": True}
-    assert parse_overrides(["--profile", "false"]) == {"profile": False}

@@ -21,7 +21,7 @@ from pathlib import Path
 from ...common.cli import parser
 from ...common.errors import UserError
 from ...model_utils.config import read_yaml
-from ...shared_config import SharedConfig
+from ...model_utils.run_keys import RunKeys
 from . import checks
 from .start import Plan, adopt_orphans
 from .watch import STOPPED, USER_ERROR, Attempt, Failure, Limits, let_the_others_end
@@ -140,7 +140,7 @@ class Words:
             recipe = Path(config_path).stem if config_path else "run"
             name = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
             self.words += ["--run_name", name]
-        default = SharedConfig.model_fields["output_path"].default
+        default = RunKeys.model_fields["output_path"].default
         self.run_dir = Path(self._value("output_path") or config.get("output_path") or default, str(name))
 
     def _value(self, key):

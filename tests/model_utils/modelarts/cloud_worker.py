@@ -8,10 +8,12 @@ from pathlib import Path
 from src.common.cli import run
 from src.common.errors import UserError
 from src.model_utils.config import parse_overrides
+from src.shared_config import SharedConfig
 
 
 def main(arguments):
-    keys = parse_overrides(arguments)
+    fields = SharedConfig.model_fields
+    keys = {name: word.read(name, fields.get(name)) for name, word in parse_overrides(arguments).items()}
     ending = keys.pop("ending", "well")
     seen = sorted(
         str(path.relative_to(keys["data_path"]))

@@ -165,7 +165,7 @@ def test_keys_of_a_recipe_count_and_are_undone_for_the_run(cloud, tmp_path):
             moxing_adapter.call(seen.extend, ["--config_path", str(recipe), "--flag", "--seed", "3"]) is None
         )
     assert seen == [
-        "--flag", "--seed", "3", "--enable_modelarts=false", "--data_url=''",
+        "--flag", "--seed", "3", "--enable_modelarts=false", "--data_url=",
         f"--config_path={recipe}", f"--data_path={cloud.data}",
     ]  # fmt: skip
 

@@ -1,0 +1,119 @@
+"""The keys of data and augmentation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..model_utils.keys import Keys, key, refusal
+
+Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+Range = Annotated[tuple[float, float], Field(strict=False)]
+Jitter = Annotated[tuple[float, float, float, float], Field(strict=False)]
+
+
+class DataKeys(Keys):
+    """Data and augmentation; positions and sizes in pixels of the training image."""
+
+    dataset: Literal["auto", "cifar10", "cifar100", "folder", "mindrecord"] = key(
+        "auto", "layout of data_path; folder: a folder of images a class; auto: what is found there"
+    )
+    val_fraction: float = key(
+        0.1, "of each class, where a folder has no val or test", unit="0..1", gt=0, lt=1
+    )
+    damaged_images: Literal["fail", "skip"] = key("fail", "files of a folder that are no whole images")
+    examples_per_class: int = key(0, "few-shot: training images of each class; 0: all", unit="images", ge=0)
+    subset_seed: int = key(0, "seed of the few-shot choice and of the val split", ge=0, le=4_000_000_000)
+    batch_size: int = key(512, "images a card in one batch", unit="images", ge=1)
+    eval_batch_size: int = key(500, "images a card in one evaluation batch", unit="images", ge=1)
+    image_mean: Channels = key((125.31, 122.95, 113.87), "mean of red, green, blue", unit="0..255")
+    image_std: Channels = key((62.99, 62.09, 66.70), "deviation of red, green, blue", unit="0..255")
+    image_size: int = key(32, "side of the training image", unit="pixels", ge=1)
+    train_crop: Literal["pad", "resize", "random_resized"] = key(
+        "pad", "pad: of 32x32 sets, from a border; resize: squash, then crop; random_resized: Inception's"
+    )
+    crop_pad: int = key(4, "pad: reflected border; 0: none", unit="pixels", ge=0, le=31)
+    resize_size: int = key(0, "resize: side before the crop; 0: image_size", unit="pixels", ge=0)
+    crop_area: Range = key((0.08, 1.0), "random_resized: share of the image's area", unit="0..1")
+    crop_ratio: Range = key((0.75, 4 / 3), "random_resized: width / height of the crop")
+    interpolation: Literal["bilinear", "bicubic", "area"] = key("bilinear", "of all resizing")
+    eval_image_size: int = key(0, "side in evaluation; 0: image_size", unit="pixels", ge=0)
+    eval_crop: Literal["squash", "centre", "whole"] = key(
+        "squash",
+        "evaluation: resize to a square, or the short side and cut the centre, or the longer side and cut "
+        "nothing",
+    )
+    crop_percentage: float = key(
+        1.0, "evaluation: share of the resized side in the centre that is cut out", unit="0..1", gt=0, le=1
+    )
+    flip: Literal["none", "random", "alternating"] = key(
+        "random", "mirror at random, or each image in every second epoch"
+    )
+    cutout: int = key(
+        0, "pad: side of the square set to the mean colour; 0: none", unit="pixels", ge=0, le=32
+    )
+    translate: int = key(0, "pad: largest shift over the mean colour; 0: none", unit="pixels", ge=0, le=31)
+    randaugment_layers: int = key(0, "RandAugment: operations an image; 0: none", unit="operations", ge=0)
+    randaugment_magnitude: float = key(10.0, "RandAugment: mean magnitude, 10 the nominal full range", ge=0)
+    randaugment_std: float = key(0.5, "RandAugment: deviation of the magnitude", ge=0)
+    autoaugment: Literal["none", "imagenet"] = key("none", "AutoAugment: the policy found on ImageNet")
+    colour_jitter: Jitter = key(
+        (0.0, 0.0, 0.0, 0.0), "strength of brightness, contrast, saturation (factors) and hue (turns)"
+    )
+    lighting: float = key(0.0, "AlexNet's noise along ImageNet's colours: deviation of its weights", ge=0)
+    random_erasing: float = key(0.0, "probability that a rectangle is erased", unit="0..1", ge=0, le=1)
+    erasing_fill: Literal["mean", "noise"] = key("mean", "random erasing: image_mean, or noise about it")
+    mixup_alpha: float = key(0.0, "mixup weight ~ Beta(alpha, alpha); 0: none", ge=0)
+    cutmix_alpha: float = key(
+        0.0, "CutMix share ~ Beta(alpha, alpha); 0: none; with mixup, each batch has one of them", ge=0
+    )
+    mixup_per_image: bool = key(
+        False, "mixup, CutMix: each image with the next one, drawn for itself; not alike in a batch"
+    )
+    label_smoothing: float = key(0.0, "share of the target spread over all classes", unit="0..1", ge=0, lt=1)
+    soft_labels: bool = key(True, "targets as distributions over classes; false: integers")
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> "DataKeys":
+        if not self.soft_labels:
+            for name in ("mixup_alpha", "cutmix_alpha", "label_smoothing"):
+                if getattr(self, name):
+                    raise refusal(name, getattr(self, name), "0 while soft_labels is false")
+        return self
+
+    @model_validator(mode="after")
+    def _colours_fit(self) -> "DataKeys":
+        if self.autoaugment != "none" and self.randaugment_layers:
+            raise refusal("autoaugment", self.autoaugment, "'none' with randaugment_layers above 0")
+        if min(self.colour_jitter) < 0 or self.colour_jitter[3] > 0.5:
+            raise refusal("colour_jitter", self.colour_jitter, "numbers >= 0, the last <= 0.5")
+        if min(self.image_std) <= 0:
+            raise refusal("image_std", self.image_std, "numbers > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> "DataKeys":
+        if self.resize_size and self.resize_size < self.image_size:
+            raise refusal("resize_size", self.resize_size, f"0, or at least image_size ({self.image_size})")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise refusal("crop_area", self.crop_area, "[low, high] in (0, 1]")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise refusal("crop_ratio", self.crop_ratio, "[low, high], both > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _belongs_to_the_crop(self) -> "DataKeys":
+        if self.train_crop != "pad":
+            for name in ("cutout", "translate"):
+                if getattr(self, name):
+                    raise refusal(name, getattr(self, name), "0 but for train_crop pad")
+            return self
+        for name in ("colour_jitter", "lighting", "random_erasing", "crop_percentage"):
+            if getattr(self, name) != DataKeys.model_fields[name].default:
+                raise refusal(name, getattr(self, name), "only with train_crop resize or random_resized")
+        if self.image_size != 32:
+            raise refusal(
+                "image_size",
+                self.image_size,
+                "32 with train_crop pad; others want train_crop resize or random_resized",
+            )
+        return self

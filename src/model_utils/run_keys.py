@@ -1,0 +1,27 @@
+"""The keys of a run: what, where, on which device."""
+
+from typing import Literal
+
+from .keys import InputPath, Keys, OutputPath, key
+
+DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
+PRETRAINED_HEADS = ("keep", "replace", "zero")
+
+
+class RunKeys(Keys):
+    """The run: what, where, on which device."""
+
+    model: str = key("resnet9", "network to train; src/zoo.py lists them")
+    data_path: InputPath = key(
+        "data", "folder of the data set, or one that holds cifar-10-batches-bin", unit="folder"
+    )
+    output_path: OutputPath = key("runs", "folder that receives one folder a run", unit="folder")
+    run_name: str = key("", "name of the run's folder; empty: recipe, date and time")
+    device_target: Literal[DEVICE_TARGETS] = key(
+        "auto", "device; auto takes the first of Ascend, GPU, CPU that is there"
+    )
+    seed: int = key(0, "seed of weights, order and augmentation", ge=0, le=4_000_000_000)
+    pretrained_path: InputPath = key("", "weights to start from; empty: none", unit="file or folder")
+    pretrained_head: Literal[PRETRAINED_HEADS] = key(
+        "replace", "classifier with pretrained weights: theirs, a new one, or zeros"
+    )

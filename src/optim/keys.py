@@ -1,0 +1,94 @@
+"""The keys of the learning rate and of the optimizer."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from ..model_utils.keys import Keys, Numbers, key, refusal
+from .schedules import SCHEDULES
+
+LR_SCALE_RULES = ("none", "linear", "sqrt")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+
+
+class ScheduleKeys(Keys):
+    """Length of training and learning rate. The rate changes with every update."""
+
+    epochs: float = key(24.0, "length of training", unit="epochs", gt=0)
+    train_steps: int = key(0, "length of training in batches; 0: `epochs` decides", unit="batches", ge=0)
+    lr: float = key(0.4, "peak learning rate, for lr_base_batch images an update", unit="rate", gt=0)
+    lr_scale_rule: Literal[LR_SCALE_RULES] = key(
+        "none",
+        "how the rates follow images an update / lr_base_batch; none: they do not, and the log says so",
+    )
+    lr_base_batch: int = key(512, "images an update for which the rates hold", unit="images", ge=1)
+    lr_schedule: Literal[tuple(SCHEDULES)] = key(
+        "one_cycle", "course of the learning rate; src/optim/schedules.py has the formulas"
+    )
+    warmup_epochs: float = key(
+        5.0,
+        "linear rise from lr_start (one_cycle, multi_step, exponential, polynomial, linear, cosine)",
+        unit="epochs",
+        ge=0,
+    )
+    lr_start: float = key(0.0, "rate before the warm-up; lower bound of the cyclic ones", unit="rate", ge=0)
+    lr_end: float = key(
+        0.0,
+        "last rate (one_cycle, polynomial, linear, cosine; exponential and multi_step in the cool-down)",
+        unit="rate",
+        ge=0,
+    )
+    cooldown_epochs: float = key(
+        0.0,
+        "last part of the run, at lr_end (multi_step, exponential, polynomial, linear, cosine)",
+        unit="epochs",
+        ge=0,
+    )
+    lr_epochs: Numbers = key((), "where lr_values hold (piecewise)", unit="epochs")
+    lr_values: Numbers = key((), "rates at lr_epochs, straight lines between (piecewise)", unit="rate")
+    lr_milestones: Numbers = key((), "when the rate is multiplied by lr_gamma (multi_step)", unit="epochs")
+    lr_every: float = key(
+        30.0,
+        "interval of step, halving and exponential; half a cycle of the cyclic ones",
+        unit="epochs",
+        gt=0,
+    )
+    lr_gamma: float = key(0.1, "factor of step, multi_step, exponential, and exp_range a step", gt=0, le=1)
+    lr_power: float = key(1.0, "power of the polynomial", gt=0)
+
+    @model_validator(mode="after")
+    def _cools_down(self) -> "ScheduleKeys":
+        if self.cooldown_epochs and not SCHEDULES[self.lr_schedule].cools_down:
+            raise refusal("cooldown_epochs", self.cooldown_epochs, f"0 with lr_schedule {self.lr_schedule}")
+        return self
+
+    @model_validator(mode="after")
+    def _points_fit(self) -> "ScheduleKeys":
+        knots, values = len(self.lr_epochs), len(self.lr_values)
+        if self.lr_schedule == "piecewise" and (knots != values or knots < 2):
+            raise ValueError(
+                f"lr_values: {values} rates given, allowed: as many as lr_epochs ({knots}), and at least 2"
+            )
+        if self.lr_schedule == "multi_step" and not self.lr_milestones:
+            raise refusal("lr_milestones", (), "at least one epoch with lr_schedule multi_step")
+        return self
+
+
+class OptimizerKeys(Keys):
+    """Optimizer and parameter groups."""
+
+    optimizer: Literal[OPTIMIZERS] = key("sgd", "update rule")
+    momentum: float = key(0.9, "momentum of sgd and rmsprop", ge=0, lt=1)
+    nesterov: bool = key(True, "Nesterov's form of momentum (sgd)")
+    lr_in_velocity: bool = key(
+        False, "sgd's velocity sums rate x gradient, as in cifar10-fast, not the gradient, as in PyTorch"
+    )
+    beta1: float = key(0.9, "decay of the gradient's mean (adam, adamw)", ge=0, lt=1)
+    beta2: float = key(0.999, "decay of its square's mean (adam, adamw)", ge=0, lt=1)
+    optimizer_eps: float = key(1e-8, "added to (rmsprop: under) the root of adam, adamw, rmsprop", gt=0)
+    rmsprop_decay: float = key(0.9, "decay of the square's mean (rmsprop)", ge=0, lt=1)
+    weight_decay: float = key(5e-4, "weight decay, a rate-1 step", ge=0)
+    decay_norm_and_bias: bool = key(True, "decay normalisation parameters and biases too")
+    bias_lr_multiplier: float = key(
+        1.0, "factor on the rate of biases; their decay is divided by it", unit="factor", gt=0
+    )
