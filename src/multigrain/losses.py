@@ -57,6 +57,7 @@ class MarginLoss(nn.Cell):
     """
 
     keep_float32 = True
+    parts = ("margin", "beta")
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class TripletLoss(nn.Cell):
     """
 
     keep_float32 = True
+    parts = ("triplet",)
 
     def __init__(self, *, margin: float = 0.1):
         super().__init__(auto_prefix=False)
@@ -115,15 +117,18 @@ class TripletLoss(nn.Cell):
 
 
 class JointLoss(nn.Cell):
-    """weight * cross-entropy + (1 - weight) * metric loss, of (embedding, logits).
+    """weight * cross-entropy + (1 - weight) * metric loss, of (embedding, logits), with its parts.
 
-    What has the weight 0 is not computed. Targets are (classes, instances, noise): soft (B, K) or integer
-    (B,) classes, which image each row is of, (B,) int32, and the noise that negatives are drawn with, (B, B),
-    or with `gather` of all cards' rows.
+    Returns (loss, *parts): cross-entropy and metric loss without their weights, and the margin loss's beta;
+    `parts` has their names. What has the weight 0 is not computed, and no part.
+
+    Targets are (classes, instances, noise): soft (B, K) or integer (B,) classes, which image each row is of,
+    (B,) int32, and the noise that negatives are drawn with, (B, B), or with `gather` of all cards' rows.
 
     Args:
         weight: lambda of the paper, 0..1.
-        metric: a cell (embeddings, instances, noise) -> scalar.
+        metric: a cell (embeddings, instances, noise) -> scalar; its `parts` are its name, and "beta" where
+            it has that parameter.
         gather: a cell that brings all cards' rows together; None: each card's rows by themselves.
     """
 
@@ -135,6 +140,7 @@ class JointLoss(nn.Cell):
         self.classification = CrossEntropy()
         self.metric = metric
         self.gather = gather
+        self.parts = (("cross_entropy",) if weight else ()) + metric.parts
 
     def construct(self, outputs, targets):
         embeddings, logits = outputs
@@ -142,9 +148,12 @@ class JointLoss(nn.Cell):
         if self.gather is not None:
             embeddings, instances = self.gather(embeddings.astype(ms.float32), instances)
         metric = self.metric(embeddings, instances, noise)
+        parts = (metric, self.metric.beta * 1.0) if "beta" in self.parts else (metric,)
         if self.weight == 0:
-            return metric
-        return self.weight * self.classification(logits, classes) + (1 - self.weight) * metric
+            return (metric, *parts)
+        classification = self.classification(logits, classes)
+        loss = self.weight * classification + (1 - self.weight) * metric
+        return (loss, classification, *parts)
 
 
 class GatherRows(nn.Cell):

@@ -35,13 +35,14 @@ class TrainStep(nn.Cell):
     """Forward, backward, accumulate, all-reduce, overflow check, clip, update, EMA.
 
     `step(images, targets)` takes one batch of this card, with mixup of pictures also `partners` and `weights`
-    (layers/pixels.py), and returns float32 scalars (loss, loss scale, overflow, gradient norm):
+    (layers/pixels.py), and returns float32 scalars (loss, loss scale, overflow, gradient norm, *parts):
 
     - loss: mean over the batches of all cards, not scaled.
     - overflow: 1 where an update was skipped: some card had a gradient that is not finite in one of the
       update's batches.
     - gradient norm: global L2 norm of the averaged gradients before clipping; of the gradients so far where
       the update comes with a later batch.
+    - parts: of a loss that names some, each as a mean like the loss; `parts` has the names.
 
     The gradients of `accumulate_steps` batches are averaged into one update; clipping comes after the
     reduction, on what the optimizer would see. A skipped update still counts for the schedule, so that the
@@ -60,7 +61,8 @@ class TrainStep(nn.Cell):
 
     Args:
         inputs: a cell (images, partners, weights) -> what the network takes.
-        loss: a cell (what the network puts out, targets) -> float32 scalar; targets may be a tuple.
+        loss: a cell (what the network puts out, targets) -> float32 scalar; targets may be a tuple. A cell
+            with an attribute `parts`, names, returns (scalar, *values) with a float32 scalar for each name.
         optimizer: its `parameters` are what is trained.
         rates: learning rate of each update, shape (updates,); the last one stays for updates beyond.
         loss_scale: see `LossScale`.
@@ -90,6 +92,7 @@ class TrainStep(nn.Cell):
         self.network = network
         self.inputs = inputs
         self.loss = loss
+        self.parts: tuple[str, ...] = tuple(getattr(loss, "parts", ()))
         self.optimizer = optimizer
         self.rates = ms.Tensor(np.asarray(rates, np.float32))
         self.loss_scale = loss_scale
@@ -104,11 +107,13 @@ class TrainStep(nn.Cell):
         self.average_gradients = AverageOverCards(
             [p.shape for p in optimizer.parameters], bucket_bytes=bucket_bytes, cards=cards
         )
-        # The loss, the overflow flag and all running statistics fit into one message.
-        small = [(), (), *(p.shape for p in self.statistics)]
+        # The loss and its parts, the overflow flag and all running statistics fit into one message.
+        small = [(), *(() for _ in self.parts), (), *(p.shape for p in self.statistics)]
         self.average_small = AverageOverCards(small, bucket_bytes=1 << 40, cards=cards)
         self.map = ops.HyperMap()
-        self.value_and_grad = ms.value_and_grad(self._forward, None, weights=optimizer.parameters)
+        self.value_and_grad = ms.value_and_grad(
+            self._forward, None, weights=optimizer.parameters, has_aux=bool(self.parts)
+        )
         self.updates = ms.Parameter(ms.Tensor(0, ms.int32), name="train.updates", requires_grad=False)
         self.applied = ms.Parameter(ms.Tensor(0, ms.int32), name="train.applied", requires_grad=False)
         if accumulate_steps > 1:
@@ -137,32 +142,40 @@ class TrainStep(nn.Cell):
         ops.assign(self.updates, ms.Tensor(updates, ms.int32))
 
     def _forward(self, images, targets):
-        loss = self.loss(self.network(images), targets)
-        return loss * self.loss_scale.value if self.loss_scale.active else loss
+        loss, parts = self.loss(self.network(images), targets), ()
+        if self.parts:
+            loss, parts = loss[0], loss[1:]
+        if self.loss_scale.active:
+            loss = loss * self.loss_scale.value
+        return (loss, *parts) if self.parts else loss
 
     def construct(self, images, targets, partners=None, weights=None):
         images = self.inputs(images, partners, weights)
         scale = self.loss_scale.value * 1.0
         statistics = self._scaled(self.statistics, 1.0)
         loss, gradients = self.value_and_grad(images, targets)
+        parts = ()
+        if self.parts:
+            loss, parts = loss[0], loss[1:]
         if self.loss_scale.active:
             loss = loss / scale
             gradients = self._scaled(gradients, 1.0 / (scale * self.accumulate_steps))
         elif self.accumulate_steps > 1:
             gradients = self._scaled(gradients, 1.0 / self.accumulate_steps)
-        loss, overflow = self._agree(loss, self._all_finite(gradients), statistics)
+        loss, parts, overflow = self._agree(loss, parts, self._all_finite(gradients), statistics)
         if self.accumulate_steps > 1:
             overflow, norm = self._accumulate(gradients, overflow)
         else:
             norm = self._update(gradients, overflow)
-        return loss, scale, overflow.astype(ms.float32), norm
+        return (loss, scale, overflow.astype(ms.float32), norm, *parts)
 
-    def _agree(self, loss, finite, before):
-        """The mean loss of all cards and whether one has an overflow; settles the running statistics."""
-        averages = self.average_small((loss, 1.0 - finite.astype(ms.float32), *self.statistics))
-        overflow = averages[1] > 0
-        self.map(ops.partial(_settle, overflow), self.statistics, averages[2:], before)
-        return averages[0], overflow
+    def _agree(self, loss, parts, finite, before):
+        """The means of all cards' loss and parts, and whether one has an overflow; settles the statistics."""
+        averages = self.average_small((loss, *parts, 1.0 - finite.astype(ms.float32), *self.statistics))
+        flag = 1 + len(self.parts)
+        overflow = averages[flag] > 0
+        self.map(ops.partial(_settle, overflow), self.statistics, averages[flag + 1 :], before)
+        return averages[0], averages[1:flag], overflow
 
     def _scaled(self, gradients, factor):
         return self.map(ops.partial(_times, factor), gradients)

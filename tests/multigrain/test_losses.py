@@ -230,8 +230,17 @@ def test_the_joint_loss():
         joint = JointLoss(weight=weight, metric=MarginLoss())
         if weight == 0:
             joint.classification = Forbidden()
-        expected = weight * parts[0] + (1 - weight) * parts[1]
-        assert joint(outputs, targets).asnumpy() == pytest.approx(expected, rel=1e-5)
+        loss, *found = (float(value.asnumpy()) for value in joint(outputs, targets))
+        assert loss == pytest.approx(weight * parts[0] + (1 - weight) * parts[1], rel=1e-5)
+        expected = {"cross_entropy": parts[0], "margin": parts[1], "beta": 1.2}
+        if weight == 0:
+            del expected["cross_entropy"]
+        assert dict(zip(joint.parts, found, strict=True)) == pytest.approx(expected, rel=1e-5)
+    joint = JointLoss(weight=0.5, metric=TripletLoss())
+    triplet = triplet_loss_by_loops(embeddings, INSTANCES, noise)
+    loss, *found = (float(value.asnumpy()) for value in joint(outputs, targets))
+    assert joint.parts == ("cross_entropy", "triplet")
+    assert (loss, found) == (pytest.approx((parts[0] + triplet) / 2), pytest.approx([parts[0], triplet]))
     joint = JointLoss(weight=0.1, metric=MarginLoss())
     joint.classification = Forbidden()
     with pytest.raises(RuntimeError, match="weight 0"):

@@ -35,7 +35,7 @@ class Net(nn.Cell):
 
 
 def train(*, rank, size):
-    """The losses and, by name, what was trained; each rank takes its part of every batch."""
+    """The losses with their parts and, by name, what was trained; each rank has its part of every batch."""
     network = Net()
     gather = GatherRows(rank=rank, cards=size) if size > 1 else None
     loss = JointLoss(weight=0.4, metric=MarginLoss(beta=0.8), gather=gather)
@@ -59,7 +59,7 @@ def train(*, rank, size):
         mine = slice(rank * ROWS // size, (rank + 1) * ROWS // size)
         targets = (classes[mine], instances[mine], noise)
         outputs = step(ms.Tensor(images[mine]), ms.mutable(tuple(map(ms.Tensor, targets))))
-        losses.append(float(outputs[0].asnumpy()))
+        losses.append([float(value.asnumpy()) for value in (outputs[0], *outputs[4:])])
     return {"losses": np.array(losses), **{p.name: p.asnumpy() for p in parameters}}
 
 

@@ -99,13 +99,13 @@ def linear_oracle():
 def linear_step(graph_mode):
     """Builds a TrainStep around a new `Linear` network."""
 
-    def build(*, rates, optimizer=None, loss_scale=None, ema=None, **settings):
+    def build(*, rates, optimizer=None, loss=None, loss_scale=None, ema=None, **settings):
         network = Linear()
         groups = linear_groups(network)
         return TrainStep(
             network,
             Pixels((0, 0, 0), (1, 1, 1)),
-            CrossEntropy(),
+            loss or CrossEntropy(),
             optimizer(groups) if optimizer else SGD(groups, momentum=0.9, nesterov=True),
             rates=rates,
             loss_scale=loss_scale or LossScale("none"),

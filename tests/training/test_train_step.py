@@ -178,6 +178,31 @@ def test_a_step_starts_at_an_update_of_the_schedule(linear_step, linear_oracle, 
     np.testing.assert_allclose(step.network.weight.asnumpy(), oracle.weights[0], rtol=2e-5, atol=5e-6)
 
 
+class InParts(nn.Cell):
+    """The cross-entropy with two parts: its triple, and a number that is not of the loss's size."""
+
+    parts = ("triple", "seven")
+
+    def __init__(self):
+        super().__init__()
+        self.whole = CrossEntropy()
+
+    def construct(self, logits, targets):
+        loss = self.whole(logits, targets)
+        return loss, 3 * loss, ops.full_like(loss, 7.0)
+
+
+def test_the_parts_of_a_loss_come_back_unscaled_and_change_no_bit(linear_step, linear_batch, call, state):
+    settings = {"rates": RATES, "accumulate_steps": 2, "clip_norm": 0.5}
+    plain = linear_step(loss_scale=LossScale("fixed", value=1024.0), **settings)
+    step = linear_step(loss=InParts(), loss_scale=LossScale("fixed", value=1024.0), **settings)
+    for number in range(4):
+        expected = call(plain, linear_batch(number))
+        assert call(step, linear_batch(number)) == (*expected, pytest.approx(3 * expected[0]), 7)
+    for name, value in state(plain).items():
+        np.testing.assert_array_equal(state(step)[name], value, err_msg=name)
+
+
 def test_clipping_looks_at_the_mean_of_the_accumulated_gradients(linear_step, linear_oracle, call):
     """Two batches with nearly opposite gradients: each one's norm is over the limit, their mean's is not."""
     rng = np.random.default_rng(3)
