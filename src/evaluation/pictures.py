@@ -19,6 +19,7 @@ from ..common.files import atomic_path
 from .evaluate import Mistake
 
 _DPI = 120
+_MANY = 150  # records of a training figure from which on their median is drawn
 _CELL = 224  # pixels an image gets on the sheet of mistakes
 _INK, _QUIET, _FAINT = "#22272e", "#6b7480", "#e3e6ea"
 _BLUE, _PALE_BLUE, _RED = "#1f5a96", "#b4cbe2", "#b5432a"
@@ -30,28 +31,33 @@ def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
 
     Every record has `images` and `epoch`, training records `loss` and `lr`, evaluation records `eval_loss`
     and `eval_top1`. Epochs are counted in images, which grow whatever batch size a resume changed.
-    What evaluation records have under `monitor_*`, shares in per cent, has a panel of its own. Whatever is
-    missing leaves its panel empty, and says so. Losses that are not finite leave a gap.
+    What training records have under `loss_<part>`, the parts of a joint loss, has a panel of its own, and
+    what evaluation records have under `monitor_*`, shares in per cent, another one. Whatever is missing
+    leaves its panel empty, and says so. Losses that are not finite leave a gap.
 
     Raises:
         UserError: the file cannot be written.
     """
     images_an_epoch = _images_an_epoch(records)
     records = [{**record, "epoch": record["images"] / images_an_epoch} for record in records]
+    parts = [key for key in _keys(records, "loss_") if key != "loss_scale"]
     watched = _keys(records, "monitor_")
-    ratios = (3, 3, 3, 1.6) if watched else (3, 3, 1.6)
-    height = 11.9 if watched else 9.0
+    further = [
+        (keys, label) for keys, label in ((parts, "parts of the loss"), (watched, "share (%)")) if keys
+    ]
+    ratios = (3, 3, *(3 for _ in further), 1.6)
+    height = 9.0 + 2.9 * len(further)
     figure = _figure(8.0, height)
-    losses, accuracies, *shares, rates = figure.subplots(
+    losses, accuracies, *others, rates = figure.subplots(
         len(ratios), 1, sharex=True, height_ratios=ratios, gridspec_kw={"hspace": 0.12}
     )
     figure.subplots_adjust(left=0.1, right=0.96, top=1 - 1.035 / height, bottom=0.63 / height)
     _draw_losses(losses, records)
     headline = _draw_top1(accuracies, records)
-    for axes in shares:
-        _draw_shares(axes, records, watched)
+    for axes, (keys, label) in zip(others, further, strict=True):
+        _draw_several(axes, records, keys, label=label)
     _draw_rate(rates, records)
-    for axes in (losses, accuracies, *shares, rates):
+    for axes in (losses, accuracies, *others, rates):
         _style(axes)
     figure.align_ylabels()
     last = max((record["epoch"] for record in records), default=0)
@@ -92,6 +98,11 @@ def _moving_median(values: np.ndarray, width: int) -> np.ndarray:
     return smooth
 
 
+def _width(values: np.ndarray) -> int:
+    """Of the moving median over many records; odd."""
+    return min(len(values) // 50, 100) // 2 * 2 + 1
+
+
 def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, color: str, label: str) -> None:
     marker = "o" if len(values) <= 60 else None
     axes.plot(
@@ -105,8 +116,8 @@ def _draw_losses(axes: Axes, records: Sequence[dict]) -> None:
     finite = [values[np.isfinite(values)]]
     broken = len(values) - len(finite[0])
     note = f", {broken} not finite" if broken else ""
-    if len(values) >= 150:
-        width = min(len(values) // 50, 100) // 2 * 2 + 1
+    if len(values) >= _MANY:
+        width = _width(values)
         label = f"training (median of {width} records; pale: each{note})"
         axes.plot(epochs, values, color=_PALE_BLUE, lw=0.8, zorder=2)
         axes.plot(epochs, _moving_median(values, width), color=_BLUE, lw=1.6, label=label, zorder=3)
@@ -155,12 +166,15 @@ def _draw_top1(axes: Axes, records: Sequence[dict]) -> str:
     )
 
 
-def _draw_shares(axes: Axes, records: Sequence[dict], watched: Sequence[str]) -> None:
-    axes.set_ylabel("share (%)")
+def _draw_several(axes: Axes, records: Sequence[dict], keys: Sequence[str], *, label: str) -> None:
+    """A line for each key, which its name without the first word stands for."""
+    axes.set_ylabel(label)
     highest = 0.0
-    for key, color in zip(watched, itertools.cycle(_SERIES)):
+    for key, color in zip(keys, itertools.cycle(_SERIES)):
         epochs, values = _series(records, key)
-        _line(axes, epochs, values, color=color, label=key.removeprefix("monitor_").replace("_", " "))
+        if len(values) >= _MANY:
+            values = _moving_median(values, _width(values))
+        _line(axes, epochs, values, color=color, label=key.partition("_")[2].replace("_", " "))
         highest = np.nanmax(values, initial=highest)
     axes.set_ylim(0, highest * 1.05 or 1)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))

@@ -190,6 +190,10 @@ class Trainer:
         record = {
             **self._place(),
             "loss": float(np.mean([row[1] for row in rows])),
+            **{
+                f"loss_{part}": float(np.mean([row[number] for row in rows]))
+                for number, part in enumerate(self.train_step.parts, 5)
+            },
             "lr": float(rates[min(update, len(rates) - 1)]),
             "images_per_second": speed,
             "loss_scale": rows[-1][2],

@@ -124,6 +124,22 @@ def test_what_a_monitor_says_has_a_panel_of_its_own(tmp_path, figures):
     assert {"bit flips", "dead"} <= set(_texts(figures[0]))
 
 
+def test_the_parts_of_a_loss_have_a_panel_of_their_own(tmp_path, figures):
+    records = _records()
+    for record in records:
+        if "loss" in record:
+            record |= {"loss_scale": 1024.0, "loss_cross_entropy": record["loss"] + 1, "loss_beta": 1.2}
+    records[1]["loss_beta"] = np.nan
+    learning_curves(records, tmp_path / "curves.png")
+    assert _pixels(tmp_path / "curves.png").shape == (1428, 960, 3)
+    losses, _, parts, _ = figures[0].axes
+    assert parts.get_ylabel() == "parts of the loss"
+    lines = _lines(parts)
+    assert list(lines) == ["cross entropy", "beta"]
+    np.testing.assert_allclose(lines["cross entropy"].get_ydata(), _lines(losses)["training"].get_ydata() + 1)
+    assert np.isnan(lines["beta"].get_ydata()).tolist() == [False, True] + 18 * [False]
+
+
 def test_curves_of_other_records_are_another_picture(tmp_path):
     records = _records()
     learning_curves(records, tmp_path / "a.png")

@@ -40,7 +40,11 @@ def test_what_is_trained_and_recorded(run, checkpoint):
     for record in records:
         for name in ("monitor_knn_top1", "monitor_instance_recall"):
             assert 0 <= record.get(name, 0) <= 100
-    assert all(np.isfinite(r["loss"]) for r in records if "loss" in r)
+    training = [r for r in records if "loss" in r]
+    for record in training:
+        joint = (record["loss_cross_entropy"] + record["loss_margin"]) / 2
+        assert record["loss"] == pytest.approx(joint, rel=1e-5)
+    assert training[0]["loss_beta"] == pytest.approx(1.2, abs=0.01)
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(door, run, checkpoint):
