@@ -10,7 +10,7 @@ An image that cannot be read is named and skipped; the exit code is then 2.
 from src.common.cli import parser, run
 
 HELP = {
-    "model_path": "a .mindir with its .json beside it, the .json of several, or a .ckpt",
+    "model_path": "a .mindir with its .json beside it, the .json of several, a .ckpt, or a run's folder",
     "backend": "mindspore, lite (MindSpore Lite), or auto: lite where it is installed",
     "device_target": "auto, Ascend, GPU or CPU (default auto)",
     "labels": 'a file of lines "IMAGE CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
@@ -30,16 +30,18 @@ def main(arguments):
     flags.add_argument("--summary", action="store_true", help="print the figures, not each image")
     flags.add_argument("--json", action="store_true", help="print one JSON object")
     own = flags.parse_args(arguments)
-    if own.model_path.endswith(".ckpt"):
-        from src.trained import open_predictor
-    else:  # which may run without MindSpore
-        from src.deploy.backends import open_predictor
+    from src.checkpoint.formats import is_ours
     from src.common.errors import UserError
+
+    if is_ours(own.model_path):
+        from src.trained import checkpoint_predictor as open_model
+    else:  # which may run without MindSpore
+        from src.deploy.backends import open_predictor as open_model
     from src.deploy.classify import classify
     from src.deploy.pictures import find_pictures
     from src.deploy.render import render_json, render_text
 
-    predictor = open_predictor(
+    predictor = open_model(
         own.model_path, backend=own.backend, device_target=own.device_target, batch_size=own.batch_size
     )
     pictures = find_pictures(own.images, predictor.card.class_names, labels=own.labels)

@@ -9,8 +9,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from .checkpoint.weights import checksum, load_weights
+from .checkpoint.weights import load_weights
 from .common.errors import UserError
+from .common.files import checksum
 from .data.autoaugment import autoaugment
 from .data.batches import ShardBatches, ShuffledBatches
 from .data.cifar10 import ImageSet, Split

@@ -12,7 +12,8 @@ import numpy as np
 from mindspore import nn
 
 from .checkpoint.file import Checkpoint, read_checkpoint
-from .checkpoint.weights import FOREIGN_KINDS, load_weights
+from .checkpoint.formats import find_weights, is_foreign
+from .checkpoint.weights import load_weights
 from .common.errors import UserError
 from .common.log import setup_logging
 from .deploy.card import ModelCard
@@ -53,7 +54,7 @@ def open_trained(
     those of `config_path` and of the data set, by their order.
 
     Args:
-        path: a .ckpt of ours, or what else `load_weights` reads.
+        path: a .ckpt of ours, a run's folder (its best checkpoint), or what else `load_weights` reads.
         overrides: config keys that come after the checkpoint's own.
         config_path: a file whose keys come between the two.
         raw_weights: take the weights themselves, not their average.
@@ -63,7 +64,8 @@ def open_trained(
     Raises:
         UserError: the checkpoint is damaged, or the config does not fit it.
     """
-    ours = Path(path).suffix not in FOREIGN_KINDS
+    path = find_weights(path)
+    ours = not is_foreign(path)
     if not ours and not config_path:
         raise UserError(f"checkpoint_path: {path} carries no config; give its recipe as --config_path")
     checkpoint = read_checkpoint(path) if ours else None
@@ -85,11 +87,11 @@ def open_trained(
         class_names = recipe.source("test").class_names
     network = recipe.network(num_classes=len(class_names))
     source = checkpoint.network_weights(ema=not raw_weights) if ours else path
-    load_weights(network, source, head=head, mend=_MEND)
+    load_weights(network, source, head=head, mend=_MEND, label=f"checkpoint {path}")
     if not ours:
         arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
         meta = {"config": config.model_dump(mode="json"), "class_names": list(class_names), "step": 0}
-        checkpoint = Checkpoint(Path(path), arrays, meta)
+        checkpoint = Checkpoint(path, arrays, meta)
     card = ModelCard(
         model=config.model,
         class_names=tuple(class_names),
@@ -114,13 +116,13 @@ def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless:
     )
 
 
-def open_predictor(
+def checkpoint_predictor(
     path: str | Path, *, backend: str = "auto", device_target: str = "auto", batch_size: int | None = None
 ) -> Predictor:
     """A predictor from a .ckpt of ours; exported models are opened by `src.deploy.backends`.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or the folder of its run.
         backend: auto or mindspore.
         device_target: auto, Ascend, GPU or CPU.
         batch_size: images a call; None for 32.

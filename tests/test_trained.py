@@ -1,6 +1,7 @@
 """A checkpoint opens as the network that was trained, by the config it carries."""
 
 import logging
+import shutil
 
 import mindspore as ms
 import numpy as np
@@ -93,6 +94,23 @@ def test_overrides_are_checked(raw_checkpoint, overrides, part):
         trained.open_trained(raw_checkpoint, overrides)
 
 
+def test_a_run_opens_as_its_best_checkpoint(raw_checkpoint, averaged_checkpoint, tmp_path):
+    folder = tmp_path / "r1" / "checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(averaged_checkpoint, folder / "best.ckpt")
+    shutil.copy(raw_checkpoint, folder / "last.ckpt")
+    opened = trained.open_trained(folder.parent, {})
+    assert opened.checkpoint.path == folder / "best.ckpt" and _holds(opened.network, AVERAGED)
+    assert trained.checkpoint_predictor(folder.parent, device_target="CPU").card.model == "resnet9"
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite_is_refused_by_name(tmp_path):
+    arrays = {**RAW, "linear.weight": np.full_like(RAW["linear.weight"], np.nan)}
+    path = _write(tmp_path / "bad.ckpt", arrays)
+    with pytest.raises(WeightsError, match=f"checkpoint {path} holds numbers .* in linear.weight;"):
+        trained.open_trained(path, {})
+
+
 def test_a_damaged_checkpoint(raw_checkpoint, tmp_path):
     path = tmp_path / "half.ckpt"
     path.write_bytes(raw_checkpoint.read_bytes()[:300])
@@ -101,7 +119,7 @@ def test_a_damaged_checkpoint(raw_checkpoint, tmp_path):
 
 
 def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoint):
-    predictor = trained.open_predictor(averaged_checkpoint, device_target="CPU", batch_size=2)
+    predictor = trained.checkpoint_predictor(averaged_checkpoint, device_target="CPU", batch_size=2)
     assert (predictor.batch_size, predictor.device) == (2, "CPU")
     network = create_network("resnet9", num_classes=4, widths=(2, 3, 4, 5), activation="celu", celu_alpha=0.3)
     load_weights(network, AVERAGED)
@@ -114,7 +132,7 @@ def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoin
 
 def test_a_checkpoint_does_not_run_on_lite(averaged_checkpoint):
     with pytest.raises(UserError, match=r"backend: lite given, a \.ckpt runs on mindspore; export it"):
-        trained.open_predictor(averaged_checkpoint, backend="lite")
+        trained.checkpoint_predictor(averaged_checkpoint, backend="lite")
 
 
 @pytest.mark.parametrize(("count", "given"), [(5, 5), (100, 70)])

@@ -12,24 +12,31 @@ import mindspore as ms
 import numpy as np
 
 from ..common.errors import UserError
-from ..common.files import atomic_path
+from ..common.files import atomic_path, relative_to
 
-# What a training checkpoint holds besides the network's own parameters.
-TRAINING_STATE = ("optim.", "ema.", "loss_scale.", "loss.", "train.", "monitor.")
+AVERAGED = "ema."  # stands before a weight's name in that of its average
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: arrays by name, and a JSON-like description with at least `config` and `step`."""
+    """What a file holds: arrays by name, and a JSON-like description with at least `config` and `step`.
+
+    `network` in the description names the network's own parameters, where the file holds others too.
+    """
 
     path: Path
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
 
     @property
+    def network(self) -> list[str]:
+        """The names of the network's own parameters; all that there are, where the file says no others."""
+        return self.meta.get("network", list(self.arrays))
+
+    @property
     def has_average(self) -> bool:
         """Whether an average of the weights was kept."""
-        return any(name.startswith("ema.") for name in self.arrays)
+        return bool(self.network) and all(AVERAGED + name in self.arrays for name in self.network)
 
     def check_classes(self, class_names: Sequence[str]) -> None:
         """Compares the classes of a data set with those that the network was trained on.
@@ -50,9 +57,8 @@ class Checkpoint:
 
     def network_weights(self, *, ema: bool = True) -> dict[str, np.ndarray]:
         """The network's arrays by their own names; the averaged ones where kept, unless `ema` is false."""
-        if ema and self.has_average:
-            return {name[4:]: value for name, value in self.arrays.items() if name.startswith("ema.")}
-        return {name: value for name, value in self.arrays.items() if not name.startswith(TRAINING_STATE)}
+        prefix = AVERAGED if ema and self.has_average else ""
+        return {name: self.arrays[prefix + name] for name in self.network}
 
 
 @contextmanager
@@ -92,7 +98,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; give a .ckpt file of a run's checkpoints folder")
+        raise UserError(
+            f"checkpoint {path} does not exist{relative_to(path)}; give a .ckpt file, or the folder of a run"
+        )
     try:
         with _without_framework_log():
             loaded = ms.load_checkpoint(str(path), crc_check=True)
@@ -106,6 +114,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"checkpoint {path} is not one of this project: it has no description inside"
         ) from error
     arrays = {name: parameter.asnumpy() for name, parameter in loaded.items()}
-    if names != set(arrays):
+    if names != set(arrays) or not set(meta.get("network", ())) <= names:
         raise UserError(f"checkpoint {path} is damaged: arrays are missing; choose another one")
     return Checkpoint(path, arrays, meta)

@@ -1,11 +1,6 @@
 """Weights into a network, strictly: every name and shape must fit, or nothing is changed."""
 
-import hashlib
-import math
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,35 +9,9 @@ import numpy as np
 from mindspore import nn
 
 from ..common.errors import UserError
-from .file import read_checkpoint
+from .formats import Arrays, StoredArray, WeightsError, read_weights
 
 Head = Literal["keep", "replace", "zero"]
-
-
-class WeightsError(UserError):
-    """Weights do not fit the network. The message lists all that is missing, unexpected or misshapen."""
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """An array that is still in its file: shape and type are known, the numbers are read when asked for."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[], np.ndarray]
-
-    def transpose(self, *axes: int) -> "StoredArray":
-        shape = tuple(self.shape[axis] for axis in axes)
-        return StoredArray(shape, self.dtype, lambda: self.read().transpose(axes))
-
-    def reshape(self, shape: tuple[int, ...]) -> "StoredArray":
-        return StoredArray(shape, self.dtype, lambda: self.read().reshape(shape))
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return np.asarray(self.read(), dtype)
-
-
-Arrays = Mapping[str, np.ndarray | StoredArray]
 
 _TORCH_LEAF = {
     "weight": "gamma",
@@ -67,98 +36,6 @@ def from_torch_names(network: nn.Cell, weights: Arrays) -> dict[str, np.ndarray 
         ours = f"{prefix}.{_TORCH_LEAF.get(leaf, leaf)}"
         renamed[ours if ours in wanted and ours not in weights else name] = value
     return renamed
-
-
-def checksum(path: str | Path) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path) -> Arrays:
-    read = _READERS.get(path.suffix)
-    if read is None:
-        raise WeightsError(f"{path}: known kinds of weights are {', '.join(_READERS)}")
-    if not path.is_file():
-        raise WeightsError(f"{path}: there is no such file of weights")
-    try:
-        return read(path)
-    except UserError as error:
-        raise WeightsError(str(error)) from error
-    except Exception as error:  # a damaged file makes the libraries raise anything
-        raise WeightsError(
-            f"{path}: cannot be read as weights ({' '.join(str(error).split())}); choose another file"
-        ) from error
-
-
-def _read_ckpt(path: Path) -> Arrays:
-    return read_checkpoint(path).network_weights()
-
-
-_NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
-
-def _read_npz(path: Path) -> Arrays:
-    """Checks the checksums of all bytes and reads the shapes, so that filling later meets no damage.
-
-    One array at a time is in memory this way, and none twice: the largest file has 4.4 GB.
-    """
-    stored = {}
-    with zipfile.ZipFile(path) as file:
-        if (damaged := file.testzip()) is not None:
-            raise ValueError(f"{damaged} is damaged")
-        for member in file.infolist():
-            with file.open(member) as array:
-                shape, _, dtype = _NPY_HEADERS[np.lib.format.read_magic(array)](array)
-                size = array.tell() + math.prod(shape) * dtype.itemsize
-            if size != member.file_size and not dtype.hasobject:
-                raise ValueError(f"{member.filename} has {member.file_size} bytes, not {size}")
-            name = member.filename.removesuffix(".npy")
-            stored[name] = StoredArray(shape, dtype, partial(_read_npz_array, path, name))
-    return stored
-
-
-def _read_npz_array(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[name]
-
-
-def _read_safetensors(path: Path) -> Arrays:
-    from safetensors.numpy import load_file
-
-    return load_file(path)
-
-
-def _read_torch(path: Path) -> Arrays:
-    try:
-        import torch
-    except ImportError as error:
-        raise WeightsError(
-            f"{path}: reading .pth needs PyTorch; install it or convert to .safetensors"
-        ) from error
-    # Without weights_only a file can run any code.
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in (
-        "state_dict",
-        "model",
-        "model_state",
-    ):  # training scripts keep it beside the optimizer's state
-        state = state[key] if isinstance(state.get(key), Mapping) else state
-    return {name: tensor.detach().numpy() for name, tensor in state.items()}
-
-
-_READERS = {
-    ".ckpt": _read_ckpt,
-    ".npz": _read_npz,
-    ".safetensors": _read_safetensors,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".tar": _read_torch,  # as in model_best.pth.tar
-}
-FOREIGN_KINDS = tuple(_READERS)[1:]  # all but our own
 
 
 def _misfits(wanted: Mapping[str, ms.Parameter], weights: Arrays) -> list[tuple[str, str]]:
@@ -194,6 +71,7 @@ def load_weights(
     *,
     head: Head = "keep",
     mend: str = 'head="replace" or "zero" (config key pretrained_head) takes the rest',
+    label: str | None = None,
 ) -> None:
     """Fills all parameters of `network`, its running statistics included.
 
@@ -207,17 +85,19 @@ def load_weights(
             "replace" passes it over, if there is one, and leaves the network's as it is; "zero" passes it
             over and sets the network's to 0.
         mend: what the error suggests where the head alone does not fit.
+        label: what the error calls the source; None for its path.
 
     Raises:
-        WeightsError: the file cannot be read, or names or shapes differ; the network is then unchanged.
+        WeightsError: the file cannot be read, names or shapes differ, or a number that would be loaded is not
+            finite; the network is then unchanged.
     """
     prefix = getattr(network, "head_prefix", None)
     if head not in get_args(Head):
         raise WeightsError(f"head: {head!r} given; choose one of {', '.join(get_args(Head))}")
     if head != "keep" and prefix is None:
         raise WeightsError(f"head: {head!r} given, but {type(network).__name__} names no head; choose keep")
-    label = "the mapping" if isinstance(source, Mapping) else str(source)
-    weights = source if isinstance(source, Mapping) else _read(Path(source))
+    label = label or ("the mapping" if isinstance(source, Mapping) else str(source))
+    weights = source if isinstance(source, Mapping) else read_weights(Path(source))
     weights = {n: a if isinstance(a, StoredArray) else np.asarray(a) for n, a in weights.items()}
     if hasattr(network, "translate_weights"):
         try:
@@ -239,6 +119,12 @@ def load_weights(
             what = _class_counts(wanted, weights, names) or "fits the network all but its head"
             problems += f"; {mend}"
         raise WeightsError(f"{label} {what}: {problems}")
+    if broken := [name for name in wanted if not np.isfinite(np.asarray(weights[name])).all()]:
+        more = f" and {len(broken) - 1} more" if broken[1:] else ""
+        raise WeightsError(
+            f"{label} holds numbers that are not finite in {broken[0]}{more}; it is damaged, choose another "
+            "one"
+        )
     for name, parameter in wanted.items():
         parameter.set_data(ms.Tensor(np.ascontiguousarray(weights[name], np.float32)))
     if head == "zero":

@@ -1,5 +1,6 @@
 """Files that are whole or absent: written to a temporary name beside the target and renamed."""
 
+import hashlib
 import json
 import math
 import os
@@ -10,6 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+
+
+def checksum(*paths: str | os.PathLike, kind: str = "sha256") -> str:
+    """The hash, in hexadecimal, of what files hold, one after the other. Raises OSError."""
+    total = hashlib.new(kind, usedforsecurity=False)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def relative_to(path: str | os.PathLike) -> str:
+    """` (relative to FOLDER)` of a path that is: what a message says behind one that is not there."""
+    return "" if Path(path).is_absolute() else f" (relative to {Path.cwd()})"
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Downloading a file: resumed where the server allows it, checked by its MD5, whole or absent."""
 
-import hashlib
 import http.client
 import os
 from collections.abc import Iterator
@@ -11,14 +10,9 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from ..common.files import checksum
 
 BLOCK_BYTES = 1 << 20
-
-
-def md5_of(path: str | os.PathLike) -> str:
-    """The MD5 of a file in lower-case hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def download(url: str, path: str | os.PathLike, *, md5: str | None, mend: str, timeout: float = 30.0) -> None:
@@ -37,12 +31,12 @@ def download(url: str, path: str | os.PathLike, *, md5: str | None, mend: str, t
     path = Path(path)
     part = path.with_name(path.name + ".part")
     resumed = _fetch(url, part, mend, timeout)
-    found = md5_of(part)
+    found = checksum(part, kind="md5")
     if resumed and md5 not in (None, found):
         # The part may have been of something else: once more, from the beginning.
         part.unlink()
         _fetch(url, part, mend, timeout)
-        found = md5_of(part)
+        found = checksum(part, kind="md5")
     if md5 not in (None, found):
         part.unlink()
         raise UserError(f"{url} has the MD5 {found}, expected {md5}; try again later, or {mend}")

@@ -20,8 +20,9 @@ from typing import BinaryIO, Literal
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from ..common.files import checksum
 from .archive import BROKEN
-from .download import BLOCK_BYTES, md5_of
+from .download import BLOCK_BYTES
 from .install import install, locked, occupied
 from .listing import class_folders, images_under
 
@@ -303,7 +304,7 @@ def _read_devkit(archives: Path, md5: str | None) -> dict[str, str]:
 
     devkit = archives / DEVKIT_NAME
     if md5:
-        _compare_md5(devkit, md5_of(devkit), md5)
+        _compare_md5(devkit, checksum(devkit, kind="md5"), md5)
     try:
         with tarfile.open(devkit, "r:gz") as tar:
             numbers, meta = (

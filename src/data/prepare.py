@@ -27,12 +27,12 @@ from PIL import Image
 
 from ..common.cli import parser, run
 from ..common.errors import UserError
-from ..common.files import atomic_path
+from ..common.files import atomic_path, checksum
 from . import shapes
 from .archive import unpack
 from .cifar10 import CIFAR10, ImageSet, Layout, read_set, write_cifar10
 from .cifar100 import CIFAR100
-from .download import download, md5_of
+from .download import download
 from .folder import pack_folder
 from .imagenet import DEVKIT_NAME, TRAIN_NAME, VAL_NAME, prepare_imagenet
 from .install import install, locked, occupied
@@ -87,7 +87,7 @@ def prepare_cifar(
             archive = _fetch_archive(output_path, expected, url)
         elif not archive.is_file():
             raise UserError(f"{archive} is not a file; give the archive of {url} as --archive")
-        elif expected is not None and (found := md5_of(archive)) != expected:
+        elif expected is not None and (found := checksum(archive, kind="md5")) != expected:
             raise UserError(
                 f"{archive} has the MD5 {found}, expected {expected}; download it again, or give --md5 any "
                 "if it was packed anew"
@@ -102,7 +102,7 @@ prepare_cifar100 = partial(prepare_cifar, CIFAR100)
 
 def _fetch_archive(output_path: Path, md5: str | None, url: str) -> Path:
     archive = output_path / url.rsplit("/", 1)[-1]
-    if archive.is_file() and md5 in (None, md5_of(archive)):
+    if archive.is_file() and md5 in (None, checksum(archive, kind="md5")):
         print(f"{archive}: downloaded earlier")
     else:
         download(url, archive, md5=md5, mend="download it elsewhere and give it with --archive FILE")

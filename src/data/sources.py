@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from ..common.files import relative_to
 from .cifar10 import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
 from .cifar100 import CIFAR100
 from .decode import decode, decode_crop, fault
@@ -116,7 +117,7 @@ def _detect(data_path: Path) -> str:
     if "train" in folders or (folders and not found):
         found.append("folder")
     if not found:
-        state = "holds no data set" if data_path.is_dir() else "is not a folder"
+        state = "holds no data set" if data_path.is_dir() else f"is not a folder{relative_to(data_path)}"
         raise UserError(
             f"{data_path} {state}: {CIFAR10.folder_name}, {CIFAR100.folder_name} or class folders of images "
             "are needed; give their folder as data_path, or run python -m src.data.prepare cifar10"

@@ -1,6 +1,5 @@
 """Which files a model is: one .mindir, or one for each batch size, with card and report beside them."""
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.files import checksum
 from .card import ModelCard, card_path, read_json_object
 
 _OF_A_SIZE = re.compile(r"(.+)_b[1-9]\d*")
@@ -71,15 +71,12 @@ def digest(files: list[Path]) -> str:
     Raises:
         UserError: one of them is missing or cannot be read.
     """
-    total = hashlib.sha256()
-    for part in files:
-        try:
-            with part.open("rb") as file:
-                while block := file.read(1 << 20):
-                    total.update(block)
-        except OSError as error:
-            raise UserError(f"{part}: part of a model: {error.strerror or error}; export again") from error
-    return total.hexdigest()
+    try:
+        return checksum(*files)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: part of a model: {error.strerror or error}; export again"
+        ) from error
 
 
 def check_digest(path: Path, parts: list[Path] | None = None) -> None:

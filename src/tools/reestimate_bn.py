@@ -17,19 +17,18 @@ def main(arguments):
     own, rest = flags.parse_known_args(arguments)
 
     import contextlib
-    from pathlib import Path
 
     import mindspore as ms
 
-    from ..checkpoint.file import write_checkpoint
+    from ..checkpoint.file import AVERAGED, write_checkpoint
+    from ..checkpoint.formats import check_output
     from ..common.errors import UserError
     from ..common.files import to_json
     from ..evaluation.evaluate import evaluate_network
     from ..trained import open_from_flags
     from ..training.precise_bn import reestimate_bn
 
-    if not own.output.endswith(".ckpt"):
-        raise UserError(f"output: {own.output} given, allowed: a name that ends with .ckpt")
+    output = check_output(own.output)
     if own.batches < 1:
         raise UserError(f"batches: {own.batches} given, allowed: a whole number >= 1")
     trained = open_from_flags(own, rest)
@@ -65,10 +64,10 @@ def main(arguments):
         reestimate_bn(network, inputs, batches, size=device.size)
     facts |= evaluated("after")
     if device.rank == 0:
-        prefix = "ema." if trained.averaged else ""
+        prefix = AVERAGED if trained.averaged else ""
         arrays = checkpoint.arrays | {prefix + p.name: p.asnumpy() for p in network.get_parameters()}
         parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in arrays.items()]
-        write_checkpoint(Path(own.output), parameters, {**checkpoint.meta, "bn_reestimated": True})
+        write_checkpoint(output, parameters, {**checkpoint.meta, "bn_reestimated": True})
         print(to_json(facts))
 
 

@@ -49,9 +49,8 @@ def build(own, rest):
     import sys
     import time
 
-    from ..checkpoint.weights import checksum
     from ..common.errors import UserError
-    from ..common.files import to_json
+    from ..common.files import checksum, to_json
     from ..deploy.embedding import Embedder
     from ..deploy.picture_index import update
     from ..model_utils.config import parse_overrides, read_yaml
@@ -80,11 +79,11 @@ def build(own, rest):
         embed=Embedder.from_trained(trained).embed,
         identity={
             "image_size": trained.card.image_size,
-            "checkpoint_sha256": checksum(own.checkpoint),
+            "checkpoint_sha256": checksum(trained.checkpoint.path),
             "settings": settings,
             "raw_weights": own.raw_weights,
         },
-        reopen={"checkpoint": os.path.abspath(own.checkpoint), "overrides": settings, **how},
+        reopen={"checkpoint": os.path.abspath(trained.checkpoint.path), "overrides": settings, **how},
         only=own.only,
         cells=own.cells,
         rebuild=own.rebuild,
@@ -132,8 +131,8 @@ def _embedder(own, index):
     """The embedder that the index was built with. Its checkpoint may have moved, but not changed."""
     import os
 
-    from ..checkpoint.weights import checksum
     from ..common.errors import UserError
+    from ..common.files import checksum
     from ..deploy.embedding import Embedder
     from ..trained import open_trained
 

@@ -28,12 +28,12 @@ def main(arguments):
     import dataclasses
     import logging
     from functools import partial
-    from pathlib import Path
 
     import mindspore as ms
     import numpy as np
 
     from ..checkpoint.file import write_checkpoint
+    from ..checkpoint.formats import check_output
     from ..checkpoint.weights import load_weights
     from ..common.errors import UserError
     from ..common.files import to_json
@@ -46,8 +46,7 @@ def main(arguments):
     from ..trained import open_from_flags
     from ..zoo import create_recipe
 
-    if not own.output.endswith(".ckpt"):
-        raise UserError(f"output: {own.output} given, allowed: a name that ends with .ckpt")
+    output = check_output(own.output)
     if not 0 <= own.regularisation < float("inf"):
         raise UserError(f"regularisation: {own.regularisation:g} given, allowed: a number >= 0")
     files = find_images([own.images])
@@ -99,8 +98,9 @@ def main(arguments):
             "regularisation": own.regularisation,
         }
         meta = trained.checkpoint.meta | {"config": config.model_dump(mode="json"), "whitening": facts}
+        meta["network"] = list(whitened)
         parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in whitened.items()]
-        write_checkpoint(Path(own.output), parameters, meta)
+        write_checkpoint(output, parameters, meta)
         facts = {
             "checkpoint": own.checkpoint_path,
             "output": own.output,

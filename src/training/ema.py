@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import mindspore as ms
 from mindspore import nn, ops
 
+from ..checkpoint.file import AVERAGED
+
 
 def _approach(share, average, weight):
     return ops.assign_add(average, share * (weight - average))
@@ -32,7 +34,7 @@ class EMA(nn.Cell):
         self.weights = ms.ParameterTuple(list(network.get_parameters()))
         self.averages = ms.ParameterTuple(
             [
-                ms.Parameter(ms.Tensor(p.asnumpy()), name=f"ema.{p.name}", requires_grad=False)
+                ms.Parameter(ms.Tensor(p.asnumpy()), name=AVERAGED + p.name, requires_grad=False)
                 for p in self.weights
             ]
         )

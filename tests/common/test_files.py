@@ -1,13 +1,14 @@
 """Files are whole or absent, whatever goes wrong while they are written."""
 
 import errno
+import hashlib
 import json
 import os
 
 import pytest
 
 from src.common.errors import UserError
-from src.common.files import atomic_path, write_json, write_text
+from src.common.files import atomic_path, checksum, relative_to, write_json, write_text
 
 
 def _names(folder):
@@ -118,3 +119,18 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
         write_json(tmp_path / "file.json", {"x": object()})
     assert (tmp_path / "file.json").read_text() == "1\n"
     assert _names(tmp_path) == ["file.json"]
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_a_checksum_is_over_all_files(tmp_path, kind):
+    parts = [bytes(range(256)) * 8192, b"more"]
+    for name, content in zip("ab", parts):
+        (tmp_path / name).write_bytes(content)
+    expected = hashlib.new(kind, b"".join(parts)).hexdigest()
+    assert checksum(tmp_path / "a", tmp_path / "b", kind=kind) == expected
+
+
+def test_a_message_says_what_a_path_is_relative_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert relative_to("data") == f" (relative to {tmp_path})"
+    assert relative_to(tmp_path / "data") == ""

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from src.data import download as module
-from src.data.download import download, md5_of
+from src.data.download import download
 from tests.helpers.errors import fails
 
 DATA = bytes(range(256)) * 40
@@ -30,11 +30,6 @@ def part_of(target, data=None):
     if data is not None:
         part.write_bytes(data)
     return part
-
-
-def test_md5_of(target):
-    target.write_bytes(DATA)
-    assert md5_of(target) == MD5
 
 
 def test_a_whole_download(server, target):

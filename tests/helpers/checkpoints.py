@@ -17,11 +17,12 @@ def save_checkpoint(path: Path, keys: dict, *, class_names, arrays=None, network
     config.
     """
     config = load_config(keys, config_class_of=config_class_of)
+    network = network or create_recipe(config).network(num_classes=len(class_names))
     if arrays is None:
-        network = network or create_recipe(config).network(num_classes=len(class_names))
         parameters = network.get_parameters()
     else:
         parameters = [ms.Parameter(ms.Tensor(np.asarray(a)), name=name) for name, a in arrays.items()]
     meta = {"config": config.model_dump(mode="json"), "class_names": list(class_names), "step": step}
+    meta["network"] = [parameter.name for parameter in network.get_parameters()]
     write_checkpoint(path, parameters, meta)
     return path
