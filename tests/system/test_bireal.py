@@ -10,14 +10,16 @@ from src.checkpoint.file import read_checkpoint
 from src.deploy.mindir import _read_proto
 from src.training.records import read_metrics
 from tests.helpers.doors import check_same_answers, error_of, last_json
+from tests.helpers.runs import check_resumes_to_the_same_bits
 
 SMALL = {
     "block_units": "[1,1,1,1]", "widths": "[4,4,8,8]", "stem": "small", "image_size": 32, "batch_size": 6,
     "eval_batch_size": 5, "train_steps": 6, "eval_every": 0.4, "log_every": 1, "lr_base_batch": 6,
 }  # fmt: skip
-AUGMENTED = {
+WITH_ALL = {
     "colour_jitter": "[0.4,0.4,0.4,0.1]", "lighting": 0.1, "autoaugment": "imagenet", "random_erasing": 0.5,
-    "mixup_alpha": 0.2, "cutmix_alpha": 1.0, "crop_percentage": 0.8,
+    "mixup_alpha": 0.2, "cutmix_alpha": 1.0, "crop_percentage": 0.8, "bn_reestimation_batches": 3,
+    "save_every": 0.4, "keep_checkpoints": 9,
 }  # fmt: skip
 STAGE1 = ("--config_path", "configs/bireal/birealnet18_stage1_real.yaml")
 STAGE2 = ("--config_path", "configs/bireal/birealnet18_stage2_binary.yaml")
@@ -25,17 +27,14 @@ STAGE2 = ("--config_path", "configs/bireal/birealnet18_stage2_binary.yaml")
 
 @pytest.fixture(scope="module")
 def run(door, pictures, tmp_path_factory):
-    """The three real-valued steps and the binary one, two batches each but for the last."""
+    """A step of the paper's first stage, and the binary one from its weights."""
     output = tmp_path_factory.mktemp("bireal")
     shared = {**SMALL, "data_path": pictures, "output_path": output}
-    start = {}
-    for activation in ("relu", "leaky_clip", "clip"):
-        keys = {**shared, "train_steps": 2, "run_name": activation, "activation": activation, **start}
-        done = door("train.py", *STAGE1, **keys)
-        assert done.returncode == 0, done.stderr
-        start = {"pretrained_path": output / activation / "checkpoints" / "last.ckpt"}
-    keys = {**shared, "run_name": "binary", "bn_reestimation_batches": 3, **start, **AUGMENTED}
-    done = door("train.py", *STAGE2, **keys)
+    keys = {**shared, "train_steps": 1, "run_name": "clip", "activation": "clip"}
+    done = door("train.py", *STAGE1, **keys)
+    assert done.returncode == 0, done.stderr
+    keys = {**shared, "run_name": "binary", "pretrained_path": output / "clip" / "checkpoints" / "last.ckpt"}
+    done = door("train.py", *STAGE2, **keys, **WITH_ALL)
     assert done.returncode == 0, done.stderr
     return output / "binary"
 
@@ -57,8 +56,8 @@ def test_flips_and_saturation_are_recorded(run):
         assert 0 <= record["monitor_bit_flips"] <= 100 and 0 < record["monitor_saturated_activations"] < 100
     assert any(record["monitor_bit_flips"] > 0 for record in records)
     assert (run / "learning_curves.png").stat().st_size > 10_000
-    relu = read_metrics(run.parent / "relu" / "metrics.jsonl")
-    assert not any(key.startswith("monitor") for record in relu for key in record)
+    real = read_metrics(run.parent / "clip" / "metrics.jsonl")
+    assert not any(key.startswith("monitor") for record in real for key in record)
 
 
 def test_statistics_are_re_estimated(run):
@@ -74,27 +73,9 @@ def test_evaluation_is_that_of_training(door, run, checkpoint):
     assert answer["loss"] == pytest.approx(final["loss"], rel=1e-3)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(door, run, checkpoint):
-    folder = run.parent / "clip" / "checkpoints"
-    keys = {**SMALL, **AUGMENTED, "run_name": "again", "save_every": 0.4, "keep_checkpoints": 9}
-    keys |= {"output_path": run.parent, "pretrained_path": folder / "last.ckpt", "bn_reestimation_batches": 3}
-    keys["data_path"] = json.loads(json.dumps(read_checkpoint(checkpoint).meta["config"]["data_path"]))
-    again = run.parent / "again" / "checkpoints"
-    assert door("train.py", *STAGE2, **keys).returncode == 0
-    for path in again.glob("*.ckpt"):  # as if it had been killed after step 4
-        if path.name in ("last.ckpt", "best.ckpt") or read_checkpoint(path).meta["step"] > 4:
-            path.unlink()
-    assert len(list(again.glob("*.ckpt"))) > 0
-    done = door("train.py", resume=run.parent / "again")
-    assert done.returncode == 0, done.stderr
-    ours, theirs = (read_checkpoint(path).arrays for path in (again / "last.ckpt", checkpoint))
-    assert ours.keys() == theirs.keys() and any(name.startswith("monitor.") for name in ours)
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-    flips = [
-        [r["monitor_bit_flips"] for r in read_metrics(folder / "metrics.jsonl") if "monitor_bit_flips" in r]
-        for folder in (run, run.parent / "again")
-    ]
-    assert flips[0] == flips[1]
+def test_a_stopped_run_goes_on_to_the_same_bits(run, checkpoint, tmp_path):
+    check_resumes_to_the_same_bits(run, tmp_path / "copy", step=4)
+    assert any(name.startswith("monitor.") for name in read_checkpoint(checkpoint).arrays)
 
 
 def test_the_export_holds_signs_and_gives_the_same_answers(door, checkpoint, pictures, tmp_path):

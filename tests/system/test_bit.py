@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ import pytest
 from src.checkpoint.file import read_checkpoint
 from src.training.records import read_metrics
 from tests.helpers.doors import check_same_answers, error_of, last_json
+from tests.helpers.runs import check_resumes_to_the_same_bits, prepare_run
 from tests.system.conftest import CLASSES
 
 SMALL = {
-    "model": "bit_r50x1", "block_units": "[1,1,1,1]", "width_factor": 0.5,
+    "model": "bit_r50x1", "block_units": [1, 1, 1, 1], "width_factor": 0.5,
     "image_size": 32, "resize_size": 40, "batch_size": 6, "eval_batch_size": 5, "train_steps": 6,
-    "eval_every": 2, "log_every": 1, "mixup_alpha": 0.2, "randaugment_layers": 1,
+    "eval_every": 2, "save_every": 0.5, "keep_checkpoints": 9, "log_every": 1,
+    "mixup_alpha": 0.2, "randaugment_layers": 1,
 }  # fmt: skip
 
 
@@ -45,42 +48,26 @@ def test_evaluation_is_that_of_training(door, run, checkpoint):
     assert larger["loss"] != answer["loss"] and larger["count"] == 3
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(door, run, checkpoint, pictures, tmp_path):
-    stopped = door(
-        "train.py", data_path=pictures, output_path=tmp_path, run_name="again", save_every=0.5,
-        keep_checkpoints=9, **SMALL,
-    )  # fmt: skip
-    assert stopped.returncode == 0, stopped.stderr
-    folder = tmp_path / "again" / "checkpoints"
-    for path in folder.glob("*.ckpt"):  # as if it had been killed after step 2
-        if path.name == "last.ckpt" or read_checkpoint(path).meta["step"] > 2:
-            path.unlink()
-    assert len(list(folder.glob("*.ckpt"))) > 0
-    done = door("train.py", resume=tmp_path / "again")
-    assert done.returncode == 0, done.stderr
-    ours, theirs = (read_checkpoint(path).arrays for path in (folder / "last.ckpt", checkpoint))
-    assert ours.keys() == theirs.keys()
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-    records = read_metrics(tmp_path / "again" / "metrics.jsonl")
+def test_a_stopped_run_goes_on_to_the_same_bits(run, tmp_path):
+    check_resumes_to_the_same_bits(run, tmp_path / "copy", step=2)
+    records = read_metrics(run / "metrics.jsonl")
     assert [r["step"] for r in records if "loss" in r] == list(range(1, 7))
     assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
 
 
-def test_fine_tuning_starts_from_a_checkpoint_with_other_classes(door, checkpoint, data_path, tmp_path):
-    keys = {**SMALL, "train_steps": 1, "lr": 1e-9, "mixup_alpha": 0.0}
-    done = door(
-        "train.py", data_path=data_path, output_path=tmp_path, run_name="tuned", examples_per_class=3,
-        pretrained_path=checkpoint, **keys,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"starting from {checkpoint}, sha256 " in (tmp_path / "tuned" / "train.log").read_text()
-    tuned = read_checkpoint(tmp_path / "tuned" / "checkpoints" / "last.ckpt").network_weights()
+def test_fine_tuning_starts_from_a_checkpoint_with_other_classes(checkpoint, data_path, tmp_path, caplog):
+    keys = {**SMALL, "data_path": str(data_path), "examples_per_class": 3, "pretrained_path": str(checkpoint)}
+    with caplog.at_level("INFO", logger="quartet"):
+        network = prepare_run(tmp_path, keys).network
+    assert f"starting from {checkpoint}, sha256 " in caplog.text
+    tuned = {p.name: p.asnumpy() for p in network.get_parameters()}
     first = read_checkpoint(checkpoint).network_weights()
+    assert tuned.keys() == first.keys()
     for name, array in first.items():
         if name.startswith("head.conv."):
-            assert np.abs(tuned[name]).max() < 1e-6 and len(tuned[name]) == 4
+            assert not tuned[name].any() and len(tuned[name]) == 4
         else:
-            np.testing.assert_allclose(tuned[name], array, atol=1e-6)
+            np.testing.assert_array_equal(tuned[name], array)
 
 
 def test_the_export_is_folded_and_gives_the_same_answers(door, checkpoint, pictures, tmp_path):
@@ -100,8 +87,6 @@ def test_data_with_other_classes_is_refused(door, checkpoint, data_path):
 
 
 def test_bad_data_and_weights_are_one_line(door, pictures, tmp_path, checkpoint):
-    import shutil
-
     def refused(**keys) -> str:
         given = {**SMALL, "data_path": pictures, "output_path": tmp_path / "runs", **keys}
         return error_of(door("train.py", **given))
@@ -120,5 +105,5 @@ def test_bad_data_and_weights_are_one_line(door, pictures, tmp_path, checkpoint)
     np.savez(truncated, a=np.zeros((100, 100)))
     truncated.write_bytes(truncated.read_bytes()[:-3000])
     assert str(truncated) in refused(pretrained_path=tmp_path)
-    assert "use --block_units [1,1,1,1]" in refused(pretrained_path=checkpoint, block_units="[1,1,1,2]")
+    assert "use --block_units [1,1,1,1]" in refused(pretrained_path=checkpoint, block_units=[1, 1, 1, 2])
     assert not (tmp_path / "runs").exists()
