@@ -1,7 +1,9 @@
 """The seam between engine and model: what a config means, with the defaults of a plain classifier."""
 
+import inspect
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +38,31 @@ from .training.monitor import Monitor
 log = logging.getLogger("quartet")
 
 
+def network_keys(network_class: Callable[..., nn.Cell]) -> list[str]:
+    """The config keys that a network is built from: the names in its signature but for `num_classes`."""
+    return [name for name in inspect.signature(network_class).parameters if name != "num_classes"]
+
+
+def build_network(
+    network_class: Callable[..., nn.Cell], config: SharedConfig, *, num_classes: int
+) -> nn.Cell:
+    """A network with initial weights, each argument of its signature from the config key of that name."""
+    arguments = {name: getattr(config, name) for name in network_keys(network_class)}
+    return network_class(num_classes=num_classes, **arguments)
+
+
 class Recipe:
     """A model's subclass says how to build the network, and overrides what else differs.
 
     Attributes:
         config_class: the shared keys and the model's own.
+        network_class: builds the network; the names in its signature are config keys.
         side_multiple: what the sides of a whole picture are divisible by (`eval_crop` whole): what the
             network's windows want, that tile its maps.
     """
 
     config_class: type[SharedConfig] = SharedConfig
+    network_class: Callable[..., nn.Cell]
     side_multiple = 1
 
     def __init__(self, config: SharedConfig):
@@ -78,7 +95,7 @@ class Recipe:
 
     def network(self, *, num_classes: int) -> nn.Cell:
         """The network, NCHW float32 -> logits (N, num_classes), with initial weights from the seed."""
-        raise NotImplementedError("a model's recipe builds its network")
+        return build_network(self.network_class, self.config, num_classes=num_classes)
 
     def load_pretrained(self, network: nn.Cell) -> None:
         """Fills a new network with the weights of `pretrained_path`, if there is one.

@@ -265,17 +265,5 @@ def test_the_defaults_of_a_plain_classifier():
     recipe = Recipe(SharedConfig())
     assert isinstance(recipe.loss(), CrossEntropy)
     assert recipe.monitor("network", "inputs") is None
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(AttributeError, match="network_class"):
         recipe.network(num_classes=10)
-
-
-def test_every_key_of_resnet9_reaches_its_network(monkeypatch):
-    from src.resnet9 import recipe as resnet9_recipe
-
-    seen = {}
-    monkeypatch.setattr(resnet9_recipe, "ResNet9", lambda **arguments: seen.update(arguments))
-    keys = {"activation": "celu", "celu_alpha": 0.3, "pool_before_norm": True, "head_scale": 0.5, "seed": 4}
-    _recipe(widths=[1, 2, 3, 4], **keys).network(num_classes=6)
-    assert seen == {**keys, "widths": (1, 2, 3, 4), "num_classes": 6}
-    own = set(ResNet9Config.model_fields) - set(SharedConfig.model_fields)
-    assert own <= set(seen)

@@ -1,5 +1,8 @@
 """Every model of the table builds by name, and its recipe builds the same network."""
 
+import functools
+import inspect
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from src import zoo
 from src.checkpoint.weights import load_weights
 from src.common.errors import UserError
-from src.recipe import Recipe
+from src.recipe import Recipe, build_network, network_keys
 from src.shared_config import SharedConfig
 
 
@@ -56,6 +59,50 @@ def test_an_unknown_model(use, name, hint):
     assert str(caught.value).startswith(f"model: {name!r} given, but there is no such model; {hint}")
 
 
-def test_an_argument_that_the_network_does_not_have():
-    with pytest.raises(TypeError, match="depth"):
-        zoo.create_network("resnet9", num_classes=10, depth=9)
+@pytest.mark.parametrize("given", [{"depth": 9}, {"depth": 9, "lr": 0.1}])
+def test_an_argument_that_the_network_does_not_have(given):
+    names = ", ".join(sorted(given))
+    with pytest.raises(UserError, match=f"^{names}: no argument of resnet9's network, which takes widths, "):
+        zoo.create_network("resnet9", num_classes=10, **given)
+
+
+def test_an_argument_out_of_range_is_told_as_a_key_is():
+    with pytest.raises(UserError, match=r"^widths: \[1, 2\] given, allowed: a list of 4 whole numbers > 0$"):
+        zoo.create_network("resnet9", num_classes=10, widths=(1, 2))
+
+
+MODELS_ONCE = sorted({zoo.config_class_of(name): name for name in zoo.list_models()}.values())
+
+
+@pytest.mark.parametrize("name", MODELS_ONCE)
+def test_a_network_is_described_by_its_config_alone(name):
+    recipe = zoo._recipe_of(name)
+    fields, shared = recipe.config_class.model_fields, set(SharedConfig.model_fields)
+    keys = network_keys(recipe.network_class)
+    assert set(keys) <= set(fields)
+    assert set(keys) - shared and set(keys) & shared >= {"seed"}
+    parameters = inspect.signature(recipe.network_class).parameters.values()
+    assert all(p.default is p.empty and p.kind is p.KEYWORD_ONLY for p in parameters)
+
+
+@pytest.mark.parametrize("name", MODELS_ONCE)
+def test_every_key_of_the_signature_reaches_the_network(name):
+    recipe = zoo._recipe_of(name)
+    config, seen = recipe.config_class(model=name), {}
+
+    @functools.wraps(recipe.network_class)
+    def build(**arguments):
+        seen.update(arguments)
+
+    build_network(build, config, num_classes=6)
+    assert seen.pop("num_classes") == 6
+    assert seen == {key: getattr(config, key) for key in network_keys(recipe.network_class)}
+
+
+def test_a_models_name_stands_for_values_that_a_key_can_change():
+    config_class = zoo.config_class_of("bit_r152x2")
+    assert config_class(model="bit_r152x2").block_units == (3, 8, 36, 3)
+    changed = config_class(model="bit_r152x2", width_factor=0.5)
+    assert (changed.block_units, changed.width_factor) == ((3, 8, 36, 3), 0.5)
+    for keys in (config_class.VARIANTS, zoo.config_class_of("birealnet18").VARIANTS):
+        assert set(keys) < set(zoo.list_models())

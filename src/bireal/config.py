@@ -4,9 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from ..model_utils.keys import Counts, key
+from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
-from .network import VARIANTS, WIDTHS
 
 
 class BiRealConfig(SharedConfig):
@@ -27,9 +26,21 @@ class BiRealConfig(SharedConfig):
         "weight_decay": 0.0,
         "eval_batch_size": 100,
     }
+    VARIANTS: ClassVar = {
+        "birealnet18": {"block_units": (4, 4, 4, 4), "bottleneck": False},
+        "birealnet34": {"block_units": (6, 8, 12, 6), "bottleneck": False},
+        "birealnet50": {"block_units": (3, 4, 6, 3), "bottleneck": True},
+    }
 
-    block_units: Counts = key((), "blocks of each of the four stages; []: those of the model", unit="blocks")
-    widths: Counts = key(WIDTHS, "channels of the four stages, of bottlenecks a quarter", unit="channels")
+    block_units: FourCounts = key(
+        (4, 4, 4, 4), "blocks of each of the four stages; left out: those of the model", unit="blocks"
+    )
+    bottleneck: bool = key(
+        False, "blocks of 1x1, 3x3 and 1x1 convolutions, not of one 3x3; left out: those of the model"
+    )
+    widths: FourCounts = key(
+        (64, 128, 256, 512), "channels of the four stages, of bottlenecks a quarter", unit="channels"
+    )
     stem: Literal["imagenet", "small"] = key(
         "imagenet", "7x7 convolution and max-pool, both stride 2; small: 3x3 convolution, stride 2"
     )
@@ -49,24 +60,10 @@ class BiRealConfig(SharedConfig):
     head_norm: bool = key(False, "batch normalisation before the classifier (the earlier port's)")
 
     @model_validator(mode="after")
-    def _is_a_network(self) -> "BiRealConfig":
-        if len(self.block_units) not in (0, 4):
-            raise ValueError(
-                f"block_units: {list(self.block_units)} given, allowed: a list of 4 whole numbers > 0, or []"
-            )
-        if len(self.widths) != 4:
-            raise ValueError(f"widths: {list(self.widths)} given, allowed: a list of 4 whole numbers > 0")
+    def _is_halved_evenly(self) -> "BiRealConfig":
         factor = 32 if self.stem == "imagenet" else 16
         for name in ("image_size", "eval_image_size"):
             if getattr(self, name) % factor:
-                raise ValueError(
-                    f"{name}: {getattr(self, name)} given, allowed: multiples of {factor} with stem "
-                    f"{self.stem}: a shortcut halves the image evenly"
-                )
+                allowed = f"multiples of {factor} with stem {self.stem}: a shortcut halves the image evenly"
+                raise refusal(name, getattr(self, name), allowed)
         return self
-
-    @property
-    def structure(self) -> tuple[tuple[int, ...], bool]:
-        """Blocks of each stage, the config's own or those of the model's name; and whether bottlenecks."""
-        units, bottleneck = VARIANTS[self.model]
-        return self.block_units or units, bottleneck

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import nn
 
-from ..common.errors import UserError
 from ..layers.basic import batch_norm2d, conv2d, dense
 from ..layers.binary import (
     BinaryConv2d,
@@ -32,19 +31,12 @@ from ..layers.init import initialise, small_positive, torch_default
 from ..layers.pooling import AvgPool2d, PaddedMaxPool2d
 from .weights import translate
 
-# name -> (blocks of each stage, whether they are bottlenecks)
-VARIANTS = {
-    "birealnet18": ((4, 4, 4, 4), False),
-    "birealnet34": ((6, 8, 12, 6), False),
-    "birealnet50": ((3, 4, 6, 3), True),
-}
-WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
 
 
 @dataclass(frozen=True)
 class Binarisation:
-    """What a network does to the inputs and weights of its blocks; the defaults are the official network's.
+    """What a network does to the inputs and weights of its blocks.
 
     Attributes:
         activation: of each block's input, one of `layers.binary.ACTIVATIONS`; a sign, or what stands for it.
@@ -54,11 +46,11 @@ class Binarisation:
         clip_after_add: clip to [-1, 1] behind each addition and the stem (an earlier port's).
     """
 
-    activation: str = "approx_sign"
-    binary_weights: bool = True
-    weight_gradient: str = "clipped"
-    divide_by_deviation: bool = False
-    clip_after_add: bool = False
+    activation: str
+    binary_weights: bool
+    weight_gradient: str
+    divide_by_deviation: bool
+    clip_after_add: bool
 
     def input(self) -> nn.Cell:
         """What comes before a convolution."""
@@ -170,12 +162,9 @@ class BiRealNet(nn.Cell):
         bottleneck: blocks of birealnet50.
         stem: "imagenet" is a 7x7 convolution and a max-pool, both with stride 2; "small" one 3x3 convolution
             with stride 2, for images of 64 pixels and less.
-        binarisation: of inputs and weights.
+        activation, binary_weights, weight_gradient, divide_by_deviation, clip_after_add: see `Binarisation`.
         head_norm: batch normalisation of the features before the classifier (an earlier port's).
         seed: seed of the initial weights.
-
-    Raises:
-        UserError: `block_units` or `widths` are not four positive numbers.
     """
 
     head_prefix = "fc."
@@ -184,20 +173,26 @@ class BiRealNet(nn.Cell):
         self,
         *,
         num_classes: int,
-        block_units: Sequence[int] = VARIANTS["birealnet18"][0],
-        widths: Sequence[int] = WIDTHS,
-        bottleneck: bool = False,
-        stem: str = "imagenet",
-        binarisation: Binarisation = Binarisation(),
-        head_norm: bool = False,
-        seed: int = 0,
+        block_units: Sequence[int],
+        widths: Sequence[int],
+        bottleneck: bool,
+        stem: str,
+        activation: str,
+        binary_weights: bool,
+        weight_gradient: str,
+        divide_by_deviation: bool,
+        clip_after_add: bool,
+        head_norm: bool,
+        seed: int,
     ):
         super().__init__()
-        for name, numbers in (("block_units", block_units), ("widths", widths)):
-            if len(numbers) != 4 or min(numbers) < 1:
-                raise UserError(f"{name} is {list(numbers)}; four positive numbers are needed, as {WIDTHS}")
-        if stem not in ("imagenet", "small"):
-            raise UserError(f"stem is {stem!r}; known are imagenet, small")
+        binarisation = Binarisation(
+            activation=activation,
+            binary_weights=binary_weights,
+            weight_gradient=weight_gradient,
+            divide_by_deviation=divide_by_deviation,
+            clip_after_add=clip_after_add,
+        )
         self.bottleneck = bottleneck
         large = stem == "imagenet"
         self.conv1 = conv2d(in_channels=3, out_channels=widths[0], kernel_size=7 if large else 3, stride=2)

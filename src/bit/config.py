@@ -4,9 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from ..model_utils.keys import Counts, key
+from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
-from .weights import VARIANTS
 
 
 class BiTConfig(SharedConfig):
@@ -26,12 +25,24 @@ class BiTConfig(SharedConfig):
         "weight_decay": 0.0,
         "eval_batch_size": 100,
     }
+    VARIANTS: ClassVar = {
+        "bit_r50x1": {"block_units": (3, 4, 6, 3), "width_factor": 1.0},
+        "bit_r50x3": {"block_units": (3, 4, 6, 3), "width_factor": 3.0},
+        "bit_r101x1": {"block_units": (3, 4, 23, 3), "width_factor": 1.0},
+        "bit_r101x3": {"block_units": (3, 4, 23, 3), "width_factor": 3.0},
+        "bit_r152x2": {"block_units": (3, 8, 36, 3), "width_factor": 2.0},
+        "bit_r152x4": {"block_units": (3, 8, 36, 3), "width_factor": 4.0},
+    }
 
     pretrained_name: str = key(
         "", "official file in the folder pretrained_path; empty: BiT-M and the network, as BiT-M-R50x1"
     )
-    block_units: Counts = key((), "units of each of the four blocks; []: those of the model", unit="units")
-    width_factor: float = key(0.0, "factor on all channels, a multiple of 0.5; 0: that of the model", ge=0)
+    block_units: FourCounts = key(
+        (3, 4, 6, 3), "units of each of the four blocks; left out: those of the model", unit="units"
+    )
+    width_factor: float = key(
+        1.0, "factor on all channels, a multiple of 0.5; left out: that of the model", unit="factor", gt=0
+    )
     stride_padding: Literal["symmetric", "same"] = key(
         "symmetric", "padding of 3x3 convolutions with stride 2; same: the earlier port's"
     )
@@ -41,22 +52,7 @@ class BiTConfig(SharedConfig):
     )
 
     @model_validator(mode="after")
-    def _is_a_network(self) -> "BiTConfig":
-        if self.block_units and len(self.block_units) != 4:
-            raise ValueError(
-                f"block_units: {list(self.block_units)} given, allowed: a list of 4 whole numbers > 0, or []"
-            )
+    def _is_divided_by_the_groups(self) -> "BiTConfig":
         if (2 * self.width_factor) % 1:
-            raise ValueError(f"width_factor: {self.width_factor:g} given, allowed: a multiple of 0.5")
+            raise refusal("width_factor", self.width_factor, "a multiple of 0.5")
         return self
-
-    @property
-    def structure(self) -> tuple[tuple[int, ...], float]:
-        """Units of each block and width factor: the config's own, else those of the model's name."""
-        units, width = VARIANTS[self.variant]
-        return self.block_units or units, self.width_factor or width
-
-    @property
-    def variant(self) -> str:
-        """The model's name in the papers, as R50x1."""
-        return "R" + self.model.removeprefix("bit_r")

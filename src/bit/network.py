@@ -24,7 +24,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..common.errors import UserError
 from ..layers.basic import conv2d
 from ..layers.init import initialise, torch_default
 from ..layers.norm import GroupNorm
@@ -92,13 +91,11 @@ class ResNetV2(nn.Cell):
         width_factor: factor on all channels; a multiple of 0.5, so that 32 groups divide them.
         stride_padding: "symmetric", the official padding of the 3x3 convolutions with stride 2, or "same",
             that of an earlier port, which shifts the image by a pixel at each of three convolutions.
-        zero_head: classifier of zeros, the official start of fine-tuning; otherwise PyTorch's default.
+        pretrained_head: "zero" makes a classifier of zeros, the official start of fine-tuning; otherwise it
+            starts from PyTorch's default.
         recompute: keep only the input of each unit for the backward pass and compute its inside again: less
             memory for about a third more time.
         seed: seed of the initial weights.
-
-    Raises:
-        UserError: `block_units` are not four positive numbers, or the width factor does not fit.
     """
 
     head_prefix = "head.conv."
@@ -107,20 +104,14 @@ class ResNetV2(nn.Cell):
         self,
         *,
         num_classes: int,
-        block_units: Sequence[int] = (3, 4, 6, 3),
-        width_factor: float = 1,
-        stride_padding: str = "symmetric",
-        zero_head: bool = True,
-        recompute: bool = False,
-        seed: int = 0,
+        block_units: Sequence[int],
+        width_factor: float,
+        stride_padding: str,
+        pretrained_head: str,
+        recompute: bool,
+        seed: int,
     ):
         super().__init__()
-        if len(block_units) != 4 or min(block_units) < 1:
-            raise UserError(
-                f"block_units is {list(block_units)}; four positive numbers are needed, as [3, 4, 6, 3]"
-            )
-        if width_factor <= 0 or (2 * width_factor) % 1:
-            raise UserError(f"width_factor is {width_factor}; a multiple of 0.5 is needed, as 1 or 0.5")
         self.block_units = tuple(block_units)
         self.width_factor = width_factor
         widths = [int(width_factor * channels) for channels in (64, 256, 512, 1024, 2048)]
@@ -147,7 +138,7 @@ class ResNetV2(nn.Cell):
         self.body = nn.SequentialCell(blocks)
         self.head = Head(widths[4], num_classes)
         initialise(self, seed=seed, weight=torch_default)
-        if zero_head:
+        if pretrained_head == "zero":
             weight = self.head.conv.weight
             weight.set_data(ms.Tensor(np.zeros(weight.shape, np.float32)))
         if recompute:

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from mindspore import nn
 
 from ..common.errors import UserError
 from ..model_utils.device_adapter import get_device_num
@@ -24,23 +23,12 @@ class BiTRecipe(Recipe):
     """See `Recipe` and configs/bit/."""
 
     config_class = BiTConfig
-
-    def network(self, *, num_classes: int) -> nn.Cell:
-        c = self.config
-        block_units, width_factor = c.structure
-        return ResNetV2(
-            num_classes=num_classes,
-            block_units=block_units,
-            width_factor=width_factor,
-            stride_padding=c.stride_padding,
-            zero_head=c.pretrained_head == "zero",
-            recompute=c.recompute,
-            seed=c.seed,
-        )
+    network_class = ResNetV2
 
     def pretrained_file(self) -> Path:
         c = self.config
-        return find_pretrained(c.pretrained_path, c.pretrained_name or f"BiT-M-{c.variant}")
+        name = c.pretrained_name or "BiT-M-" + c.model.removeprefix("bit_").replace("r", "R")
+        return find_pretrained(c.pretrained_path, name)
 
     def settled(self) -> Recipe:
         """With `hyper_rule`: image sizes, mixup and length of the run from the training images.

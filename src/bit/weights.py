@@ -16,16 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import UserError
+from .config import BiTConfig
 
-# name -> (units of each block, width factor)
-VARIANTS = {
-    "R50x1": ((3, 4, 6, 3), 1),
-    "R50x3": ((3, 4, 6, 3), 3),
-    "R101x1": ((3, 4, 23, 3), 1),
-    "R101x3": ((3, 4, 23, 3), 3),
-    "R152x2": ((3, 8, 36, 3), 2),
-    "R152x4": ((3, 8, 36, 3), 4),
-}
 _URL = "https://storage.googleapis.com/bit_models"
 
 
@@ -74,17 +66,9 @@ def _structure(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], 
 
 def _name(structure: tuple[tuple[int, ...], float]) -> str:
     units, width = structure
-    named = {of: name for name, of in VARIANTS.items()}
-    return named.get(structure) or f"block_units {list(units)}, width_factor {width:g}"
-
-
-def variant_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Which network parameters of these names (the network's) and shapes make.
-
-    One of `VARIANTS`, or as "block_units [2, 2, 2, 2], width_factor 0.5", or "" where they make none.
-    """
-    structure = _structure(shapes)
-    return _name(structure) if structure else ""
+    keys = {"block_units": units, "width_factor": width}
+    named = [name for name, variant in BiTConfig.VARIANTS.items() if variant == keys]
+    return named[0] if named else f"block_units {list(units)}, width_factor {width:g}"
 
 
 def translate(
@@ -110,10 +94,10 @@ def translate(
     theirs = _structure({name: array.shape for name, array in own.items()})
     ours = (tuple(block_units), width_factor)
     if theirs not in (None, ours):
-        mend = f"--block_units {list(theirs[0])} --width_factor {theirs[1]:g}".replace(", ", ",")
-        if theirs in VARIANTS.values():
-            mend = f"--model bit_{_name(theirs).lower()}"
-        raise UserError(f"holds BiT {_name(theirs)}, the network is {_name(ours)}: use {mend}")
+        mend = f"--model {_name(theirs)}"
+        if _name(theirs) not in BiTConfig.VARIANTS:
+            mend = f"--block_units {list(theirs[0])} --width_factor {theirs[1]:g}".replace(", ", ",")
+        raise UserError(f"holds {_name(theirs)}, the network is {_name(ours)}: use {mend}")
     return own
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 Numbers = Annotated[tuple[float, ...], Field(strict=False)]
 Counts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
@@ -31,9 +31,11 @@ class Keys(BaseModel):
 
     Attributes:
         DEFAULTS: values in place of the defaults of inherited keys. A model's config has such.
+        VARIANTS: of a model's config, the models by name; for each the keys that its name gives a value.
     """
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}
+    VARIANTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
@@ -42,7 +44,19 @@ class Keys(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {**cls.DEFAULTS, **values}
+        given = {**cls.DEFAULTS, **values}
+        model = given.get("model")
+        return {**(cls.VARIANTS.get(model, {}) if isinstance(model, str) else {}), **given}
+
+
+def _four(value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+    if len(value) != 4:
+        raise refusal(info.field_name, value, "a list of 4 whole numbers > 0")
+    return value
+
+
+# One whole number for each of a network's four stages.
+FourCounts = Annotated[Counts, AfterValidator(_four)]
 
 
 def groups_of(config_class: type[Keys]) -> list[type[Keys]]:

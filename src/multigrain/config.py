@@ -1,13 +1,11 @@
 """MultiGrain's own keys, and its defaults for the shared ones: the paper's ImageNet training."""
 
-import math
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from ..model_utils.keys import Counts, key
+from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
-from .network import VARIANTS, WIDTHS
 
 
 class MultiGrainConfig(SharedConfig):
@@ -33,10 +31,24 @@ class MultiGrainConfig(SharedConfig):
         "nesterov": False,
         "weight_decay": 1e-4,
     }
+    VARIANTS: ClassVar = {
+        "multigrain_resnet18": {"block_units": (2, 2, 2, 2), "bottleneck": False},
+        "multigrain_resnet34": {"block_units": (3, 4, 6, 3), "bottleneck": False},
+        "multigrain_resnet50": {"block_units": (3, 4, 6, 3), "bottleneck": True},
+        "multigrain_resnet101": {"block_units": (3, 4, 23, 3), "bottleneck": True},
+        "multigrain_resnet152": {"block_units": (3, 8, 36, 3), "bottleneck": True},
+    }
 
-    block_units: Counts = key((), "blocks of each of the four stages; []: those of the model", unit="blocks")
-    widths: Counts = key(
-        WIDTHS, "channels of the four stages; bottlenecks put out 4 times as many", unit="channels"
+    block_units: FourCounts = key(
+        (3, 4, 6, 3), "blocks of each of the four stages; left out: those of the model", unit="blocks"
+    )
+    bottleneck: bool = key(
+        True, "blocks of 1x1, 3x3 and 1x1 convolutions, not of two 3x3; left out: those of the model"
+    )
+    widths: FourCounts = key(
+        (64, 128, 256, 512),
+        "channels of the four stages; bottlenecks put out 4 times as many",
+        unit="channels",
     )
     stem: Literal["imagenet", "small"] = key(
         "imagenet", "7x7 convolution and max-pool, both stride 2; small: 3x3 convolution, stride 2"
@@ -80,47 +92,34 @@ class MultiGrainConfig(SharedConfig):
 
     @model_validator(mode="after")
     def _is_a_network(self) -> "MultiGrainConfig":
-        if len(self.block_units) not in (0, 4):
-            raise ValueError(
-                f"block_units: {list(self.block_units)} given, allowed: a list of 4 whole numbers > 0, or []"
+        p, eval_p = self.pooling_exponent, self.eval_pooling_exponent
+        if p != "max" and p <= 0:
+            raise refusal("pooling_exponent", p, "above 0, or max")
+        if eval_p != "max" and eval_p < 0:
+            raise refusal("eval_pooling_exponent", eval_p, "0, above, or max")
+        if self.learn_pooling_exponent and p == "max":
+            raise refusal("pooling_exponent", p, "a number while learn_pooling_exponent")
+        dimensions = (4 if self.bottleneck else 1) * self.widths[-1] + 1
+        if self.whitening_dim > dimensions:
+            raise refusal(
+                "whitening_dim", self.whitening_dim, f"up to {dimensions}: this network's embedding, and one"
             )
-        if len(self.widths) != 4:
-            raise ValueError(f"widths: {list(self.widths)} given, allowed: a list of 4 whole numbers > 0")
-        if self.pooling_exponent != "max" and self.pooling_exponent <= 0:
-            raise ValueError(f"pooling_exponent: {self.pooling_exponent} given, allowed: above 0, or max")
-        if self.eval_pooling_exponent != "max" and self.eval_pooling_exponent < 0:
-            raise ValueError(
-                f"eval_pooling_exponent: {self.eval_pooling_exponent} given, allowed: 0, above, or max"
-            )
-        if self.learn_pooling_exponent and self.pooling_exponent == "max":
-            raise ValueError("pooling_exponent: 'max' given, allowed: a number while learn_pooling_exponent")
         return self
 
     @model_validator(mode="after")
-    def _has_pairs(self) -> "MultiGrainConfig":
-        if self.classification_weight == 1:
+    def _pairs_are_of_one_image(self) -> "MultiGrainConfig":
+        if not self.has_pairs:
             return self
+        only = "with classification_weight below 1"
         if self.repetitions == 1:
-            raise ValueError(
-                "repetitions: 1 given, allowed: 2 or more with classification_weight below 1: the metric "
-                "loss pulls repetitions of an image together"
-            )
+            allowed = f"2 or more {only}: the metric loss pulls repetitions of an image together"
+            raise refusal("repetitions", 1, allowed)
         for name in ("mixup_alpha", "cutmix_alpha"):
             if getattr(self, name):
-                raise ValueError(
-                    f"{name}: {getattr(self, name)} given, allowed: 0 with classification_weight below 1: a "
-                    "mixture of images is no instance"
-                )
+                raise refusal(name, getattr(self, name), f"0 {only}: a mixture of images is no instance")
         return self
 
     @property
-    def structure(self) -> tuple[tuple[int, ...], bool]:
-        """Blocks of each stage, the config's own or those of the model's name; and whether bottlenecks."""
-        units, bottleneck = VARIANTS[self.model]
-        return self.block_units or units, bottleneck
-
-    @property
-    def exponents(self) -> tuple[float, float]:
-        """p in training, and in evaluation, where 0 is the same."""
-        given = (self.pooling_exponent, self.eval_pooling_exponent)
-        return tuple(math.inf if p == "max" else p for p in given)
+    def has_pairs(self) -> bool:
+        """Whether the loss is of embeddings too, and not of logits alone."""
+        return self.classification_weight < 1

@@ -13,28 +13,19 @@ whoever compares embeddings normalises them first.
 | multigrain_resnet152 | 3, 8, 36, 3  | 1x1, 3x3, 1x1        | 2,048     | 60,192,808               |
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..common.errors import UserError
 from ..layers.basic import batch_norm2d, conv2d, dense
 from ..layers.gem import GeM, l2_normalise
 from ..layers.init import he_normal_fan_out, initialise, torch_default
 from ..layers.pooling import PaddedMaxPool2d
 from .weights import translate
 
-# name -> (blocks of each stage, whether they are bottlenecks)
-VARIANTS = {
-    "multigrain_resnet18": ((2, 2, 2, 2), False),
-    "multigrain_resnet34": ((3, 4, 6, 3), False),
-    "multigrain_resnet50": ((3, 4, 6, 3), True),
-    "multigrain_resnet101": ((3, 4, 23, 3), True),
-    "multigrain_resnet152": ((3, 8, 36, 3), True),
-}
-WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
 
 
@@ -132,15 +123,14 @@ class MultiGrain(nn.Cell):
         bottleneck: blocks of ResNet-50 and deeper.
         stem: "imagenet" is a 7x7 convolution and a max-pool, both with stride 2; "small" one 3x3 convolution
             with stride 2, for images of 64 pixels and less.
-        pooling_exponent: p of the generalised mean; infinity for the maximum.
+        pooling_exponent: p of the generalised mean, or "max".
         learn_pooling_exponent: p is trained too.
-        eval_pooling_exponent: p in evaluation; 0: that of training.
+        eval_pooling_exponent: p in evaluation, or "max"; 0: that of training.
         whitening_dim: length of the whitened embedding; 0: it is not whitened.
-        training_embedding: in training mode, put out (embedding, logits), for a loss of both.
         seed: seed of the initial weights.
 
-    Raises:
-        UserError: `block_units` or `widths` are not four positive numbers, or another argument is unknown.
+    Attributes:
+        training_embedding: set it for a loss of both: training mode then puts out (embedding, logits).
     """
 
     head_prefix = "fc."
@@ -149,29 +139,21 @@ class MultiGrain(nn.Cell):
         self,
         *,
         num_classes: int,
-        block_units: Sequence[int] = VARIANTS["multigrain_resnet50"][0],
-        widths: Sequence[int] = WIDTHS,
-        bottleneck: bool = True,
-        stem: str = "imagenet",
-        pooling_exponent: float = 3.0,
-        learn_pooling_exponent: bool = False,
-        eval_pooling_exponent: float = 0.0,
-        whitening_dim: int = 0,
-        training_embedding: bool = False,
-        seed: int = 0,
+        block_units: Sequence[int],
+        widths: Sequence[int],
+        bottleneck: bool,
+        stem: str,
+        pooling_exponent: float | str,
+        learn_pooling_exponent: bool,
+        eval_pooling_exponent: float | str,
+        whitening_dim: int,
+        seed: int,
     ):
         super().__init__()
-        for name, numbers in (("block_units", block_units), ("widths", widths)):
-            if len(numbers) != 4 or min(numbers) < 1:
-                raise UserError(f"{name} is {list(numbers)}; four positive numbers are needed, as {WIDTHS}")
-        if stem not in ("imagenet", "small"):
-            raise UserError(f"stem is {stem!r}; known are imagenet, small")
         block = Bottleneck if bottleneck else BasicBlock
         channels = block.expansion * widths[-1]
-        if whitening_dim > channels + 1:
-            raise UserError(f"whitening_dim is {whitening_dim}; this network has {channels + 1} dimensions")
         large = stem == "imagenet"
-        self.training_embedding = training_embedding
+        self.training_embedding = False
         self.conv1 = conv2d(in_channels=3, out_channels=widths[0], kernel_size=7 if large else 3, stride=2)
         self.bn1 = batch_norm2d(channels=widths[0])
         self.maxpool = PaddedMaxPool2d() if large else nn.Identity()
@@ -183,7 +165,8 @@ class MultiGrain(nn.Cell):
                 before = block.expansion * width
             stages.append(nn.SequentialCell(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.pool = GeM(pooling_exponent, learn=learn_pooling_exponent, eval_exponent=eval_pooling_exponent)
+        p, eval_p = (math.inf if p == "max" else p for p in (pooling_exponent, eval_pooling_exponent))
+        self.pool = GeM(p, learn=learn_pooling_exponent, eval_exponent=eval_p)
         self.whitening = Whitening(channels, whitening_dim) if whitening_dim else None
         self.fc = dense(in_channels=whitening_dim or channels, out_channels=num_classes)
         self.fc.initialiser = torch_default

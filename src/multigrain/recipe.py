@@ -17,32 +17,16 @@ class MultiGrainRecipe(Recipe):
     """See `Recipe` and configs/multigrain/."""
 
     config_class = MultiGrainConfig
+    network_class = MultiGrain
 
-    def network(self, *, num_classes: int) -> nn.Cell:
-        c = self.config
-        block_units, bottleneck = c.structure
-        exponent, eval_exponent = c.exponents
-        return MultiGrain(
-            num_classes=num_classes,
-            block_units=block_units,
-            widths=c.widths,
-            bottleneck=bottleneck,
-            stem=c.stem,
-            pooling_exponent=exponent,
-            learn_pooling_exponent=c.learn_pooling_exponent,
-            eval_pooling_exponent=eval_exponent,
-            whitening_dim=c.whitening_dim,
-            training_embedding=self._has_pairs,
-            seed=c.seed,
-        )
-
-    @property
-    def _has_pairs(self) -> bool:
-        return self.config.classification_weight < 1
+    def network(self, *, num_classes: int) -> MultiGrain:
+        network = super().network(num_classes=num_classes)
+        network.training_embedding = self.config.has_pairs
+        return network
 
     def loss(self) -> nn.Cell:
         c = self.config
-        if not self._has_pairs:
+        if not c.has_pairs:
             return super().loss()
         if c.metric_loss == "margin":
             metric = MarginLoss(
@@ -67,7 +51,7 @@ class MultiGrainRecipe(Recipe):
             size=size,
             repetitions=c.repetitions,
             epoch_length=c.epoch_length,
-            instances=c.negatives if self._has_pairs else "none",
+            instances=c.negatives if c.has_pairs else "none",
         )
 
     def monitor(self, network: nn.Cell, inputs: nn.Cell) -> KnnProbe | None:
@@ -97,6 +81,6 @@ class MultiGrainRecipe(Recipe):
         c, rules = self.config, super().param_rules()
         if c.learn_pooling_exponent:
             rules = [ParamRule("pooling exponent", r"^pool\.p$", 0.0), *rules]
-        if self._has_pairs and c.metric_loss == "margin":
+        if c.has_pairs and c.metric_loss == "margin":
             rules = [ParamRule("margin beta", r"^loss\.beta$", 0.0, c.beta_lr_multiplier), *rules]
         return rules

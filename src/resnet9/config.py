@@ -1,24 +1,18 @@
 """ResNet9's own keys."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
-from ..model_utils.keys import Counts, key
+from ..model_utils.keys import FourCounts, key
 from ..shared_config import SharedConfig
 
 
 class ResNet9Config(SharedConfig):
     """The shared keys, and the network's arguments (network.py)."""
 
-    widths: Counts = key((64, 128, 256, 512), "channels of prep, layer1, layer2, layer3", unit="channels")
+    VARIANTS: ClassVar = {"resnet9": {}}
+
+    widths: FourCounts = key((64, 128, 256, 512), "channels of prep, layer1, layer2, layer3", unit="channels")
     activation: Literal["relu", "celu", "gelu"] = key("relu", "activation")
     celu_alpha: float = key(0.075, "CELU saturates at -celu_alpha", gt=0)
     pool_before_norm: bool = key(False, "pool right behind the convolution, before batch normalisation")
     head_scale: float = key(0.125, "factor on the logits", unit="factor", gt=0)
-
-    @model_validator(mode="after")
-    def _four_widths(self) -> "ResNet9Config":
-        if len(self.widths) != 4:
-            raise ValueError(f"widths: {list(self.widths)} given, allowed: a list of 4 whole numbers > 0")
-        return self

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 from mindspore import nn
 
-from ..common.errors import UserError
 from ..layers.activation import NON_DECREASING, activation
 from ..layers.basic import batch_norm2d, conv2d, dense
 from ..layers.init import initialise, torch_default
@@ -59,13 +58,10 @@ class ResNet9(nn.Cell):
     Args:
         num_classes: number of classes.
         widths: channels of prep, layer1, layer2 and layer3.
-        activation: "relu", "celu" (with `celu_alpha`) or "gelu".
+        activation: a name of `layers.activation.ACTIVATIONS`; `celu_alpha` is for CELU.
         pool_before_norm: pool right behind the convolution, before batch normalisation.
         head_scale: factor on the logits.
         seed: seed of the initial weights.
-
-    Raises:
-        UserError: `widths` are not four positive numbers, or the activation is unknown.
     """
 
     head_prefix = "linear."
@@ -74,18 +70,14 @@ class ResNet9(nn.Cell):
         self,
         *,
         num_classes: int,
-        widths: Sequence[int] = (64, 128, 256, 512),
-        activation: str = "relu",
-        celu_alpha: float = 0.075,
-        pool_before_norm: bool = False,
-        head_scale: float = 0.125,
-        seed: int = 0,
+        widths: Sequence[int],
+        activation: str,
+        celu_alpha: float,
+        pool_before_norm: bool,
+        head_scale: float,
+        seed: int,
     ):
         super().__init__()
-        if len(widths) != 4 or min(widths) < 1:
-            raise UserError(
-                f"widths is {list(widths)}; four positive numbers are needed, as [64, 128, 256, 512]"
-            )
         prep, one, two, three = widths
         block = {"act": activation, "celu_alpha": celu_alpha}
         down = {"pool": 2, "pool_before_norm": pool_before_norm, **block}

@@ -6,11 +6,10 @@ import pytest
 from mindspore import nn, ops
 
 from src.analysis.cost import measure
-from src.bit.network import ResNetV2
 from src.common.errors import UserError
 from src.layers.basic import batch_norm2d, conv2d, dense
-from src.resnet9.network import ResNet9
 from src.training.precision import set_precision
+from src.zoo import create_network
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -71,7 +70,12 @@ class Binary(nn.Cell):
 
 
 def _small_bit(**arguments) -> nn.Cell:
-    return ResNetV2(num_classes=3, block_units=(2, 1, 1, 2), width_factor=0.5, zero_head=False, **arguments)
+    keys = {"block_units": (2, 1, 1, 2), "width_factor": 0.5, "pretrained_head": "replace"}
+    return create_network("bit_r50x1", num_classes=3, **keys, **arguments)
+
+
+def _small_resnet9() -> nn.Cell:
+    return create_network("resnet9", num_classes=3, widths=(2, 3, 4, 5))
 
 
 def test_a_network_counted_by_hand():
@@ -150,7 +154,7 @@ def _kept_in_a_batch(network: nn.Cell, images: int, side: int) -> int:
 
 
 @pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "card"])
-@pytest.mark.parametrize("make", [_small_bit, lambda: ResNet9(num_classes=3, widths=(2, 3, 4, 5))])
+@pytest.mark.parametrize("make", [_small_bit, _small_resnet9])
 def test_what_is_kept_grows_with_the_batch_as_the_framework_says(make, on_cpu):
     network = make()
     for _, cell in network.cells_and_names():
@@ -188,7 +192,7 @@ def test_of_recomputed_cells_the_input_is_kept_and_the_largest_inside():
 
 
 def test_the_known_figures_of_resnet9():
-    cost = measure(ResNet9(num_classes=10), image_size=32)
+    cost = measure(create_network("resnet9", num_classes=10), image_size=32)
     assert sum(cell.parameters for cell in cost.cells) == 6_573_120
     assert sum(cell.multiply_adds for cell in cost.cells) == 379_261_952
 
@@ -213,7 +217,7 @@ def _resnet50(side: int) -> int:
 
 def test_the_known_figures_of_a_resnet50():
     assert 4.0e9 < _resnet50(224) < 4.2e9
-    cost = measure(ResNetV2(num_classes=10), image_size=64)
+    cost = measure(create_network("bit_r50x1", num_classes=10), image_size=64)
     assert sum(cell.parameters for cell in cost.cells) == 23_520_842
     assert sum(cell.multiply_adds for cell in cost.cells) == _resnet50(64)
 

@@ -4,7 +4,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from src.bireal.network import VARIANTS, Binarisation, BiRealNet
+from src.bireal.config import BiRealConfig
+from src.bireal.network import BiRealNet
 from src.common.errors import UserError
 from src.layers.binary import BinaryConv2d
 from src.zoo import create_network
@@ -12,12 +13,13 @@ from src.zoo import create_network
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
-PORT = Binarisation(weight_gradient="scaled_identity", divide_by_deviation=True, clip_after_add=True)
-TWIN = Binarisation(activation="relu", binary_weights=False)
+PORT = {"weight_gradient": "scaled_identity", "divide_by_deviation": True, "clip_after_add": True}
+TWIN = {"activation": "relu", "binary_weights": False}
 
 
 def small(**arguments) -> BiRealNet:
-    return BiRealNet(**{"num_classes": 5, "block_units": (1, 2, 1, 1), "widths": (4, 8, 8, 12)} | arguments)
+    shape = {"block_units": (1, 2, 1, 1), "widths": (4, 8, 8, 12)}
+    return create_network("birealnet18", num_classes=5, **shape | arguments)
 
 
 def logits(network, images=IMAGES) -> np.ndarray:
@@ -41,9 +43,9 @@ def test_parameter_count(name, count):
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 @pytest.mark.parametrize("bottleneck", [False, True])
-@pytest.mark.parametrize("binarisation", [Binarisation(), TWIN, PORT])
+@pytest.mark.parametrize("binarisation", [{}, TWIN, PORT])
 def test_shapes_and_features(binarisation, bottleneck, stem):
-    network = small(binarisation=binarisation, bottleneck=bottleneck, stem=stem, head_norm=True)
+    network = small(**binarisation, bottleneck=bottleneck, stem=stem, head_norm=True)
     images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     assert logits(network, images).shape == (2, 5)
     features = network.embed(ms.Tensor(images)).asnumpy()
@@ -58,8 +60,8 @@ def test_equal_widths_shrink_too():
 
 
 def test_the_twin_has_the_same_parameters():
-    assert names_and_shapes(small()) == names_and_shapes(small(binarisation=TWIN))
-    assert names_and_shapes(small()) == names_and_shapes(small(binarisation=PORT))
+    assert names_and_shapes(small()) == names_and_shapes(small(**TWIN))
+    assert names_and_shapes(small()) == names_and_shapes(small(**PORT))
 
 
 def test_nothing_comes_behind_the_addition():
@@ -69,7 +71,7 @@ def test_nothing_comes_behind_the_addition():
     block.bn1.gamma.set_data(ms.Tensor(np.zeros(4, np.float32)))
     x = 10 * np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)
     assert (block(ms.Tensor(x)).asnumpy() == x).all()
-    port = small(block_units=(3, 1, 1, 1), binarisation=PORT).layer1[1].set_train(False)
+    port = small(block_units=(3, 1, 1, 1), **PORT).layer1[1].set_train(False)
     port.bn1.gamma.set_data(ms.Tensor(np.zeros(4, np.float32)))
     assert (port(ms.Tensor(x)).asnumpy() == np.clip(x, -1, 1)).all()
 
@@ -82,7 +84,7 @@ def test_binary_weights_start_small_and_positive_others_as_a_resnets():
             assert weight.min() >= 0 and 5e-4 < weight.max() < 1e-3, name
     stem = network.conv1.weight.asnumpy()
     assert stem.min() < 0 and np.abs(stem).max() <= 1 / np.sqrt(3 * 49)
-    twin = small(binarisation=TWIN).layer1[0].binary_conv.weight.asnumpy()
+    twin = small(**TWIN).layer1[0].binary_conv.weight.asnumpy()
     assert twin.min() < -0.1
     again, other = small(seed=0), small(seed=1)
     assert (again.conv1.weight.asnumpy() == stem).all()
@@ -92,9 +94,9 @@ def test_binary_weights_start_small_and_positive_others_as_a_resnets():
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])
-@pytest.mark.parametrize("binarisation", [Binarisation(), PORT, TWIN])
+@pytest.mark.parametrize("binarisation", [{}, PORT, TWIN])
 def test_folding(binarisation, bottleneck):
-    network = small(binarisation=binarisation, bottleneck=bottleneck)
+    network = small(**binarisation, bottleneck=bottleneck)
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():
         low = 0.5 if parameter.name.endswith(("gamma", "variance")) else -0.5
@@ -104,13 +106,13 @@ def test_folding(binarisation, bottleneck):
     convs = [cell for _, cell in network.cells_and_names() if isinstance(cell, BinaryConv2d)]
     assert len(convs) == (14 if bottleneck else 5)
     for conv in convs:
-        assert (set(np.unique(conv.weight.asnumpy())) == {-1, 1}) == binarisation.binary_weights
+        assert (set(np.unique(conv.weight.asnumpy())) == {-1, 1}) == (binarisation != TWIN)
     class_of_new_graph = ms.nn.SequentialCell(network)
     np.testing.assert_allclose(logits(class_of_new_graph), before, rtol=1e-4, atol=1e-4)
 
 
 def test_the_published_structures():
-    assert VARIANTS == {
+    assert {name: tuple(keys.values()) for name, keys in BiRealConfig.VARIANTS.items()} == {
         "birealnet18": ((4, 4, 4, 4), False),
         "birealnet34": ((6, 8, 12, 6), False),
         "birealnet50": ((3, 4, 6, 3), True),
@@ -120,9 +122,9 @@ def test_the_published_structures():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"block_units": (1, 2)}, "block_units is .1, 2.; four positive numbers"),
-        ({"widths": (1, 2, 3, 0)}, "widths is .1, 2, 3, 0.; four positive numbers"),
-        ({"stem": "tiny"}, "stem is 'tiny'; known are imagenet, small"),
+        ({"block_units": (1, 2)}, "block_units: .1, 2. given, allowed: a list of 4 whole numbers > 0"),
+        ({"widths": (1, 2, 3, 0)}, "widths: 0 .entry 4. given"),
+        ({"stem": "tiny"}, "stem: 'tiny' given, allowed: one of imagenet, small"),
     ],
 )
 def test_wrong_arguments(arguments, message):

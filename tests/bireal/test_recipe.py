@@ -80,7 +80,7 @@ def test_official_rates():
             "image_size: 40 given, allowed: multiples of 16 with stem small",
         ),
         ({"widths": [4, 4]}, "widths: .4, 4. given, allowed: a list of 4 whole numbers > 0"),
-        ({"block_units": [4]}, "block_units: .4. given, allowed: a list of 4 whole numbers > 0, or ..$"),
+        ({"block_units": [4]}, "block_units: .4. given, allowed: a list of 4 whole numbers > 0$"),
         ({"activation": "sign"}, "activation: 'sign' given, allowed: one of approx_sign, ste_sign"),
     ],
 )

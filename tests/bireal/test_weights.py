@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from src.bireal.network import BiRealNet
 from src.bireal.weights import translate
 from src.checkpoint.weights import load_weights
+from src.zoo import create_network
 from tests.checkpoint.weights_cases import holds, other_weights, refused, torch_named
 
 
 def small(bottleneck=False):
-    return BiRealNet(num_classes=3, block_units=(2, 1, 1, 1), widths=(4, 4, 8, 8), bottleneck=bottleneck)
+    shape = {"block_units": (2, 1, 1, 1), "widths": (4, 4, 8, 8)}
+    return create_network("birealnet50" if bottleneck else "birealnet18", num_classes=3, **shape)
 
 
 def official(network) -> dict[str, np.ndarray]:

@@ -17,7 +17,8 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
 
 
 def small(**arguments) -> ResNetV2:
-    return ResNetV2(num_classes=5, **{**SMALL, "zero_head": False, **arguments})
+    keys = {**SMALL, "pretrained_head": "replace", **arguments}
+    return create_network("bit_r50x1", num_classes=5, **keys)
 
 
 def logits(network, images=IMAGES) -> np.ndarray:
@@ -52,7 +53,7 @@ def test_shapes_names_and_features():
 
 
 def test_the_head_is_zero_unless_asked():
-    assert not np.any(logits(small(zero_head=True)))
+    assert not np.any(logits(small(pretrained_head="zero")))
     assert np.all(np.abs(logits(small())).max(axis=1) > 0)
 
 
@@ -105,10 +106,10 @@ def test_folding_makes_plain_convolutions():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"block_units": (1, 2, 3)}, "block_units is .1, 2, 3.; four positive numbers"),
-        ({"block_units": (1, 0, 1, 1)}, "block_units is"),
-        ({"width_factor": 0.3}, "width_factor is 0.3; a multiple of 0.5"),
-        ({"width_factor": 0}, "width_factor is 0"),
+        ({"block_units": (1, 2, 3)}, "block_units: .1, 2, 3. given, allowed: a list of 4 whole numbers > 0"),
+        ({"block_units": (1, 0, 1, 1)}, "block_units: 0 .entry 2. given"),
+        ({"width_factor": 0.3}, "width_factor: 0.3 given, allowed: a multiple of 0.5"),
+        ({"width_factor": 0}, "width_factor: 0 given, allowed: a number > 0"),
     ],
 )
 def test_bad_arguments(arguments, message):

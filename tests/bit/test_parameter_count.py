@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from src.bit.network import ResNetV2
-from src.bit.weights import VARIANTS
+from src.bit.config import BiTConfig
+from src.zoo import create_network
 
 # name -> parameters with 10 and with 21843 classes
 COUNTS = {
@@ -29,9 +29,8 @@ def built():
     def count(block_units, width_factor, num_classes):
         key = (block_units, width_factor, num_classes)
         if key not in known:
-            network = ResNetV2(
-                num_classes=num_classes, block_units=block_units, width_factor=width_factor, zero_head=False
-            )
+            keys = {"block_units": block_units, "width_factor": width_factor}
+            network = create_network("bit_r50x1", num_classes=num_classes, **keys)
             known[key] = sum(parameter.size for parameter in network.get_parameters())
         return known[key]
 
@@ -42,7 +41,7 @@ def built():
 def test_counts_by_the_counts_of_narrow_networks(name, built):
     """A convolution grows with the square of the width, a normalisation and the head's weight with the width
     and its bias not at all: two narrow networks tell the count at any width, without allocating 4.4 GB."""
-    units, width = VARIANTS[name]
+    units, width = BiTConfig.VARIANTS[f"bit_{name.lower()}"].values()
     classes = 10
     half, full = built(units, 0.5, classes) - classes, built(units, 1, classes) - classes
     square = 2 * full - 4 * half
@@ -59,18 +58,18 @@ def test_a_class_more_is_a_row_of_the_head_more(built):
 # /proc, as getrusage's peak is inherited from the process that starts this one.
 BUILD = """
 from pathlib import Path
-from src.bit.network import ResNetV2
+from src.zoo import create_network
 
 def resident(which):
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(which))
     return int(line.split()[1]) * 1024
 
 def build(**arguments):
-    return ResNetV2(num_classes=10, **arguments)
+    return create_network("bit_r101x3", num_classes=10, **arguments)
 
 build(block_units=(1, 1, 1, 1), width_factor=0.5)  # loads what any network needs
 before = resident("VmRSS")
-network = build(block_units=(3, 4, 23, 3), width_factor=3)
+network = build()
 print(sum(parameter.size for parameter in network.get_parameters()), resident("VmHWM") - before)
 """
 

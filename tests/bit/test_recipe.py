@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from src.bit import hyper_rule
-from src.bit import recipe as module
 from src.bit.config import BiTConfig
 from src.bit.recipe import BiTRecipe
 from src.common.errors import UserError
@@ -25,8 +24,11 @@ def test_the_names_mean_the_published_structures():
         "bit_r50x1": ((3, 4, 6, 3), 1), "bit_r50x3": ((3, 4, 6, 3), 3), "bit_r101x1": ((3, 4, 23, 3), 1),
         "bit_r101x3": ((3, 4, 23, 3), 3), "bit_r152x2": ((3, 8, 36, 3), 2), "bit_r152x4": ((3, 8, 36, 3), 4),
     }  # fmt: skip
-    assert {name: check({"model": name}, BiTConfig).structure for name in expected} == expected
-    assert check(TINY, BiTConfig).structure == ((1, 1, 1, 1), 0.5)
+    for name, structure in expected.items():
+        config = check({"model": name}, BiTConfig)
+        assert (config.block_units, config.width_factor) == structure
+    config = check({"model": "bit_r101x3", **TINY}, BiTConfig)
+    assert (config.block_units, config.width_factor) == ((1, 1, 1, 1), 0.5)
 
 
 def test_a_models_own_defaults_come_before_the_shared_ones(tmp_path):
@@ -47,19 +49,6 @@ def test_limits_of_the_shared_keys_stay():
         assert (
             own[name].description == shared[name].description and own[name].metadata == shared[name].metadata
         )
-
-
-def test_every_key_reaches_the_network(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(module, "ResNetV2", lambda **arguments: seen.update(arguments))
-    keys = {"stride_padding": "same", "recompute": True, "seed": 4, "pretrained_head": "replace"}
-    recipe(**TINY, **keys).network(num_classes=6)
-    assert seen == {
-        "num_classes": 6, "block_units": (1, 1, 1, 1), "width_factor": 0.5, "stride_padding": "same",
-        "zero_head": False, "recompute": True, "seed": 4,
-    }  # fmt: skip
-    recipe(**TINY).network(num_classes=6)
-    assert seen["zero_head"] and seen["stride_padding"] == "symmetric" and not seen["recompute"]
 
 
 def test_a_folder_of_official_files(tmp_path):
@@ -148,7 +137,7 @@ def test_without_the_hyper_rule_the_shared_schedules_hold():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"block_units": [1, 1]}, "block_units: .1, 1. given, allowed: a list of 4 whole numbers > 0, or .."),
+        ({"block_units": [1, 1]}, "block_units: .1, 1. given, allowed: a list of 4 whole numbers > 0$"),
         ({"width_factor": 0.3}, "width_factor: 0.3 given, allowed: a multiple of 0.5"),
         ({"train_crop": "pad"}, "image_size: 128 given, allowed: 32 with train_crop pad"),
         ({"resize_size": 100}, "resize_size: 100 given, allowed: 0, or at least image_size .128."),

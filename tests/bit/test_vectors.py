@@ -18,6 +18,7 @@ from src.bit.network import ResNetV2
 from src.bit.weights import translate
 from src.checkpoint.weights import load_weights
 from src.layers.weight_standardization import StdConv2d
+from src.zoo import create_network
 from tests.vectors.official import error, read, state, training_step
 
 
@@ -34,7 +35,7 @@ def official(tmp_path_factory) -> SimpleNamespace:
 
 @pytest.fixture
 def network(official) -> ResNetV2:
-    network = ResNetV2(num_classes=int(official.num_classes))
+    network = create_network("bit_r50x1", num_classes=int(official.num_classes))
     load_weights(network, official.file)
     return network
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from src.bit.network import ResNetV2
-from src.bit.weights import VARIANTS, find_pretrained, translate, variant_of
+from src.bit.config import BiTConfig
+from src.bit.weights import find_pretrained, translate
 from src.checkpoint.weights import load_weights
 from src.common.errors import UserError
+from src.zoo import create_network
 from tests.checkpoint.weights_cases import arrays_of, holds, other_weights, refused
 
 UNITS = (2, 1, 1, 1)
@@ -15,7 +16,7 @@ STRUCTURE = {"block_units": UNITS, "width_factor": 0.5}
 
 @pytest.fixture(scope="module")
 def built():
-    return ResNetV2(num_classes=3, zero_head=False, **STRUCTURE)
+    return create_network("bit_r50x1", num_classes=3, pretrained_head="replace", **STRUCTURE)
 
 
 @pytest.fixture
@@ -200,47 +201,34 @@ def _shapes(units, width) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", BiTConfig.VARIANTS)
 def test_published_variants_are_known_by_their_shapes(name):
-    assert variant_of(_shapes(*VARIANTS[name])) == name
-
-
-def test_the_table_of_variants():
-    assert VARIANTS == {
-        "R50x1": ((3, 4, 6, 3), 1),
-        "R50x3": ((3, 4, 6, 3), 3),
-        "R101x1": ((3, 4, 23, 3), 1),
-        "R101x3": ((3, 4, 23, 3), 3),
-        "R152x2": ((3, 8, 36, 3), 2),
-        "R152x4": ((3, 8, 36, 3), 4),
-    }
+    arrays = {n: np.zeros(shape) for n, shape in _shapes(*BiTConfig.VARIANTS[name].values()).items()}
+    with pytest.raises(UserError, match=rf"^holds {name}, the network is .*: use --model {name}$"):
+        translate(arrays, block_units=(1, 1, 1, 1), width_factor=1)
 
 
 @pytest.mark.parametrize(
-    ("units", "width", "name"),
+    "shapes",
     [
-        ((2, 2, 2, 2), 0.5, "block_units [2, 2, 2, 2], width_factor 0.5"),
-        ((3, 4, 6, 3), 2, "block_units [3, 4, 6, 3], width_factor 2"),
+        {},
+        {"root.conv.weight": (64, 3, 7, 7)},
+        _shapes((3, 4, 6, 3), 1) | {"head.gn.gamma": (4096,)},
+        _shapes((3, 4, 6), 1),
     ],
 )
-def test_other_variants_are_described(units, width, name):
-    assert variant_of(_shapes(units, width)) == name
-
-
-def test_what_is_no_variant():
-    assert variant_of({}) == ""
-    assert variant_of({"root.conv.weight": (64, 3, 7, 7)}) == ""
-    assert variant_of(_shapes((3, 4, 6, 3), 1) | {"head.gn.gamma": (4096,)}) == ""
-    assert variant_of(_shapes((3, 4, 6), 1)) == ""
+def test_what_is_no_variant_is_left_to_the_check_of_names(shapes):
+    arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
+    assert translate(arrays, block_units=(1, 1, 1, 1), width_factor=1).keys() == shapes.keys()
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_a_file_of_another_variant_is_one_clear_line(network, tmp_path, naming):
     """Instead of hundreds of names."""
-    arrays = {name: np.zeros(shape, np.float32) for name, shape in _shapes(*VARIANTS["R101x3"]).items()}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in _shapes((3, 4, 23, 3), 3).items()}
     path = _file(tmp_path / "a.npz", NAMINGS[naming](arrays))
     assert refused(network, path) == (
-        f"{path} holds BiT R101x3, the network is block_units [2, 1, 1, 1], width_factor 0.5: "
+        f"{path} holds bit_r101x3, the network is block_units [2, 1, 1, 1], width_factor 0.5: "
         "use --model bit_r101x3"
     )
 
@@ -250,7 +238,7 @@ def test_a_variant_without_a_name(network):
     with pytest.raises(UserError) as caught:
         translate(arrays, block_units=(3, 4, 6, 3), width_factor=1)
     assert str(caught.value) == (
-        "holds BiT block_units [1, 2, 1, 1], width_factor 1.5, the network is R50x1: "
+        "holds block_units [1, 2, 1, 1], width_factor 1.5, the network is bit_r50x1: "
         "use --block_units [1,2,1,1] --width_factor 1.5"
     )
 

@@ -17,8 +17,8 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
 
 
 def small(**arguments) -> MultiGrain:
-    given = {"num_classes": 5, "block_units": (1, 2, 1, 1), "widths": (4, 8, 8, 12)}
-    return MultiGrain(**given | arguments).set_train(False)
+    shape = {"block_units": (1, 2, 1, 1), "widths": (4, 8, 8, 12)}
+    return create_network("multigrain_resnet50", num_classes=5, **shape | arguments).set_train(False)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def test_shapes_and_features(bottleneck, stem):
 
 
 def test_training_puts_out_the_embedding_too():
-    network = small(training_embedding=True)
+    network = small()
+    network.training_embedding = True
     logits = network(ms.Tensor(IMAGES))
     assert logits.shape == (2, 5)
     embedding, trained = network.set_train(True)(ms.Tensor(IMAGES))
@@ -87,9 +88,12 @@ def test_float16_leaves_the_embedding_in_float32():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"widths": (4, 4, 4)}, "four positive numbers"), ({"stem": "tiny"}, "known are imagenet, small"),
-     ({"whitening_dim": 50}, "49 dimensions")],
-)  # fmt: skip
+    [
+        ({"widths": (4, 4, 4)}, "widths: .4, 4, 4. given, allowed: a list of 4"),
+        ({"stem": "tiny"}, "stem: 'tiny' given, allowed: one of imagenet, small"),
+        ({"whitening_dim": 50}, "whitening_dim: 50 given, allowed: up to 49"),
+    ],
+)
 def test_impossible_networks(arguments, message):
     with pytest.raises(UserError, match=message):
         small(**arguments)

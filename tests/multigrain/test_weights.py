@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from src.checkpoint.weights import WeightsError, load_weights
-from src.multigrain.network import MultiGrain
+from src.zoo import create_network
 from tests.checkpoint.weights_cases import holds, other_weights, torch_named
 
 
 def small(**arguments):
-    return MultiGrain(
-        num_classes=3, block_units=(1, 1, 1, 1), widths=(4, 4, 8, 8), bottleneck=False, **arguments
-    )
+    shape = {"block_units": (1, 1, 1, 1), "widths": (4, 4, 8, 8)}
+    return create_network("multigrain_resnet18", num_classes=3, **shape, **arguments)
 
 
 def official(network, prefix="") -> dict[str, np.ndarray]:

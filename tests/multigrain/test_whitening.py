@@ -9,8 +9,8 @@ from sklearn.decomposition import PCA
 
 from src.checkpoint.weights import load_weights
 from src.common.errors import UserError
-from src.multigrain.network import MultiGrain
 from src.multigrain.whitening import fit_pca, fold, whitened_weights
+from src.zoo import create_network
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "multigrain.npz"
 
@@ -94,11 +94,9 @@ def test_a_dead_channel_is_found_under_the_rounding_of_float32():
 
 
 def test_a_whitened_network_gives_the_logits_of_the_plain_one(graph_mode):
-    shape = {
-        "num_classes": 5, "widths": (4, 8, 8, 16), "block_units": (1, 1, 1, 1), "bottleneck": False,
-        "stem": "small", "pooling_exponent": 3.0,
-    }  # fmt: skip
-    plain, whitened = MultiGrain(**shape).set_train(False), MultiGrain(**shape, whitening_dim=17, seed=1)
+    shape = {"num_classes": 5, "widths": (4, 8, 8, 16), "block_units": (1, 1, 1, 1), "stem": "small"}
+    plain = create_network("multigrain_resnet18", **shape).set_train(False)
+    whitened = create_network("multigrain_resnet18", **shape, whitening_dim=17, seed=1)
     x = ms.Tensor(np.random.default_rng(0).normal(size=(40, 3, 32, 32)).astype(np.float32))
     embedding = plain.embed(x).asnumpy().astype(np.float64)
     v = np.concatenate([embedding, np.ones((40, 1))], axis=1)

@@ -16,10 +16,11 @@ from src.common.errors import UserError
 from src.layers.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_device_num, set_up_device
+from src.recipe import network_keys
 from src.resnet9.network import ResNet9
 from src.resnet9.recipe import ResNet9Recipe
 from src.tools.ascend_check import faults, main, report
-from src.zoo import config_class_of
+from src.zoo import config_class_of, create_network
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -115,7 +116,8 @@ class _Planted(ResNet9Recipe):
     """With a CPU's operator in each of the three graphs, in another place of each."""
 
     def network(self, *, num_classes):
-        return _WhenFolded(num_classes=num_classes, widths=self.config.widths)
+        keys = {name: getattr(self.config, name) for name in network_keys(ResNet9)}
+        return _WhenFolded(num_classes=num_classes, **keys)
 
     def inputs(self):
         return _InEvaluation(super().inputs())
@@ -187,7 +189,7 @@ def test_the_gradients_are_sent_once(check):
     _, found, _ = check(*RESNET9, "--cards", 8)
     sent = [one["bytes"] for one in found["graphs"]["train"]["collectives"]]
     # In float32 the trained weights, the running statistics, and a flag and a loss.
-    network = ResNet9(num_classes=10, widths=(4, 4, 8, 8))
+    network = create_network("resnet9", num_classes=10, widths=(4, 4, 8, 8))
     assert sum(sent) == sum(p.nbytes for p in network.get_parameters()) + 4 + 4
 
 

@@ -7,8 +7,8 @@ from mindspore import nn, ops
 
 from src.layers.basic import batch_norm2d, conv2d, dense
 from src.layers.losses import CrossEntropy
-from src.resnet9.network import ResNet9
 from src.training.precision import keeps_float32, set_precision
+from src.zoo import create_network
 
 NAMES = {16: ms.float16, 32: ms.float32}
 
@@ -71,7 +71,7 @@ RESNET9_BITS = {
 @pytest.mark.parametrize("level", ["O0", "O2", "auto"])
 @pytest.mark.parametrize("training", [True, False])
 def test_resnet9(graph_mode, level, training):
-    network = ResNet9(num_classes=4, widths=(4, 4, 8, 8))
+    network = create_network("resnet9", num_classes=4, widths=(4, 4, 8, 8))
     called = set_precision(network, level)
     probes = probe(network, *RESNET9_BITS[level])
     called.set_train(training)
@@ -190,7 +190,7 @@ def test_convolution_and_dense_layer_round_as_their_precision_does(graph_mode, l
 
 @pytest.mark.parametrize("level", ["O2", "auto"])
 def test_gradients_of_float16_cells_are_float32(graph_mode, level):
-    network = ResNet9(num_classes=4, widths=(2, 2, 2, 2))
+    network = create_network("resnet9", num_classes=4, widths=(2, 2, 2, 2))
     called = set_precision(network, level).set_train(True)
     loss = CrossEntropy()
 
@@ -205,9 +205,9 @@ def test_gradients_of_float16_cells_are_float32(graph_mode, level):
 
 
 def test_set_precision_returns_the_network_itself_and_keeps_its_names(graph_mode):
-    names = [p.name for p in ResNet9(num_classes=4, widths=(2, 2, 2, 2)).get_parameters()]
+    names = [p.name for p in create_network("resnet9", num_classes=4, widths=(2, 2, 2, 2)).get_parameters()]
     for level in ("O0", "O2", "auto"):
-        network = ResNet9(num_classes=4, widths=(2, 2, 2, 2))
+        network = create_network("resnet9", num_classes=4, widths=(2, 2, 2, 2))
         assert set_precision(network, level) is network
         assert [p.name for p in network.get_parameters()] == names
 
