@@ -66,13 +66,16 @@ def test_what_becomes_of_each_level(name, value, expected):
 
 
 def test_each_channel_is_stretched_and_equalized_by_itself():
-    image = np.full((30, 34, 3), 10, np.uint8)
-    image[15:, :, :2] = 20
-    image[0, 0, 1] = 27  # AutoContrast: 17 levels, each becomes 15
-    stretched = apply("AutoContrast", image)
-    assert [np.unique(stretched[..., c]).tolist() for c in range(3)] == [[0, 255], [0, 150, 255], [10]]
-    equalized = apply("Equalize", image)  # steps of 2: nothing lies below 10, and 510 // 2 below 20
-    assert [np.unique(equalized[..., c]).tolist() for c in (0, 2)] == [[0, 255], [10]]
+    image = np.full((30, 34, 3), 10, np.uint8)  # 340 pixels of 10, 20 and 40; the last channel has one level
+    image[10:20, :, :2], image[20:, :, :2] = 20, 40
+    image[..., 1] += 50
+    assert levels_of(apply("AutoContrast", image)) == [[0, 85, 255], [0, 85, 255], [10]]
+    # Steps of (340 + 340) // 255 pixels: none lies below 10, 340 below 20, and 680 below 40.
+    assert levels_of(apply("Equalize", image)) == [[0, 170, 255], [0, 170, 255], [10]]
+
+
+def levels_of(image):
+    return [np.unique(image[..., channel]).tolist() for channel in range(3)]
 
 
 def test_a_blend_is_with_the_picture_that_lacks_the_quality():
