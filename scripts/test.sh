@@ -3,6 +3,7 @@
 #   bash scripts/test.sh                     the default suite
 #   bash scripts/test.sh --slow              the tests that train for minutes too
 #   bash scripts/test.sh -n 0                in one process, as a debugger wants it
+#   bash scripts/test.sh --durations 40      the 40 slowest tests and files, 20 without it
 #   QUARTET_DATA=DIR bash scripts/test.sh    the tests on real images too; DIR holds cifar-10-batches-bin
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
@@ -11,4 +12,5 @@ source "$(dirname "$0")/environment.sh" requirements-dev.txt
 "$PYTHON" -m ruff format --check .
 .venv/bin/shellcheck --external-sources scripts/*.sh
 # A file of tests stays in one process. Two keep two cores busy; more would wait for each other's threads.
-exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
+# Files go in the order of tests/conftest.py, the long ones first.
+exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 "$@"

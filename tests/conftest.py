@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "3")
 
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,28 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    # Long files first: one that is left over at the end would leave the other process idle.
+    items.sort(key=lambda item: "system" not in item.path.parts)
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="trains for minutes; run it with --slow"))
         if item.get_closest_marker("data") and not os.environ.get("QUARTET_DATA"):
             item.add_marker(pytest.mark.skip(reason="QUARTET_DATA names no folder with cifar-10-batches-bin"))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """With --durations N, after the slowest tests also the N slowest files."""
+    count = config.getoption("durations")
+    if count is None:
+        return
+    seconds = Counter()
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section(f"slowest {count} files" if count else "all files")
+    for name, taken in seconds.most_common(count or None):
+        terminalreporter.line(f"{taken:.1f}s {name}")
+    terminalreporter.line(f"{seconds.total():.1f}s all together")
 
 
 @pytest.fixture(scope="session")
