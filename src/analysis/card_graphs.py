@@ -88,7 +88,7 @@ def card_graphs(
         step = build_train_step(
             recipe,
             network,
-            steps=c.train_steps or max(1, round(c.epochs * len(batches))),
+            steps=c.train_steps * c.accumulate_steps or max(1, round(c.epochs * len(batches))),
             steps_per_epoch=len(batches),
             cards=cards,
         )

@@ -48,7 +48,7 @@ class BiTConfig(SharedConfig):
     )
     recompute: bool = key(False, "keep less for the backward pass and compute it again: memory for time")
     hyper_rule: bool = key(
-        False, "BiT-HyperRule: image sizes, steps, rates and mixup from the data set; batch 512 is its own"
+        False, "BiT-HyperRule: image sizes, updates, rates and mixup from the data set; batch 512 is its own"
     )
 
     @model_validator(mode="after")

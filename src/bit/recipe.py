@@ -33,7 +33,8 @@ class BiTRecipe(Recipe):
     def settled(self) -> Recipe:
         """With `hyper_rule`: image sizes, mixup and length of the run from the training images.
 
-        It is evaluated and saved 10 times, or less often if the config says so.
+        The length is the config's own where it gives one, by train_steps or epochs. The run is evaluated and
+        saved 10 times, or less often if the config says so.
         """
         c = self.config
         if not c.hyper_rule:
@@ -43,24 +44,26 @@ class BiTRecipe(Recipe):
         sizes = [images.read(int(index)).shape[:2] for index in looked_at]
         height, width = sorted(sizes, key=np.prod)[len(sizes) // 2]
         resize_size, image_size = hyper_rule.resolution(height, width)
-        steps = hyper_rule.schedule(len(images))[-1] * c.accumulate_steps
         keys = {
             "image_size": image_size,
             "resize_size": resize_size,
             "mixup_alpha": hyper_rule.mixup_alpha(len(images)),
-            "train_steps": steps,
         }
+        defaults = {name: field.default for name, field in self.config_class.model_fields.items()}
         for name, value in keys.items():
             given = getattr(c, name)
-            if given not in (value, self.config_class.model_fields[name].default):
+            if given not in (value, defaults[name]):
                 raise UserError(
                     f"{name}: {given!r} given, but hyper_rule sets it to {value!r} for {len(images)} images "
                     f"of {height}x{width}; leave it out, or set hyper_rule false"
                 )
+        if not c.train_steps and c.epochs == defaults["epochs"]:
+            keys["train_steps"] = hyper_rule.schedule(len(images))[-1]
         log.info("hyper-rule for %d images of %dx%d: %s", len(images), height, width, keys)
         steps_per_epoch = max(1, len(images) // (c.batch_size * get_device_num()))
-        interval = steps / _EVALUATIONS / steps_per_epoch
-        keys |= {name: max(getattr(c, name), interval) for name in ("eval_every", "save_every")}
+        updates = keys.get("train_steps", c.train_steps)
+        epochs = updates * c.accumulate_steps / steps_per_epoch if updates else c.epochs
+        keys |= {name: max(getattr(c, name), epochs / _EVALUATIONS) for name in ("eval_every", "save_every")}
         settled = BiTRecipe(c.model_copy(update=keys))
         settled._sources = self._sources
         return settled
@@ -74,4 +77,11 @@ class BiTRecipe(Recipe):
         lr = c.lr * hyper_rule.base_rate(images_per_update) / hyper_rule.RATE
         if images_per_update != hyper_rule.BATCH:
             log.info("hyper-rule: rate %.4g for %d images an update", lr, images_per_update)
-        return hyper_rule.rates(len(self.source("train")), lr=lr)[:updates]
+        examples = len(self.source("train"))
+        if updates != (whole := hyper_rule.schedule(examples)[-1]):
+            log.info(
+                "hyper-rule: %d updates in place of %d; its warm-up and decays scale with them",
+                updates,
+                whole,
+            )
+        return hyper_rule.rates(examples, lr=lr, updates=updates)

@@ -7,6 +7,13 @@ from pydantic import model_validator
 from ..model_utils.keys import Keys, Numbers, key, refusal
 from .schedules import SCHEDULES
 
+
+def _with(argument: str) -> str:
+    """The schedules that have an argument, in words."""
+    return ", ".join(name for name, schedule in SCHEDULES.items() if argument in schedule.arguments)
+
+
+_COOLING = ", ".join(name for name, schedule in SCHEDULES.items() if schedule.cools_down)
 LR_SCALE_RULES = ("none", "linear", "sqrt")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 
@@ -15,7 +22,7 @@ class ScheduleKeys(Keys):
     """Length of training and learning rate. The rate changes with every update."""
 
     epochs: float = key(24.0, "length of training", unit="epochs", gt=0)
-    train_steps: int = key(0, "length of training in batches; 0: `epochs` decides", unit="batches", ge=0)
+    train_steps: int = key(0, "length of training in updates; 0: `epochs` decides", unit="updates", ge=0)
     lr: float = key(0.4, "peak learning rate, for lr_base_batch images an update", unit="rate", gt=0)
     lr_scale_rule: Literal[LR_SCALE_RULES] = key(
         "none",
@@ -27,34 +34,40 @@ class ScheduleKeys(Keys):
     )
     warmup_epochs: float = key(
         5.0,
-        "linear rise from lr_start (one_cycle, multi_step, exponential, polynomial, linear, cosine)",
+        f"linear rise from lr_start ({_with('warmup_steps')}); a quarter of a run that is shorter",
         unit="epochs",
         ge=0,
     )
-    lr_start: float = key(0.0, "rate before the warm-up; lower bound of the cyclic ones", unit="rate", ge=0)
+    lr_start: float = key(
+        0.0, f"rate before the warm-up, or lowest rate ({_with('lr_min')})", unit="rate", ge=0
+    )
     lr_end: float = key(
         0.0,
-        "last rate (one_cycle, polynomial, linear, cosine; exponential and multi_step in the cool-down)",
+        f"last rate ({_with('lr_end')}; of the others in the cool-down)",
         unit="rate",
         ge=0,
     )
     cooldown_epochs: float = key(
         0.0,
-        "last part of the run, at lr_end (multi_step, exponential, polynomial, linear, cosine)",
+        f"last part of the run, at lr_end ({_COOLING})",
         unit="epochs",
         ge=0,
     )
-    lr_epochs: Numbers = key((), "where lr_values hold (piecewise)", unit="epochs")
-    lr_values: Numbers = key((), "rates at lr_epochs, straight lines between (piecewise)", unit="rate")
-    lr_milestones: Numbers = key((), "when the rate is multiplied by lr_gamma (multi_step)", unit="epochs")
+    lr_epochs: Numbers = key((), f"where lr_values hold ({_with('knots')})", unit="epochs")
+    lr_values: Numbers = key(
+        (), f"rates at lr_epochs, straight lines between ({_with('values')})", unit="rate"
+    )
+    lr_milestones: Numbers = key(
+        (), f"when the rate is multiplied by lr_gamma ({_with('milestones')})", unit="epochs"
+    )
     lr_every: float = key(
         30.0,
-        "interval of step, halving and exponential; half a cycle of the cyclic ones",
+        f"interval ({_with('every')}), or half a cycle ({_with('half_cycle')})",
         unit="epochs",
         gt=0,
     )
-    lr_gamma: float = key(0.1, "factor of step, multi_step, exponential, and exp_range a step", gt=0, le=1)
-    lr_power: float = key(1.0, "power of the polynomial", gt=0)
+    lr_gamma: float = key(0.1, f"factor on the rate ({_with('gamma')}); of exp_range an update", gt=0, le=1)
+    lr_power: float = key(1.0, f"power ({_with('power')})", gt=0)
 
     @model_validator(mode="after")
     def _cools_down(self) -> "ScheduleKeys":

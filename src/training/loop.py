@@ -54,7 +54,7 @@ class Trainer:
         self.class_names = self.train_batches.class_names
         check_metric(c.best_metric, len(self.class_names))
         self.steps_per_epoch = len(self.train_batches)
-        self.steps = c.train_steps or max(1, round(c.epochs * self.steps_per_epoch))
+        self.steps = c.train_steps * c.accumulate_steps or max(1, round(c.epochs * self.steps_per_epoch))
         self.network = recipe.network(num_classes=len(self.class_names))
         if checkpoint is None:
             recipe.load_pretrained(self.network)

@@ -1,5 +1,7 @@
 """BiT's keys reach the network, the weights, the data and the schedule; the hyper-rule fills in the rest."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -98,7 +100,7 @@ def test_the_hyper_rule_settles_what_depends_on_the_data(data_path):
     asked = recipe(hyper_rule=True, data_path=str(data_path), accumulate_steps=4)
     config = asked.settled().config
     assert (config.resize_size, config.image_size, config.mixup_alpha) == (160, 128, 0.0)
-    assert config.train_steps == 4 * 500
+    assert config.train_steps == 500, "updates, however many batches are summed up to one"
     assert config.eval_every == config.save_every == 200, "ten times, where an epoch is one batch"
     rarely = recipe(hyper_rule=True, data_path=str(data_path), eval_every=999.0).settled().config
     assert rarely.eval_every == 999
@@ -107,14 +109,22 @@ def test_the_hyper_rule_settles_what_depends_on_the_data(data_path):
     assert recipe().settled().config == recipe().config
 
 
-@pytest.mark.parametrize(
-    ("key", "given"), [("image_size", 96), ("resize_size", 192), ("mixup_alpha", 0.2), ("train_steps", 300)]
-)
+@pytest.mark.parametrize(("key", "given"), [("image_size", 96), ("resize_size", 192), ("mixup_alpha", 0.2)])
 def test_a_key_beside_the_hyper_rule(data_path, key, given):
     with pytest.raises(
         UserError, match=f"{key}: {given} given, but hyper_rule sets it to .*hyper_rule false"
     ):
         recipe(hyper_rule=True, data_path=str(data_path), **{key: given}).settled()
+
+
+@pytest.mark.parametrize("length", [{"train_steps": 50}, {"epochs": 2}])
+def test_the_hyper_rule_scales_to_a_length_of_the_configs_own(data_path, length, caplog):
+    settled = recipe(hyper_rule=True, data_path=str(data_path), batch_size=8, **length).settled()
+    assert {name: getattr(settled.config, name) for name in length} == length
+    with caplog.at_level(logging.INFO, "quartet"):
+        rates = settled.rates(updates=50, updates_per_epoch=25, images_per_update=512)
+    assert "hyper-rule: 50 updates in place of 500; its warm-up and decays scale with them" in caplog.messages
+    np.testing.assert_array_equal(rates, hyper_rule.rates(200)[::10])
 
 
 @pytest.mark.parametrize(("images", "lr"), [(512, 0.003), (128, 0.001)])

@@ -40,12 +40,28 @@ def test_every_recipe_loads_and_builds(path, monkeypatch):
     network = recipe.network(num_classes=10)
     assert network.trainable_params()
     assert recipe.optimizer(network).parameters
-    steps_per_epoch = 50_000 // config.batch_size
-    updates = (config.train_steps or round(config.epochs * steps_per_epoch)) // config.accumulate_steps
+    updates_per_epoch = 50_000 // config.batch_size / config.accumulate_steps
+    updates = config.train_steps or round(config.epochs * updates_per_epoch)
     rates = recipe.rates(
-        updates=updates, updates_per_epoch=steps_per_epoch, images_per_update=config.batch_size
+        updates=updates, updates_per_epoch=updates_per_epoch, images_per_update=config.batch_size
     )
     assert rates.shape == (updates,)
+
+
+@pytest.mark.parametrize("length", [{"train_steps": 40}, {"train_steps": 1}, {"epochs": 3}], ids=str)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_recipe_can_be_cut_short(path, length, monkeypatch):
+    images = ImageSet(np.zeros((50_000, 3, 1, 1), np.uint8), np.zeros(50_000, np.int32), ("one",))
+    monkeypatch.setattr(Recipe, "source", lambda self, split: images)
+    recipe = create_recipe(_load(path, **length)).settled()
+    for name, value in length.items():
+        assert getattr(recipe.config, name) == value
+    updates_per_epoch = 50_000 / recipe.config.batch_size / recipe.config.accumulate_steps
+    updates = length.get("train_steps") or round(length["epochs"] * updates_per_epoch)
+    rates = recipe.rates(updates=updates, updates_per_epoch=updates_per_epoch, images_per_update=512)
+    assert rates.shape == (updates,) and np.isfinite(rates).all()
+    warmup = recipe.config.warmup_epochs * updates_per_epoch
+    assert rates.argmax() <= max(updates / 4, warmup if warmup < updates else 0) + 1
 
 
 def test_default_config_is_what_the_module_prints():

@@ -57,7 +57,7 @@ def weights(tmp_path_factory):
 def run(folder, name, model, processes, batch_size, accumulate_steps, **others):
     config, own = MODELS[model]
     keys = {**SHARED, **own, **others, "batch_size": batch_size, "accumulate_steps": accumulate_steps}
-    keys |= {"train_steps": STEPS * accumulate_steps, "output_path": folder, "run_name": name}
+    keys |= {"train_steps": STEPS, "output_path": folder, "run_name": name}
     words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
     script = ["bash", "scripts/run_distribute_train.sh", f"configs/{config}", os.environ["QUARTET_DATA"]]
     ended = subprocess.run(

@@ -13,9 +13,9 @@ import pytest
 from src.checkpoint.file import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
-STEPS = 120
+STEPS = 120  # batches, two an update
 KEYS = [
-    "--widths", "[4,4,8,8]", "--batch_size", "20", "--train_steps", str(STEPS), "--warmup_epochs", "1",
+    "--widths", "[4,4,8,8]", "--batch_size", "20", "--train_steps", str(STEPS // 2), "--warmup_epochs", "1",
     "--lr", "0.1", "--ema_decay", "0.95", "--accumulate_steps", "2", "--cutout", "8", "--mixup_alpha", "0.2",
     "--save_every", "0.3", "--eval_every", "5", "--log_every", "1",
 ]  # fmt: skip
