@@ -1,0 +1,181 @@
+"""The learning curves of a run, as one PNG file."""
+
+import itertools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from .drawing import BLUE, INK, PALE_BLUE, QUIET, RED, headline, new_figure, save, say, style
+
+_MANY = 150  # records of a training figure from which on their median is drawn
+_SERIES = (BLUE, RED, QUIET, "#3d8b5f", "#b58a1b", "#7a4f9e")
+
+
+def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
+    """Draws losses, top-1 and learning rate by epoch, from the records of metrics.jsonl.
+
+    Every record has `images` and `epoch`, training records `loss` and `lr`, evaluation records `eval_loss`
+    and `eval_top1`. Epochs are counted in images, which grow whatever batch size a resume changed.
+    What training records have under `loss_<part>`, the parts of a joint loss, has a panel of its own, and
+    what evaluation records have under `monitor_*`, shares in per cent, another one. Whatever is missing
+    leaves its panel empty, and says so. Losses that are not finite leave a gap.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    images_an_epoch = _images_an_epoch(records)
+    records = [{**record, "epoch": record["images"] / images_an_epoch} for record in records]
+    parts = [key for key in _keys(records, "loss_") if key != "loss_scale"]
+    watched = _keys(records, "monitor_")
+    further = [
+        (keys, label) for keys, label in ((parts, "parts of the loss"), (watched, "share (%)")) if keys
+    ]
+    ratios = (3, 3, *(3 for _ in further), 1.6)
+    height = 9.0 + 2.9 * len(further)
+    figure = new_figure(8.0, height)
+    losses, accuracies, *others, rates = figure.subplots(
+        len(ratios), 1, sharex=True, height_ratios=ratios, gridspec_kw={"hspace": 0.12}
+    )
+    figure.subplots_adjust(left=0.1, right=0.96, top=1 - 1.035 / height, bottom=0.63 / height)
+    _draw_losses(losses, records)
+    best = _draw_top1(accuracies, records)
+    for axes, (keys, label) in zip(others, further, strict=True):
+        _draw_several(axes, records, keys, label=label)
+    _draw_rate(rates, records)
+    for axes in (losses, accuracies, *others, rates):
+        style(axes)
+    figure.align_ylabels()
+    last = max((record["epoch"] for record in records), default=0)
+    rates.set_xlim(0, last if last > 0 else 1)
+    rates.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
+    rates.set_xlabel("epoch")
+    headline(figure, "Learning curves", best, left=0.1)
+    save(figure, path)
+
+
+def _images_an_epoch(records: Sequence[dict]) -> float:
+    """As the last record has it: the epochs of a run that never changed its batches are those it counted."""
+    last = max(records, key=lambda record: record["images"], default={"images": 0})
+    return last["images"] / last["epoch"] if last["images"] else 1.0
+
+
+def _keys(records: Sequence[dict], prefix: str) -> list[str]:
+    """The keys with that prefix, in the order in which they first come."""
+    return list(dict.fromkeys(key for record in records for key in record if key.startswith(prefix)))
+
+
+def _series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and values of the records that have `key`; what is not finite becomes NaN, a gap in a line."""
+    chosen = [record for record in records if record.get(key) is not None]
+    values = np.array([record[key] for record in chosen], dtype=np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return np.array([record["epoch"] for record in chosen], dtype=np.float64), values
+
+
+def _moving_median(values: np.ndarray, width: int) -> np.ndarray:
+    """Median over a centred window of odd width, over what there is of it at the ends and around NaN."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(values, width // 2, constant_values=np.nan), width
+    )
+    known = np.isfinite(values)
+    smooth = np.full_like(values, np.nan)
+    smooth[known] = np.nanmedian(windows[known], axis=1)
+    return smooth
+
+
+def _width(values: np.ndarray) -> int:
+    """Of the moving median over many records; odd."""
+    return min(len(values) // 50, 100) // 2 * 2 + 1
+
+
+def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, color: str, label: str) -> None:
+    marker = "o" if len(values) <= 60 else None
+    axes.plot(
+        epochs, values, color=color, lw=1.6, marker=marker, ms=3.5, label=label, zorder=3, clip_on=False
+    )
+
+
+def _draw_losses(axes: Axes, records: Sequence[dict]) -> None:
+    axes.set_ylabel("loss (nats)")
+    epochs, values = _series(records, "loss")
+    finite = [values[np.isfinite(values)]]
+    broken = len(values) - len(finite[0])
+    note = f", {broken} not finite" if broken else ""
+    if len(values) >= _MANY:
+        width = _width(values)
+        label = f"training (median of {width} records; pale: each{note})"
+        axes.plot(epochs, values, color=PALE_BLUE, lw=0.8, zorder=2)
+        axes.plot(epochs, _moving_median(values, width), color=BLUE, lw=1.6, label=label, zorder=3)
+    elif len(values):
+        _line(axes, epochs, values, color=BLUE, label="training" + note)
+    epochs, values = _series(records, "eval_loss")
+    if len(values):
+        _line(axes, epochs, values, color=RED, label="evaluation")
+        finite.append(values[np.isfinite(values)])
+    shown = np.concatenate(finite)
+    if not shown.size:
+        say(axes, "no losses yet")
+        return
+    if shown.min() > 0 and shown.max() > 100 * shown.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    elif shown.min() >= 0:
+        axes.set_ylim(0, shown.max() * 1.05 or 1)
+    axes.legend(
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        ncols=2,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderpad=0,
+    )
+
+
+def _draw_top1(axes: Axes, records: Sequence[dict]) -> str:
+    axes.set_ylabel("top-1 (%)")
+    epochs, values = _series(records, "eval_top1")
+    if not np.isfinite(values).any():
+        say(axes, "no evaluation yet")
+        return "no evaluation yet"
+    best = int(np.nanargmax(values))
+    _line(axes, epochs, values, color=RED, label="evaluation")
+    axes.plot(epochs[best], values[best], "o", ms=8, mfc="none", mec=INK, mew=1.2, zorder=4, clip_on=False)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    low, high = np.nanmin(values), values[best]
+    margin = max(0.08 * (high - low), 1)
+    axes.set_ylim(max(0, low - margin), min(100, high + margin))
+    return (
+        f"best top-1 {high:.2f} % at epoch {epochs[best]:g} (ringed), last {values[-1]:.2f} % "
+        f"at epoch {epochs[-1]:g}"
+    )
+
+
+def _draw_several(axes: Axes, records: Sequence[dict], keys: Sequence[str], *, label: str) -> None:
+    """A line for each key, which its name without the first word stands for."""
+    axes.set_ylabel(label)
+    highest = 0.0
+    for key, color in zip(keys, itertools.cycle(_SERIES)):
+        epochs, values = _series(records, key)
+        if len(values) >= _MANY:
+            values = _moving_median(values, _width(values))
+        _line(axes, epochs, values, color=color, label=key.partition("_")[2].replace("_", " "))
+        highest = np.nanmax(values, initial=highest)
+    axes.set_ylim(0, highest * 1.05 or 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+def _draw_rate(axes: Axes, records: Sequence[dict]) -> None:
+    axes.set_ylabel("learning rate")
+    epochs, values = _series(records, "lr")
+    if not len(values):
+        say(axes, "no learning rates yet")
+        return
+    _line(axes, epochs, values, color=QUIET, label="learning rate")
+    axes.set_ylim(0, np.nanmax(values, initial=0) * 1.1 or 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
