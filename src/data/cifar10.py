@@ -106,6 +106,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def name(self, index: int) -> str:
+        """The number of an image, as it has no file of its own."""
+        return str(index)
+
     def read(self, index: int) -> np.ndarray:
         """(32, 32, 3) uint8, C-contiguous."""
         return np.ascontiguousarray(self.images[index].transpose(1, 2, 0))

@@ -9,6 +9,7 @@ Reading needs no MindSpore: the index says where an image lies, and one `pread` 
 had at any time, which a batch needs that is a function of its step.
 """
 
+import functools
 import json
 import os
 import sqlite3
@@ -68,6 +69,11 @@ class MindRecordImages:
     def __len__(self) -> int:
         return len(self.places)
 
+    def name(self, index: int) -> str:
+        """The name that the image file had. Raises UserError where the shard's index is damaged."""
+        shard, row = self.places[index, :2].tolist()
+        return _file_names(self.shards.paths[shard])[row]
+
     def read_bytes(self, index: int) -> bytes:
         """The image file as it was. Raises UserError if the disk fails."""
         shard, _, start, length = self.places[index].tolist()
@@ -98,8 +104,7 @@ class MindRecordImages:
             return how(self.read_bytes(index), *options)
         except UnreadableImage as error:
             path = self.shards.paths[self.places[index, 0]]
-            name, _ = select(path, "file_name_0, label_0")[self.places[index, 1]]
-            raise UnreadableImage(f"{path}, image {name}", error.reason) from error
+            raise UnreadableImage(f"{path}, image {self.name(index)}", error.reason) from error
 
 
 def open_mindrecord(folder: Path, split: Split) -> MindRecordImages:
@@ -156,6 +161,12 @@ def select(path: Path, columns: str) -> list[tuple]:
     except sqlite3.Error as error:
         reason = error if index_path(path).is_file() else "it is missing"
         raise _damaged(index_path(path), reason) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _file_names(path: Path) -> list[str]:
+    """Of the images of a shard, in its order."""
+    return [name for name, _ in select(path, "file_name_0, label_0")]
 
 
 def read_places(path: Path) -> np.ndarray:

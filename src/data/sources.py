@@ -1,8 +1,9 @@
 """Where images come from: finding a data set, and images in class folders, read when they are asked for.
 
-A source has `labels` (N,) int32, `class_names`, `len()`, `read(index)` -> (H, W, 3) uint8 RGB, C-contiguous,
-`read_crop(index, choose, least)` -> a box of it, as `decode.decode_crop`, and `take(indices)` -> a source of
-those images. `ImageSet` (in memory), `ImageFiles` and `MindRecordImages` are such.
+A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its file or number, `read(index)`
+-> (H, W, 3) uint8 RGB, C-contiguous, `read_crop(index, choose, least)` -> a box of it, as
+`decode.decode_crop`, and `take(indices)` -> a source of those images. `ImageSet` (in memory), `ImageFiles`
+and `MindRecordImages` are such.
 """
 
 import logging
@@ -50,6 +51,10 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def name(self, index: int) -> str:
+        """The file of an image."""
+        return self.files[index]
 
     def read(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB, C-contiguous.

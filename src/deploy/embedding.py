@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from ..common import heartbeat
 from ..common.errors import UserError
 from ..data.decode import UnreadableImage
 from ..data.geometry import Interpolation
@@ -118,6 +119,7 @@ class Embedder:
             **self._how,
         )
         for items, images in batches:
+            heartbeat.progress()
             embeddings = self._run(images)
             length = length or embeddings.shape[1]
             if embeddings.shape[1] != length:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from ..common.table import table
 from ..data.decode import UnreadableImage
 from ..data.retrieval_sets import Picture, RetrievalSet, open_retrieval_set
 from ..evaluation import retrieval
@@ -103,26 +103,38 @@ def _embeddings(
     return vectors[:count], damaged
 
 
+_OF_TASK = {
+    "classification": ("predictions", "pictures"),
+    "retrieval": ("protocol", "rotations", "distractors", "sheet"),
+}
+
+
 def check_flags(flags: argparse.Namespace, keys: Sequence[str]) -> None:
     """Refuses what makes no sense together, before anything is opened.
 
     Args:
-        flags: task, protocol, rotations, distractors and sheet.
+        flags: the task, and the flags of each.
         keys: the words that are config keys.
     """
-    if flags.task == "retrieval":
-        if not any(word.partition("=")[0] == "--data_path" for word in keys):
-            raise UserError("--task retrieval: no --data_path given; name the folder of a retrieval set")
-        if flags.sheet is not None:
-            check_sheet_name(flags.sheet)
+    for task, names in _OF_TASK.items():
+        for name in names:
+            if task != flags.task and getattr(flags, name) is not None:
+                raise UserError(f"--{name}: {getattr(flags, name)} given, allowed: only with --task {task}")
+    if flags.task != "retrieval":
         return
-    for name in ("protocol", "rotations", "distractors", "sheet"):
-        if getattr(flags, name) is not None:
-            raise UserError(f"--{name}: {getattr(flags, name)} given, allowed: only with --task retrieval")
+    if not any(word.partition("=")[0] == "--data_path" for word in keys):
+        raise UserError("--task retrieval: no --data_path given; name the folder of a retrieval set")
+    if flags.sheet is not None:
+        check_sheet_name(flags.sheet)
 
 
-def evaluate_from_flags(trained: TrainedNetwork, flags: argparse.Namespace) -> Retrieval:
+def evaluate_from_flags(
+    trained: TrainedNetwork, flags: argparse.Namespace
+) -> tuple[str, dict[str, str | int | float]]:
     """`evaluate_retrieval` for a door: the folder is the config's data_path, the rest the flags.
+
+    Returns:
+        the table for people, and the figures for JSON. The sheet is drawn, if it is asked for.
 
     Raises:
         UserError: several cards are in use, or as `open_retrieval_set` and `evaluate_retrieval`.
@@ -137,13 +149,14 @@ def evaluate_from_flags(trained: TrainedNetwork, flags: argparse.Namespace) -> R
         distractors=flags.distractors,
     )
     embedder = Embedder.from_trained(trained, batch_size=min(32, config.eval_batch_size))
-    return evaluate_retrieval(embedder, pictures, skip_damaged=config.damaged_images == "skip")
+    found = evaluate_retrieval(embedder, pictures, skip_damaged=config.damaged_images == "skip")
+    if flags.sheet is not None:
+        draw_sheet(flags.sheet, sheet_rows(found))
+    return table([(name, _as_text(value)) for name, value in found.metrics.items()]), found.metrics
 
 
-def draw(found: Retrieval, path: str | os.PathLike | None) -> None:
-    """Draws the sheet of `sheet_rows`, if there is a path for it."""
-    if path is not None:
-        draw_sheet(path, sheet_rows(found))
+def _as_text(value: str | int | float) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def sheet_rows(found: Retrieval, *, count: int = 16, columns: int = 8) -> Iterator[tuple[Shown, list[Shown]]]:

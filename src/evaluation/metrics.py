@@ -79,8 +79,8 @@ class Metric:
     least_classes: int = 1
 
     def text(self, value: float) -> str:
-        """`top-1 78.30 %`, `loss 0.6234`."""
-        return f"{self.title} {value:.2f} %" if self.unit == "%" else f"{self.title} {value:.4f}"
+        """`78.30 %`, `0.6234`."""
+        return f"{value:.2f} %" if self.unit == "%" else f"{value:.4f}"
 
 
 METRICS = {
@@ -243,7 +243,8 @@ def interval(share: float, count: int, *, z: float = 1.96) -> tuple[float, float
 
 def in_words(figures: Mapping[str, float]) -> str:
     """`top-1 78.30 %  top-5 98.10 %  loss 0.6234  (10000 images)`; of few images with top-1's interval."""
-    parts = [METRICS[name].text(value) for name, value in figures.items() if name in METRICS]
+    known = [(METRICS[name], value) for name, value in figures.items() if name in METRICS]
+    parts = [f"{metric.title} {metric.text(value)}" for metric, value in known]
     count = figures["count"]
     if count < SMALL:
         low, high = interval(figures["top1"], count)

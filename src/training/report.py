@@ -5,8 +5,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..common.files import write_json
+from ..evaluation.curves import learning_curves
 from ..evaluation.evaluate import Evaluation
-from ..evaluation.pictures import confusion_matrix, learning_curves, worst_mistakes
+from ..evaluation.pictures import write_pictures
 from ..model_utils.environment import environment, peak_memory_mib
 from .records import read_metrics
 
@@ -17,7 +18,7 @@ log = logging.getLogger("quartet")
 
 
 def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
-    """Writes summary.json, learning_curves.png, confusion_matrix.png and worst_mistakes.png; rank 0 only.
+    """Writes summary.json, learning_curves.png and the pictures of `write_pictures`; rank 0 only.
 
     Args:
         evaluation: of the final weights (averaged, where an average is kept).
@@ -50,12 +51,26 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
     summary["images_per_second"] = round(speeds[len(speeds) // 2], 1) if speeds else None
     write_json(run_dir / "summary.json", summary)
     learning_curves(records, run_dir / "learning_curves.png")
-    confusion_matrix(evaluation.totals.confusion, trainer.class_names, run_dir / "confusion_matrix.png")
-    worst_mistakes(
-        evaluation.mistakes, trainer.class_names, c.image_mean, c.image_std, run_dir / "worst_mistakes.png"
+    write_pictures(
+        evaluation,
+        run_dir,
+        class_names=trainer.class_names,
+        mean=c.image_mean,
+        std=c.image_std,
+        of=_weights_in_words(trainer),
+        name_of=trainer.eval_batches.source.name,
     )
     log.info("summary and pictures are in %s", run_dir)
     return summary
+
+
+def _weights_in_words(trainer: "Trainer") -> str:
+    """Which weights the pictures show: the last ones, which need not be those of `best`."""
+    kind = "averaged" if trainer.config.ema_decay else "raw"
+    text = f"step {trainer.step}, epoch {trainer.step / trainer.steps_per_epoch:.4g}, {kind} weights"
+    if trainer.best and trainer.best["step"] != trainer.step:
+        text += f" (best: step {trainer.best['step']})"
+    return text
 
 
 def _finite_or_none(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -161,7 +161,21 @@ def test_revisited_queries_are_cut_out(tmp_path):
     assert Path(results[0].name).stem == "a" and len(results) == 3
 
 
+def _flags(**given):
+    names = ("protocol", "rotations", "distractors", "sheet", "predictions", "pictures")
+    return argparse.Namespace(**dict.fromkeys(names) | given)
+
+
 @pytest.mark.parametrize("name", ["sheet.jpg", "sheet", "png"])
 def test_a_sheet_is_a_png_by_name_too(name):
     with pytest.raises(UserError, match=f"--sheet: {name} given, allowed: a name that ends in .png"):
-        check_flags(argparse.Namespace(task="retrieval", sheet=name), ["--data_path=set"])
+        check_flags(_flags(task="retrieval", sheet=name), ["--data_path=set"])
+
+
+@pytest.mark.parametrize(
+    ("task", "flag", "other"),
+    [("retrieval", "pictures", "classification"), ("classification", "sheet", "retrieval")],
+)
+def test_flags_of_another_task_are_refused(task, flag, other):
+    with pytest.raises(UserError, match=f"--{flag}: x given, allowed: only with --task {other}"):
+        check_flags(_flags(task=task, **{flag: "x"}), ["--data_path=set"])

@@ -167,7 +167,7 @@ def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, gra
     assert {path.name for path in run_dir.iterdir()} == {
         "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "train_rank_1.log", "summary.json",
         "tensorboard", "checkpoints",
-        "learning_curves.png", "confusion_matrix.png", "worst_mistakes.png",
+        "learning_curves.png", "confusion_matrix.png", "recall_by_class.png", "worst_mistakes.png",
     }  # fmt: skip
     assert len(list((run_dir / "tensorboard").iterdir())) == 1
     records = read_metrics(run_dir / "metrics.jsonl")

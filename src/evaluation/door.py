@@ -1,0 +1,118 @@
+"""What eval.py does with a classifier: evaluates it, and shows the figures to people and programs."""
+
+import argparse
+import contextlib
+from typing import Any, Protocol
+
+from mindspore import nn
+
+from ..common.errors import UserError
+from ..common.table import table
+from ..model_utils.device_adapter import Device
+from .evaluate import Evaluation, evaluate_network
+from .metrics import METRICS, Totals, interval, warning_of
+from .pictures import WORST, write_pictures
+from .predictions import predictions_file
+
+_SHOWN = 5  # classes of the lowest recall
+
+
+class TrainedClassifier(Protocol):
+    """What an evaluation asks of a trained network: `src.trained.Trained` has it.
+
+    Attributes:
+        network: in evaluation mode.
+        recipe: gives the test data, and what prepares it.
+        checkpoint: where it comes from; knows its classes.
+        device: where it runs.
+        averaged: whether the weights are an average.
+    """
+
+    network: nn.Cell
+    recipe: Any
+    checkpoint: Any
+    device: Device
+    averaged: bool
+
+
+def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Evaluates all test images and writes the files that are asked for.
+
+    Args:
+        flags: predictions, a CSV file, and pictures, a folder; None: not asked for.
+
+    Returns:
+        the table for people, and the figures for JSON.
+
+    Raises:
+        UserError: predictions are asked of several ranks, the data has other classes than the network, an
+            image is damaged, or a file cannot be written.
+    """
+    device, config = trained.device, trained.recipe.config
+    if flags.predictions and device.size > 1:
+        raise UserError(
+            f"--predictions: {flags.predictions} given with {device.size} processes, allowed: with one"
+        )
+    batches = trained.recipe.eval_batches(rank=device.rank, size=device.size)
+    trained.checkpoint.check_classes(batches.class_names)
+    named = {"class_names": batches.class_names, "name_of": batches.source.name}
+    with contextlib.ExitStack() as stack:
+        each = flags.predictions and stack.enter_context(predictions_file(flags.predictions, **named))
+        evaluation = evaluate_network(
+            trained.network,
+            trained.recipe.inputs(),
+            batches,
+            num_classes=len(batches.class_names),
+            flip_tta=config.flip_tta,
+            size=device.size,
+            worst=WORST if flags.pictures else 0,
+            each=each or None,
+        )
+    if flags.pictures and device.rank == 0:
+        of = f"{trained.checkpoint.path.name}, {weights_in_words(trained)}"
+        how = {"mean": config.image_mean, "std": config.image_std, "of": of, **named}
+        write_pictures(evaluation, flags.pictures, **how)
+    count = evaluation.metrics["count"]
+    figures = {
+        "flip_tta": config.flip_tta,
+        **evaluation.metrics,
+        "top1_interval": list(interval(evaluation.metrics["top1"], count)),
+    }
+    return _as_text(trained, evaluation, batches.class_names), figures
+
+
+def weights_in_words(trained: TrainedClassifier) -> str:
+    """`step 1950, averaged weights`."""
+    kind = "averaged" if trained.averaged else "raw"
+    return f"step {trained.checkpoint.meta['step']}, {kind} weights"
+
+
+def _as_text(trained: TrainedClassifier, evaluation: Evaluation, class_names: tuple[str, ...]) -> str:
+    """The figures, and the classes that the network knows least."""
+    config, figures = trained.recipe.config, evaluation.metrics
+    low, high = interval(figures["top1"], figures["count"])
+    rows = [
+        ("checkpoint", f"{trained.checkpoint.path} ({config.model}, {weights_in_words(trained)})"),
+        ("data", f"{figures['count']:,} images of {len(class_names):,} classes from {config.data_path}"),
+    ]
+    for name, value in figures.items():
+        if name in METRICS:
+            note = f"  (95 % interval {low:.2f} to {high:.2f})" if name == "top1" else ""
+            rows.append((METRICS[name].title, METRICS[name].text(value) + note))
+    parts = [table(rows), "lowest recall", table(_lowest(evaluation.totals, class_names), indent=2)]
+    if warning := warning_of(figures["count"]):
+        parts.append(f"note: {warning}")
+    return "\n".join(parts)
+
+
+def _lowest(totals: Totals, class_names: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    known = [label for label in range(totals.num_classes) if totals.images[label]]
+    order = sorted(known, key=lambda label: totals.recall[label])[:_SHOWN]
+    return [
+        (
+            class_names[label],
+            f"{totals.recall[label]:.2f} %",
+            f"{totals.right[label]:,} of {totals.images[label]:,} images",
+        )
+        for label in order
+    ]
