@@ -13,7 +13,6 @@ than 1 point (means over the seeds).
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import subprocess
@@ -22,11 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks.record import RECORDS, ROOT, parser, spread, version_of, write_record
 
 CONFIG = "bireal/tiny_imagenet.yaml"
-RECORD = ROOT / "benchmarks" / "records" / "binary_twin.json"
+RECORD = RECORDS / "binary_twin.json"
 SHARE, POINTS = 0.8, 1.0
 OURS = {"binary": {}, "twin": {"activation": "relu", "binary_weights": "false"}}
 
@@ -99,7 +97,7 @@ def train_official(folder: Path, config: dict[str, Any], data: str, seed: int, o
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--data", required=True, type=Path, help="Tiny-ImageNet's 40 classes: train/, val/")
     flags.add_argument("--torch_python", help="the Python of an environment with torch 2.13.0")
     flags.add_argument("--official", type=Path, help="a clone of liuzechun/Bi-Real-net")
@@ -114,10 +112,8 @@ def main() -> int:
     if not (own.torch_python and own.official):
         flags.error("--torch_python and --official are needed")
 
-    from benchmarks.runs import spread, train
-    from src.common.files import write_json
+    from benchmarks.runs import train
     from src.model_utils.config import read_yaml
-    from src.model_utils.environment import environment
 
     folder, data = own.output_path.resolve(), own.data.resolve()
     results = {name: [] for name in (*OURS, "official")}
@@ -133,31 +129,30 @@ def main() -> int:
                 "output": str(output),
             }
             command = [
-                own.torch_python, __file__, "--data", str(data), "--official", str(own.official.resolve()),
-                "--serve", json.dumps(job),
+                own.torch_python, "-m", "benchmarks.binary_twin", "--data", str(data),
+                "--official", str(own.official.resolve()), "--serve", json.dumps(job),
             ]  # fmt: skip
             subprocess.run(command, cwd=ROOT, check=True)
         results["official"].append(json.loads(output.read_text()))
     top1 = {name: [run["final"]["top1"] for run in runs] for name, runs in results.items()}
     mean = {name: statistics.mean(values) for name, values in top1.items()}
-    record = {
-        "question": "top-1 on 40 Tiny-ImageNet classes: 1-bit network, real-valued twin, official PyTorch",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.binary_twin --data DIR --torch_python ... --official DIR",
-        "environment": environment() | {"torch": "2.13.0"},
-        "config": f"configs/{CONFIG}",
-        "epochs": results["binary"][0]["epochs"],
-        "images_evaluated": results["binary"][0]["final"]["count"],
-        "parameters": {name: runs[0]["parameters"] for name, runs in results.items()},
-        "top1_percent": {name: spread(values) for name, values in top1.items()},
-        "share_of_twin": spread([a / b for a, b in zip(top1["binary"], top1["twin"], strict=True)]),
-        "official_better_by_points": spread(
+    record = write_record(
+        RECORD,
+        question="top-1 on 40 Tiny-ImageNet classes: 1-bit network, real-valued twin, official PyTorch",
+        command="python -m benchmarks.binary_twin --data DIR --torch_python ... --official DIR",
+        versions={"torch": version_of("torch", python=own.torch_python)},
+        config=f"configs/{CONFIG}",
+        epochs=results["binary"][0]["epochs"],
+        images_evaluated=results["binary"][0]["final"]["count"],
+        parameters={name: runs[0]["parameters"] for name, runs in results.items()},
+        top1_percent={name: spread(values) for name, values in top1.items()},
+        share_of_twin=spread([a / b for a, b in zip(top1["binary"], top1["twin"], strict=True)]),
+        official_better_by_points=spread(
             [b - a for a, b in zip(top1["binary"], top1["official"], strict=True)]
         ),
-        "bars": {"share_of_twin": SHARE, "official_better_by_points": POINTS},
-        "bars_met": mean["binary"] >= SHARE * mean["twin"] and mean["official"] - mean["binary"] <= POINTS,
-    }
-    write_json(RECORD, record)
+        bars={"share_of_twin": SHARE, "official_better_by_points": POINTS},
+        bars_met=mean["binary"] >= SHARE * mean["twin"] and mean["official"] - mean["binary"] <= POINTS,
+    )
     print(json.dumps(record, indent=1))
     return 0 if record["bars_met"] else 1
 

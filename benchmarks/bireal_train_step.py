@@ -7,16 +7,12 @@ real weights. Both are in one process and take turns step by step. Writes
 benchmarks/records/bireal_train_step.json. The bar: our median is at most 1.25 times the twin's.
 """
 
-import argparse
-import datetime
 import sys
 import time
-from pathlib import Path
 
+from benchmarks.record import RECORDS, parser, spread, write_record
 from benchmarks.steps import ratios, report
-from benchmarks.turns import spread
 
-ROOT = Path(__file__).resolve().parents[1]
 BATCH, SIDE, CLASSES, BAR = 64, 64, 40, 1.25
 KINDS = {"binary": {}, "twin": {"activation": "relu", "binary_weights": False}}
 
@@ -41,13 +37,11 @@ def step_of(**keys):
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--turns", type=int, default=15, help="counted steps of each (default 15)")
     own = flags.parse_args()
 
-    from src.common.files import write_json
     from src.model_utils.device_adapter import set_up_device
-    from src.model_utils.environment import environment
 
     set_up_device("CPU")
     steps = {name: step_of(**keys) for name, keys in KINDS.items()}
@@ -59,17 +53,15 @@ def main() -> int:
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - began)
     ratio = spread(ratios(seconds, "binary", "twin"), 3)
-    record = {
-        "question": f"seconds of one birealnet18 training step, {SIDE}x{SIDE}, batch {BATCH}, float32, CPU",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.bireal_train_step",
-        "environment": environment(),
-        "seconds": {name: spread(values, 3) for name, values in seconds.items()},
-        "ratio_to_twin": ratio,
-        "bar": BAR,
-        "bar_met": ratio["median"] <= BAR,
-    }
-    write_json(ROOT / "benchmarks/records/bireal_train_step.json", record)
+    record = write_record(
+        RECORDS / "bireal_train_step.json",
+        question=f"seconds of one birealnet18 training step, {SIDE}x{SIDE}, batch {BATCH}, float32, CPU",
+        command="python -m benchmarks.bireal_train_step",
+        seconds={name: spread(values, 3) for name, values in seconds.items()},
+        ratio_to_twin=ratio,
+        bar=BAR,
+        bar_met=ratio["median"] <= BAR,
+    )
     report(seconds, {"twin": ratio})
     return 0 if record["bar_met"] else 1
 

@@ -6,7 +6,7 @@ step by step. mindcv's runs with ONEDNN_MAX_CPU_ISA=AVX2 too, as ours sets it.
     git clone https://github.com/google-research/big_transfer
     python3.11 -m venv torch_venv && torch_venv/bin/pip install torch==2.13.0 numpy==1.26.4
     pip install --no-deps --target mindcv_packages mindcv==0.3.0
-    python benchmarks/bit_train_step.py --torch_python torch_venv/bin/python --big_transfer big_transfer \
+    python -m benchmarks.bit_train_step --torch_python torch_venv/bin/python --big_transfer big_transfer \
         --mindcv_packages mindcv_packages
 
 Writes benchmarks/records/bit_train_step.json. The bars: our median is at most 2.0 times PyTorch's and at most
@@ -14,16 +14,12 @@ Writes benchmarks/records/bit_train_step.json. The bars: our median is at most 2
 """
 
 import argparse
-import datetime
 import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.steps import Peer, ratios, report, serve, take_turns  # noqa: E402
-from benchmarks.turns import spread  # noqa: E402
+from benchmarks.record import RECORDS, parser, spread, version_of, write_record
+from benchmarks.steps import Peer, ratios, report, serve, take_turns
 
 BATCH, SIDE, CLASSES = 32, 96, 10
 BARS = {"pytorch": 2.0, "mindcv": 0.6}
@@ -94,7 +90,7 @@ def mindcvs():
 
 
 def main():
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--torch_python", help="the Python of an environment with torch 2.13.0")
     flags.add_argument("--big_transfer", type=Path, help="a clone of google-research/big_transfer")
     flags.add_argument("--mindcv_packages", type=Path, help="the folder mindcv 0.3.0 was installed into")
@@ -107,16 +103,12 @@ def main():
     if not (own.torch_python and own.big_transfer and own.mindcv_packages):
         flags.error("--torch_python, --big_transfer and --mindcv_packages are needed")
 
-    from src.common.files import write_json
-    from src.model_utils.environment import environment
-
     def peer(python: str, role: str, path: Path | None = None) -> Peer:
         env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
         if path is not None:
             env["PYTHONPATH"] = str(path.resolve())
-        return Peer([python, __file__, "--serve", role], env)
+        return Peer([python, "-m", "benchmarks.bit_train_step", "--serve", role], env)
 
-    load = os.getloadavg()[0]
     peers = {
         "quartet": peer(sys.executable, "ours"),
         "pytorch": peer(own.torch_python, "torch", own.big_transfer),
@@ -124,19 +116,20 @@ def main():
     }
     seconds = take_turns(peers, steps=own.turns)
     ratio = {name: spread(ratios(seconds, "quartet", name), 3) for name in BARS}
-    record = {
-        "question": f"seconds of one BiT R50x1 training step, {SIDE}x{SIDE}, batch {BATCH}, float32, CPU",
-        "date": datetime.date.today().isoformat(),
-        "command": "python benchmarks/bit_train_step.py --torch_python ... --big_transfer ... "
+    record = write_record(
+        RECORDS / "bit_train_step.json",
+        question=f"seconds of one BiT R50x1 training step, {SIDE}x{SIDE}, batch {BATCH}, float32, CPU",
+        command="python -m benchmarks.bit_train_step --torch_python ... --big_transfer ... "
         "--mindcv_packages ...",
-        "environment": environment() | {"torch": "2.13.0", "mindcv": "0.3.0"},
-        "load_average_before": load,
-        "seconds": {name: spread(values, 3) for name, values in seconds.items()},
-        "ratio": ratio,
-        "bars": BARS,
-        "bars_met": all(ratio[name]["median"] <= bar for name, bar in BARS.items()),
-    }
-    write_json(ROOT / "benchmarks/records/bit_train_step.json", record)
+        versions={
+            "torch": version_of("torch", python=own.torch_python),
+            "mindcv": version_of("mindcv", python=sys.executable, path=own.mindcv_packages),
+        },
+        seconds={name: spread(values, 3) for name, values in seconds.items()},
+        ratio=ratio,
+        bars=BARS,
+        bars_met=all(ratio[name]["median"] <= bar for name, bar in BARS.items()),
+    )
     report(seconds, ratio)
     return 0 if record["bars_met"] else 1
 

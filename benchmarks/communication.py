@@ -11,12 +11,11 @@ Each of n cards in a ring sends 2 (n - 1) / n of the bytes that are averaged. Be
 the ring over the servers for its eighth of them (hierarchical all-reduce).
 """
 
-import datetime
 import math
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.record import RECORDS, ROOT, parser, write_record
+
 CARDS_A_SERVER = 8
 # Liao et al., "Ascend: a Scalable and Unified Architecture for Ubiquitous Deep Neural Network Computing",
 # HPCA 2021: one HCCS link between cards, and 100 Gbit/s of a card to other servers.
@@ -65,9 +64,9 @@ def ring_share(members: int) -> float:
 
 
 def main() -> int:
-    from src.common.files import write_json
+    parser(__doc__).parse_args()
+
     from src.model_utils.device_adapter import set_up_device
-    from src.model_utils.environment import environment
 
     set_up_device("CPU")
     rows = []
@@ -84,15 +83,13 @@ def main() -> int:
             }
         rows.append(row)
         print(row)
-    record = {
-        "question": "bytes and time of the messages of one training step, derived from the gradients' sizes",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.communication",
-        "environment": environment(),
-        "bytes_per_second": {"between cards of a server": HCCS, "of a card to other servers": NETWORK},
-        "rows": rows,
-    }
-    write_json(ROOT / "benchmarks/records/communication.json", record)
+    write_record(
+        RECORDS / "communication.json",
+        question="bytes and time of the messages of one training step, derived from the gradients' sizes",
+        command="python -m benchmarks.communication",
+        bytes_per_second={"between cards of a server": HCCS, "of a card to other servers": NETWORK},
+        rows=rows,
+    )
     return 0
 
 

@@ -13,8 +13,6 @@ seeds): mean average precision over the five plain kinds at least 5 points highe
 than 1 point. `plain` sees three times as many different images, and is there to show what that is worth.
 """
 
-import argparse
-import datetime
 import json
 import shutil
 import statistics
@@ -25,17 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.runs import ROOT, shrink_picture, spread, train
-from src.common.files import write_json
+from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
+from benchmarks.runs import shrink_picture, train
 from src.data.copies import KINDS, write_copies
 from src.data.install import install
 from src.data.listing import images_under
 from src.data.retrieval_sets import RetrievalSet, open_retrieval_set
 from src.model_utils.config import read_yaml
-from src.model_utils.environment import environment
 
 CONFIG = "multigrain/tiny_imagenet.yaml"
-RECORD = ROOT / "benchmarks" / "records" / "copy_detection.json"
+RECORD = RECORDS / "copy_detection.json"
 PLAIN_KINDS = tuple(kind for kind in KINDS if kind != "strong")
 NETWORKS = {
     "multigrain": {"classification_weight": 0.5, "repetitions": 3},
@@ -120,7 +117,7 @@ def compare(results: dict[str, list[dict]], twin: str) -> dict:
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--data", required=True, type=Path, help="Tiny-ImageNet's 40 classes: train/, val/")
     flags.add_argument("--seeds", type=int, default=2)
     flags.add_argument("--twins", nargs="+", choices=tuple(NETWORKS)[1:], default=tuple(NETWORKS)[1:])
@@ -157,17 +154,16 @@ def main() -> int:
         checkpoint = folder / f"{name}-0" / "checkpoints" / "last.ckpt"
         draw(ROOT / "docs" / f"copy_detection_{name}.png", checkpoint, opened)
     against = {twin: compare(results, twin) for twin in own.twins}
-    record = {
-        "question": "finding the original of a distorted copy, and top-1: the joint loss, or classification",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.copy_detection --data DIR",
-        "environment": environment(),
-        "config": f"configs/{CONFIG}",
-        "networks": NETWORKS,
-        "images_evaluated": len(files),
-        "copies_of_each_kind": own.copies,
-        "results": results,
-        "mean": {
+    record = write_record(
+        RECORD,
+        question="finding the original of a distorted copy, and top-1: the joint loss, or classification",
+        command="python -m benchmarks.copy_detection --data DIR",
+        config=f"configs/{CONFIG}",
+        networks=NETWORKS,
+        images_evaluated=len(files),
+        copies_of_each_kind=own.copies,
+        results=results,
+        mean={
             name: {
                 "top1_percent": spread([row["top1"] for row in rows]),
                 "map_percent": spread([row["map"] for row in rows]),
@@ -177,10 +173,9 @@ def main() -> int:
             }
             for name, rows in results.items()
         },
-        "multigrain_minus": against,
-        "bars": {"map_points": MAP_POINTS, "top1_points": TOP1_POINTS},
-    }
-    write_json(RECORD, record)
+        multigrain_minus=against,
+        bars={"map_points": MAP_POINTS, "top1_points": TOP1_POINTS},
+    )
     print(json.dumps(record, indent=1))
     return 0 if against.get("repeated", {}).get("bars_met") else 1
 

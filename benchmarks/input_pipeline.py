@@ -16,8 +16,6 @@ resized in a bare loop of `cv2.imdecode` and `cv2.resize`.
 The process is pinned to one core, and they take turns.
 """
 
-import argparse
-import datetime
 import itertools
 import os
 import resource
@@ -27,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import RECORDS, parser, write_record
 from benchmarks.turns import take_turns
-from src.common.files import write_json
 from src.data.cifar10 import ImageSet, find_cifar10, read_cifar10, write_cifar10
 from src.data.loader import TrainBatches
 
@@ -37,7 +35,6 @@ BATCH_SIZE = 512
 MEAN, STD = (125.31, 122.95, 113.87), (62.99, 62.09, 66.70)
 CROP_PAD, CUTOUT = 4, 8
 BAR_IMAGES_PER_SECOND, BAR_RATIO = 100_000, 5
-RECORDS = Path(__file__).parent / "records"
 
 
 def write_random_images(folder: Path) -> None:
@@ -105,22 +102,17 @@ def measure(data_path: str | None, repeats: int) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    data = parser.add_mutually_exclusive_group()
+    flags = parser(__doc__)
+    data = flags.add_mutually_exclusive_group()
     data.add_argument("--data_path", help="a data set in the CIFAR-10 binary layout; random images without")
     data.add_argument(
         "--photos", type=Path, help="measure the folder pipeline on these class folders instead"
     )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--core", type=int, default=0, help="the core to run on")
-    parser.add_argument(
-        "--record", type=Path, help="where to write the record, in benchmarks/records without"
-    )
-    options = parser.parse_args()
+    flags.add_argument("--repeats", type=int, default=7)
+    flags.add_argument("--core", type=int, default=0, help="the core to run on")
+    flags.add_argument("--record", type=Path, help="where to write the record, in benchmarks/records without")
+    options = flags.parse_args()
     os.sched_setaffinity(0, {options.core})
-    load = os.getloadavg()[0]
 
     if options.photos:
         from benchmarks import photo_pipeline
@@ -129,21 +121,17 @@ def main() -> int:
     else:
         question, measured = QUESTION, measure(options.data_path, options.repeats)
     # Imported late, as it is no part of the memory that is measured.
-    from src.model_utils.environment import environment
 
     command = ["python -m benchmarks.input_pipeline"]
     command += ["--photos DIR"] if options.photos else ["--data_path DIR"] if options.data_path else []
-    record = {
-        "question": question,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": " ".join([*command, f"--repeats {options.repeats}"]),
-        "environment": environment(),
-        "load_average_before": round(load, 2),
-        **measured,
-    }
     name = "input_pipeline_photos.json" if options.photos else "input_pipeline.json"
     path = options.record or RECORDS / name
-    write_json(path, record)
+    record = write_record(
+        path,
+        question=question,
+        command=" ".join([*command, f"--repeats {options.repeats}"]),
+        **measured,
+    )
     print(f"bars {'met' if record['bars_met'] else 'not met'}; record in {path}")
     return 0 if record["bars_met"] else 1
 

@@ -10,9 +10,6 @@ for 512 embeddings of 2,048 numbers, where the host saves itself the forward pas
 losses of both ways are compared. Writes benchmarks/records/negative_sampling.json.
 """
 
-import argparse
-import datetime
-import os
 import sys
 import time
 
@@ -20,14 +17,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from benchmarks.runs import ROOT
+from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 from benchmarks.steps import ratios, report, take_turns
-from benchmarks.turns import spread
-from src.common.files import write_json
 from src.layers.gem import l2_normalise
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import set_up_device
-from src.model_utils.environment import environment
 from src.multigrain import losses
 from src.multigrain.losses import MarginLoss, hinges
 from src.multigrain.sampling import CUTOFF, NONZERO_LOSS_CUTOFF, choose_negatives, log_weights
@@ -193,10 +187,9 @@ def timings(peers: dict[str, Timed], turns: int) -> dict:
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--turns", type=int, default=15, help="counted steps of each (default 15)")
     own = flags.parse_args()
-    load = os.getloadavg()[0]
     set_up_device("CPU")
     config = load_config(
         {}, config_class_of=config_class_of, config_path=ROOT / "configs/multigrain/tiny_imagenet.yaml"
@@ -205,27 +198,24 @@ def main() -> int:
     step = timings(peers, own.turns)
     arrays = [[p.asnumpy() for p in network.get_parameters()] for network in networks.values()]
     weights = max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(*arrays, strict=True))
-    record = {
-        "question": "seconds of a training step with negatives drawn inside the graph and on the host",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.negative_sampling",
-        "environment": environment(),
-        "load_average_before": load,
-        "whole_step": {
+    write_record(
+        RECORDS / "negative_sampling.json",
+        question="seconds of a training step with negatives drawn inside the graph and on the host",
+        command="python -m benchmarks.negative_sampling",
+        whole_step={
             "batch_size": config.batch_size,
             "embedding": config.widths[-1],
             "negatives": equal_negatives(config.batch_size, config.widths[-1]),
             **step,
             "largest_relative_difference_of_weights_after_all_steps": float(f"{weights:.1e}"),
         },
-        "loss_alone": {
+        loss_alone={
             "batch_size": 512,
             "embedding": 2048,
             "negatives": equal_negatives(512, 2048),
             **timings(loss_alone(512, 2048), own.turns),
         },
-    }
-    write_json(ROOT / "benchmarks/records/negative_sampling.json", record)
+    )
     return 0
 
 

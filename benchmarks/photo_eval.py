@@ -8,10 +8,7 @@ In a folder of classes made by links each photograph is the only one of its clas
 Writes benchmarks/records/photo_eval.json. The bar: both evaluations count every photograph.
 """
 
-import argparse
-import datetime
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,13 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.runs import ROOT
-from src.common.files import write_json
+from benchmarks.record import RECORDS, ROOT, parser, write_record
 from src.data.listing import images_under
-from src.model_utils.environment import environment
 from src.zoo import create_network
 
-RECORD = ROOT / "benchmarks" / "records" / "photo_eval.json"
+RECORD = RECORDS / "photo_eval.json"
 TORCHVISION = {
     "gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
 }  # fmt: skip
@@ -48,11 +43,11 @@ def write_weights(path: Path, *, classes: int) -> None:
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--photos", required=True, type=Path, help="a folder of photographs")
     own = flags.parse_args()
     files = [Path(file).resolve() for file in images_under(own.photos)]
-    load, results = os.getloadavg()[0], {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         data, weights = Path(folder) / "data", Path(folder) / "resnet50.npz"
         for number, file in enumerate(files):
@@ -78,18 +73,15 @@ def main() -> int:
                 "images_per_second": round(answer["count"] / seconds, 2),
             }
             print(name, results[name], flush=True)
-    record = {
-        "question": f"eval.py of a random ResNet-50 by torchvision's names on {len(files)} photographs",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.photo_eval --photos DIR",
-        "environment": environment(),
-        "load_average_before": load,
-        "photographs": len(files),
+    record = write_record(
+        RECORD,
+        question=f"eval.py of a random ResNet-50 by torchvision's names on {len(files)} photographs",
+        command="python -m benchmarks.photo_eval --photos DIR",
+        photographs=len(files),
         **results,
-        "bar": "every photograph is counted at both sizes",
-        "bar_met": all(result["count"] == len(files) for result in results.values()),
-    }
-    write_json(RECORD, record)
+        bar="every photograph is counted at both sizes",
+        bar_met=all(result["count"] == len(files) for result in results.values()),
+    )
     return 0 if record["bar_met"] else 1
 
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from benchmarks.turns import compare, rates_in_turns, spread
+from benchmarks.record import spread
+from benchmarks.turns import compare, rates_in_turns
 from src.data.colour import ColourChange
 from src.data.mindrecord import MindRecordImages, open_mindrecord
 from src.data.mindrecord_writer import write_mindrecord

@@ -8,8 +8,6 @@ and docs/multigrain_search.png: a query of each kind, of six photographs. The ba
 kinds of copies find their original first.
 """
 
-import argparse
-import datetime
 import json
 import statistics
 import subprocess
@@ -18,13 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.runs import ROOT, shrink_picture
-from src.common.files import write_json
+from benchmarks.record import RECORDS, ROOT, parser, write_record
+from benchmarks.runs import shrink_picture
 from src.data.copies import FIRST_BLOCK, KINDS
 from src.data.listing import images_under
-from src.model_utils.environment import environment
 
-RECORD = ROOT / "benchmarks" / "records" / "photo_search.json"
+RECORD = RECORDS / "photo_search.json"
 SHEET = ROOT / "docs" / "multigrain_search.png"
 BAR = 95.0
 
@@ -37,7 +34,7 @@ def tool(name: str, *words: object) -> str:
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--photos", required=True, type=Path)
     flags.add_argument("--checkpoint", required=True, type=Path, help="of a run of copy_detection.py")
     flags.add_argument("--image_size", type=int, default=128, help="longer side, in pixels")
@@ -60,23 +57,21 @@ def main() -> int:
     shrink_picture(SHEET)
     first = {kind: 100 * statistics.mean(found) for kind, found in right.items()}
     plain = statistics.mean(share for kind, share in first.items() if kind != "strong")
-    record = {
-        "question": "share of distorted copies of photographs whose original is the first of all found",
-        "date": datetime.date.today().isoformat(),
-        "command": f"python -m benchmarks.photo_search --photos DIR --checkpoint FILE "
+    record = write_record(
+        RECORD,
+        question="share of distorted copies of photographs whose original is the first of all found",
+        command=f"python -m benchmarks.photo_search --photos DIR --checkpoint FILE "
         f"--image_size {own.image_size}",
-        "environment": environment(),
-        "photographs": len(images_under(own.photos)),
-        "index": built,
-        "queries": len(answer["results"]),
-        "search_seconds": round(seconds, 1),
-        "original_first_percent_by_kind": {kind: round(share, 1) for kind, share in first.items()},
-        "original_first_percent_plain_kinds": round(plain, 2),
-        "original_first_percent_all_kinds": round(statistics.mean(first.values()), 2),
-        "bar": BAR,
-        "bar_met": plain >= BAR,
-    }
-    write_json(RECORD, record)
+        photographs=len(images_under(own.photos)),
+        index=built,
+        queries=len(answer["results"]),
+        search_seconds=round(seconds, 1),
+        original_first_percent_by_kind={kind: round(share, 1) for kind, share in first.items()},
+        original_first_percent_plain_kinds=round(plain, 2),
+        original_first_percent_all_kinds=round(statistics.mean(first.values()), 2),
+        bar=BAR,
+        bar_met=plain >= BAR,
+    )
     print(json.dumps(record, indent=1))
     return 0 if record["bar_met"] else 1
 

@@ -1,30 +1,22 @@
 """What does the quickstart give on this machine: accuracy, minutes, memory, and the wait before it trains?
 
-    python benchmarks/quickstart.py --data_path DIR [--runs 1]      real CIFAR-10
-    python benchmarks/quickstart.py --data_path data/shapes --name quickstart_shapes
+    python -m benchmarks.quickstart --data_path DIR [--runs 1]      real CIFAR-10
+    python -m benchmarks.quickstart --data_path data/shapes --name quickstart_shapes
 
 Runs `scripts/quickstart.sh --data_path DIR` in an environment that is installed already, and writes
 benchmarks/records/NAME.json. The bars: real images at least 75 % in at most 360 s; shapes at least 95 %; peak
 memory of any one process under 3 GiB; training starts within 15 s.
 """
 
-import argparse
-import datetime
 import json
-import os
 import re
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from src.common.files import write_json  # noqa: E402
-from src.training.records import environment  # noqa: E402
+from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 
 
 def measure(data_path: str) -> dict[str, float]:
@@ -58,30 +50,18 @@ def measure(data_path: str) -> dict[str, float]:
 
 
 def main():
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--data_path", required=True)
     flags.add_argument("--runs", type=int, default=1)
     flags.add_argument("--name", default="quickstart", help="of the record (default quickstart)")
     own = flags.parse_args()
-    load = os.getloadavg()[0]
     runs = [measure(str(Path(own.data_path).resolve())) for _ in range(own.runs)]
-    record = {
-        "question": "scripts/quickstart.sh in an installed environment: accuracy, time, memory",
-        "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/quickstart.py --data_path DIR --runs {own.runs} --name {own.name}",
-        "environment": environment(),
-        "load_average_before": load,
-        "n": own.runs,
-        **{
-            key: {
-                "median": statistics.median(run[key] for run in runs),
-                "min": min(run[key] for run in runs),
-                "max": max(run[key] for run in runs),
-            }
-            for key in runs[0]
-        },
-    }
-    write_json(ROOT / "benchmarks/records" / f"{own.name}.json", record)
+    record = write_record(
+        RECORDS / f"{own.name}.json",
+        question="scripts/quickstart.sh in an installed environment: accuracy, time, memory",
+        command=f"python -m benchmarks.quickstart --data_path DIR --runs {own.runs} --name {own.name}",
+        **{key: spread([run[key] for run in runs]) for key in runs[0]},
+    )
     print(json.dumps({key: record[key] for key in runs[0]}))
 
 

@@ -1,7 +1,6 @@
 """Trainings that a benchmark compares: runs of `train.py` that are kept, and figures of several."""
 
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.record import ROOT
 
 
 def train(config: str, run: Path, **keys: Any) -> dict[str, Any]:
@@ -28,12 +27,3 @@ def train(config: str, run: Path, **keys: Any) -> dict[str, Any]:
 def shrink_picture(path: Path) -> None:
     """256 colours make a sheet of photographs a third as large, for the repository."""
     Image.open(path).quantize(256).save(path, optimize=True)
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {
-        "n": len(values),
-        "mean": round(statistics.mean(values), 2),
-        "min": round(min(values), 2),
-        "max": round(max(values), 2),
-    }

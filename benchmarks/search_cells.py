@@ -10,16 +10,14 @@ build measured. The same vectors without cells are timed beside. What should be 
 vectors in float32. Writes benchmarks/records/search_cells.json; there is no bar.
 """
 
-import argparse
-import datetime
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.search_index import BLOCK, QUERIES, RECORDS, TOP, ask, timed, unit
+from benchmarks.record import RECORDS, parser, write_record
+from benchmarks.search_index import BLOCK, QUERIES, TOP, ask, timed, unit
 
 CENTRES, PROBES = 10_000, (16, 64, 128)
 
@@ -85,7 +83,7 @@ def measure(make, count: int, dimension: int, folder: Path) -> dict:
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--vectors", type=int, default=1_000_000, help="how many (default 1,000,000)")
     flags.add_argument("--dimension", type=int, default=256, help="of each (default 256)")
     flags.add_argument("--record", type=Path, default=RECORDS / "search_cells.json")
@@ -93,10 +91,7 @@ def main() -> int:
 
     import faiss
 
-    from src.common.files import write_json
-    from src.model_utils.environment import environment
-
-    results, load = {}, os.getloadavg()[0]
+    results = {}
     for make in (independent, clustered):
         with tempfile.TemporaryDirectory() as folder:
             result = measure(make, own.vectors, own.dimension, Path(folder))
@@ -109,18 +104,16 @@ def main() -> int:
                     f"  {probes:8} {kind:12} {one['query_ms']['median']:7.2f} ms, recall@10 "
                     f"{one['recall_at_10']:.3f}, first {one['first_is_right']:.3f}"
                 )
-    record = {
-        "question": f"search in {own.vectors:,} unit vectors of {own.dimension} dimensions "
+    write_record(
+        own.record,
+        question=f"search in {own.vectors:,} unit vectors of {own.dimension} dimensions "
         "by an inverted file, one query at a time",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.search_cells",
-        "environment": {**environment(), "faiss": faiss.__version__},
-        "load_average_before": load,
-        "vectors": own.vectors,
-        "dimension": own.dimension,
+        command="python -m benchmarks.search_cells",
+        versions={"faiss": faiss.__version__},
+        vectors=own.vectors,
+        dimension=own.dimension,
         **results,
-    }
-    write_json(own.record, record)
+    )
     return 0
 
 

@@ -10,8 +10,6 @@ float32 vectors; their scan, all in memory, is timed beside. Writes benchmarks/r
 bars: built in a minute, a query in 10 ms (median), recall@10 of 0.99 for both kinds.
 """
 
-import argparse
-import datetime
 import sys
 import tempfile
 import time
@@ -19,9 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.turns import spread
+from benchmarks.record import RECORDS, parser, spread, write_record
 
-RECORDS = Path(__file__).parent / "records"
 QUERIES, TOP, BLOCK = 200, 10, 10_000
 BARS = {"build_seconds": 60, "query_ms": 10, "recall_at_10": 0.99}
 
@@ -58,7 +55,7 @@ def ask(index, queries: np.ndarray, expected: np.ndarray) -> dict:
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--vectors", type=int, default=100_000, help="how many (default 100,000)")
     flags.add_argument("--dimension", type=int, default=2048, help="of each (default 2,048)")
     flags.add_argument("--builds", type=int, default=3, help="times that the index is built (default 3)")
@@ -67,9 +64,7 @@ def main() -> int:
 
     import faiss
 
-    from src.common.files import write_json
     from src.deploy.vector_index import VectorIndex
-    from src.model_utils.environment import environment
 
     rng = np.random.default_rng(0)
     vectors = np.empty((own.vectors, own.dimension), np.float32)
@@ -104,23 +99,22 @@ def main() -> int:
         "query_ms": all(result["query_ms"]["median"] < BARS["query_ms"] for result in results.values()),
         "recall_at_10": all(result["recall_at_10"] >= BARS["recall_at_10"] for result in results.values()),
     }
-    record = {
-        "question": f"search in {own.vectors:,} random unit vectors of {own.dimension:,} dimensions, "
+    record = write_record(
+        own.record,
+        question=f"search in {own.vectors:,} random unit vectors of {own.dimension:,} dimensions, "
         "one query at a time",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.search_index",
-        "environment": {**environment(), "faiss": faiss.__version__},
-        "vectors": own.vectors,
-        "dimension": own.dimension,
-        "kind": index.kind,
-        "bytes_a_vector": {"codes": round(size / own.vectors, 1), "stored": 2 * own.dimension},
-        "build_seconds": spread(seconds, 1),
+        command="python -m benchmarks.search_index",
+        versions={"faiss": faiss.__version__},
+        vectors=own.vectors,
+        dimension=own.dimension,
+        kind=index.kind,
+        bytes_a_vector={"codes": round(size / own.vectors, 1), "stored": 2 * own.dimension},
+        build_seconds=spread(seconds, 1),
         **results,
-        "exact_scan_float32_ms": milliseconds(scan),
-        "bars": BARS,
-        "bars_met": met,
-    }
-    write_json(own.record, record)
+        exact_scan_float32_ms=milliseconds(scan),
+        bars=BARS,
+        bars_met=met,
+    )
     print(f"{index.kind}: built in {record['build_seconds']['median']} s; exact {milliseconds(scan)} ms")
     for name, result in results.items():
         print(f"{name}: {result['query_ms']} ms, recall@10 {result['recall_at_10']}")

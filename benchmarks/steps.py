@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from benchmarks.record import ROOT
+
 
 def serve(step: Callable[[], object]) -> None:
     """Makes one step for each line on standard input and answers with its seconds."""
@@ -20,7 +22,7 @@ class Peer:
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None):
         self.process = subprocess.Popen(
-            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def step(self) -> float:

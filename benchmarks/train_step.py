@@ -4,23 +4,16 @@ Batch 512, float32, Nesterov SGD with weight decay, on the CPU. Two processes st
 take turns step by step, so that a drift of the machine's speed meets both.
 
     python3.11 -m venv torch_venv && torch_venv/bin/pip install torch==2.13.0 numpy==1.26.4
-    python benchmarks/train_step.py --torch_python torch_venv/bin/python
+    python -m benchmarks.train_step --torch_python torch_venv/bin/python
 
 Writes benchmarks/records/train_step.json. The bar: our median is at most 1.25 times PyTorch's (NCHW).
 """
 
 import argparse
-import datetime
-import os
-import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.steps import Peer, ratios, report, serve, take_turns  # noqa: E402
-from benchmarks.turns import spread  # noqa: E402
+from benchmarks.record import RECORDS, ROOT, parser, spread, version_of, write_record
+from benchmarks.steps import Peer, ratios, report, serve, take_turns
 
 BATCH = 512
 
@@ -98,7 +91,7 @@ def torchs():
 
 
 def main():
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--torch_python", help="the Python of an environment with torch 2.13.0")
     flags.add_argument("--pairs", type=int, default=9, help="counted steps of each (default 9)")
     flags.add_argument("--serve", choices=["ours", "torch"], help=argparse.SUPPRESS)
@@ -109,12 +102,9 @@ def main():
     if not own.torch_python:
         flags.error("--torch_python is needed")
 
-    from src.common.files import write_json
-    from src.model_utils.environment import environment
-
     seconds = take_turns(
         {
-            name: Peer([python, __file__, "--serve", role])
+            name: Peer([python, "-m", "benchmarks.train_step", "--serve", role])
             for name, python, role in (
                 ("quartet", sys.executable, "ours"), ("pytorch", own.torch_python, "torch"),
             )
@@ -122,19 +112,15 @@ def main():
         steps=own.pairs,
     )  # fmt: skip
     ratio = spread(ratios(seconds, "quartet", "pytorch"), 3)
-    version = [own.torch_python, "-c", "import torch; print(torch.__version__)"]
-    record = {
-        "question": "seconds of one ResNet9 training step, batch 512, float32, CPU",
-        "date": datetime.date.today().isoformat(),
-        "command": "python benchmarks/train_step.py --torch_python torch_venv/bin/python",
-        "environment": environment()
-        | {"torch": subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()},
-        "load_average_before": os.getloadavg()[0],
-        "seconds": {name: spread(values, 3) for name, values in seconds.items()},
-        "ratio": ratio,
-        "bar": "median ratio <= 1.25",
-    }
-    write_json(ROOT / "benchmarks/records/train_step.json", record)
+    write_record(
+        RECORDS / "train_step.json",
+        question="seconds of one ResNet9 training step, batch 512, float32, CPU",
+        command="python -m benchmarks.train_step --torch_python torch_venv/bin/python",
+        versions={"torch": version_of("torch", python=own.torch_python)},
+        seconds={name: spread(values, 3) for name, values in seconds.items()},
+        ratio=ratio,
+        bar="median ratio <= 1.25",
+    )
     report(seconds, {"pytorch": ratio})
 
 

@@ -10,17 +10,14 @@ and is evaluated once, at its end, on all test images. A run that is finished al
 benchmarks/records/transfer.json. The bar: transfer is at least 8 points of top-1 better in both.
 """
 
-import argparse
-import datetime
 import json
 import sys
 from pathlib import Path
 
-from benchmarks.runs import ROOT, spread, train
-from src.common.files import write_json
-from src.model_utils.environment import environment
+from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.runs import train
 
-RECORD = ROOT / "benchmarks" / "records" / "transfer.json"
+RECORD = RECORDS / "transfer.json"
 # images a class -> batches of 50, and the rate of each start (tried: 0.003 to 0.1)
 STEPS = {10: 200, 100: 300}
 RATES = {10: {"transfer": 0.01, "scratch": 0.05}, 100: {"transfer": 0.03, "scratch": 0.05}}
@@ -28,7 +25,7 @@ BAR_POINTS = 8
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--source", required=True, type=Path, help="Tiny-ImageNet's 40 classes: train/, val/")
     flags.add_argument("--target", required=True, type=Path, help="the folder of cifar-10-batches-bin")
     flags.add_argument("--pretrained", type=Path, help="a checkpoint of tiny_imagenet.yaml")
@@ -64,22 +61,20 @@ def main() -> int:
             "gain_points": spread(gains),
         }
     met = all(result["gain_points"]["mean"] >= BAR_POINTS for result in results.values())
-    record = {
-        "question": "top-1 on CIFAR-10 from few images: pre-trained on 40 Tiny-ImageNet classes, or not",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.transfer --source DIR --target DIR",
-        "environment": environment(),
-        "parameters": pretraining["parameters"],
-        "pretraining": {
+    write_record(
+        own.record,
+        question="top-1 on CIFAR-10 from few images: pre-trained on 40 Tiny-ImageNet classes, or not",
+        command="python -m benchmarks.transfer --source DIR --target DIR",
+        parameters=pretraining["parameters"],
+        pretraining={
             "top1_percent": pretraining["best"]["top1"], "epochs": pretraining["epochs"],
             "seconds": pretraining["wall_seconds"],
         },
-        "steps": STEPS, "rates": RATES,
-        "results": results,
-        "bar_points": BAR_POINTS,
-        "bar_met": met,
-    }  # fmt: skip
-    write_json(own.record, record)
+        steps=STEPS, rates=RATES,
+        results=results,
+        bar_points=BAR_POINTS,
+        bar_met=met,
+    )  # fmt: skip
     print(json.dumps(results, indent=1))
     return 0 if met else 1
 

@@ -4,10 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-
-def spread(values: Sequence[float], digits: int = 0) -> dict[str, float]:
-    figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {"n": len(values), **{name: round(value, digits or None) for name, value in figures.items()}}
+from benchmarks.record import spread
 
 
 def compare(first: Sequence[float], second: Sequence[float]) -> dict[str, dict | float]:

@@ -8,8 +8,6 @@ metrics.jsonl, without the first record, which has the compilation in it. Writes
 benchmarks/records/weak_scaling.json.
 """
 
-import argparse
-import datetime
 import os
 import statistics
 import subprocess
@@ -17,9 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.turns import spread
+from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 
-ROOT = Path(__file__).resolve().parents[1]
 BATCH, STEPS, LOG_EVERY = 64, 80, 10
 
 
@@ -46,13 +43,10 @@ def images_per_second(data: str, processes: int, folder: Path, name: str) -> flo
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = parser(__doc__)
     flags.add_argument("--data", required=True, help="folder with cifar-10-batches-bin")
     flags.add_argument("--turns", type=int, default=3, help="trainings of each kind (default 3)")
     own = flags.parse_args()
-
-    from src.common.files import write_json
-    from src.model_utils.environment import environment
 
     rates = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
@@ -61,17 +55,13 @@ def main() -> int:
                 name = f"{processes}-{turn}"
                 values.append(images_per_second(own.data, processes, Path(folder), name))
                 print(f"{processes} process(es): {values[-1]:.0f} images/s", flush=True)
-    record = {
-        "question": f"images/s of 1 and of 2 processes of a core and {BATCH} images each, ResNet9, CPU",
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m benchmarks.weak_scaling --data DIR",
-        "environment": environment(),
-        "images_per_second": {
-            f"{processes}_processes": spread(values) for processes, values in rates.items()
-        },
-        "efficiency": spread([two / (2 * one) for one, two in zip(rates[1], rates[2], strict=True)], 3),
-    }
-    write_json(ROOT / "benchmarks/records/weak_scaling.json", record)
+    record = write_record(
+        RECORDS / "weak_scaling.json",
+        question=f"images/s of 1 and of 2 processes of a core and {BATCH} images each, ResNet9, CPU",
+        command="python -m benchmarks.weak_scaling --data DIR",
+        images_per_second={f"{processes}_processes": spread(values) for processes, values in rates.items()},
+        efficiency=spread([two / (2 * one) for one, two in zip(rates[1], rates[2], strict=True)], 3),
+    )
     print(record["efficiency"])
     return 0
 
