@@ -1,4 +1,4 @@
-"""The benchmarks' scripts can be imported and asked for help, and every record names the script that made it."""
+"""Each benchmark can be imported and asked for help, and every record names the script that made it."""
 
 import importlib
 import json
