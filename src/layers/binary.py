@@ -23,7 +23,24 @@ def binary_sign(x):
     return (x >= 0).astype(x.dtype) * 2 - 1
 
 
-class ApproxSign(nn.Cell):
+class StraightThrough(nn.Cell):
+    """Calls `rule`, a cell whose `bprop` stands in for the gradient, with float32 input.
+
+    Mixed precision casts the input of each cell, but of a cell with a `bprop` of its own it does not cast the
+    gradient back: a float16 input would get a float32 gradient. Around `rule`, this cell has both casts.
+    """
+
+    keep_float32 = True
+
+    def __init__(self, rule: nn.Cell):
+        super().__init__()
+        self.rule = rule
+
+    def construct(self, x):
+        return self.rule(x)
+
+
+class ApproxSign(StraightThrough):
     """sign(x), with the slope of a piecewise quadratic (Liu et al., Bi-Real Net, arXiv 1808.00278).
 
     forward: +1 where x >= 0, else -1. Backward: dx = dy * max(0, 2 - 2 |x|), the derivative of
@@ -31,6 +48,11 @@ class ApproxSign(nn.Cell):
     Any shape.
     """
 
+    def __init__(self):
+        super().__init__(_ApproxSign())
+
+
+class _ApproxSign(nn.Cell):
     keep_float32 = True
 
     def construct(self, x):
@@ -40,12 +62,17 @@ class ApproxSign(nn.Cell):
         return (dout * ops.relu(2 - 2 * ops.abs(x)),)
 
 
-class SteSign(nn.Cell):
+class SteSign(StraightThrough):
     """sign(x), with the slope of a clipped line (Hubara et al., BinaryNet, arXiv 1602.02830).
 
     forward: +1 where x >= 0, else -1. Backward: dx = dy where |x| <= 1, else 0. Any shape.
     """
 
+    def __init__(self):
+        super().__init__(_SteSign())
+
+
+class _SteSign(nn.Cell):
     keep_float32 = True
 
     def construct(self, x):
@@ -55,7 +82,7 @@ class SteSign(nn.Cell):
         return (dout * (ops.abs(x) <= 1).astype(dout.dtype),)
 
 
-class ScaledSign(nn.Cell):
+class ScaledSign(StraightThrough):
     """alpha * sign(w), alpha the mean of |w| in each filter; (O, ...) -> the same shape.
 
     The scale is XNOR-Net's (Rastegari et al., arXiv 1603.05279) and a constant for the gradient.
@@ -65,13 +92,18 @@ class ScaledSign(nn.Cell):
             "scaled_identity" is that of an earlier port: dw = alpha * dy, wherever w is.
     """
 
-    keep_float32 = True
-
     def __init__(self, *, gradient: str = "clipped"):
-        super().__init__()
         if gradient not in ("clipped", "scaled_identity"):
             raise UserError(f"gradient is {gradient!r}; known are clipped, scaled_identity")
-        self.clipped = gradient == "clipped"
+        super().__init__(_ScaledSign(clipped=gradient == "clipped"))
+
+
+class _ScaledSign(nn.Cell):
+    keep_float32 = True
+
+    def __init__(self, *, clipped: bool):
+        super().__init__()
+        self.clipped = clipped
 
     def construct(self, w):
         flat = w.reshape(w.shape[0], -1)

@@ -31,7 +31,7 @@ def test_the_earlier_ports_differences():
     network = of_file("birealnet34_port.yaml", widths=(4, 4, 4, 4)).network(num_classes=3)
     block = network.layer2[0]
     assert [type(cell).__name__ for cell in block.activation] == ["UnitDeviation", "ApproxSign"]
-    assert not block.binary_conv.quantiser.clipped
+    assert not block.binary_conv.quantiser.rule.clipped
     assert type(block.after_add).__name__ == type(network.after_stem).__name__ == "LeakyClip"
     assert isinstance(network.head_norm, BatchNorm)
     assert len(network.layer3) == 12
@@ -40,7 +40,7 @@ def test_the_earlier_ports_differences():
 def test_the_official_network_is_the_default():
     network = recipe(widths=[4, 4, 4, 4]).network(num_classes=3)
     block = network.layer2[0]
-    assert type(block.activation).__name__ == "ApproxSign" and block.binary_conv.quantiser.clipped
+    assert type(block.activation).__name__ == "ApproxSign" and block.binary_conv.quantiser.rule.clipped
     assert type(block.after_add).__name__ == type(network.head_norm).__name__ == "Identity"
 
 

@@ -189,6 +189,32 @@ def test_mixed_precision_keeps_the_scale_in_float32():
     np.testing.assert_allclose(out.asnumpy(), expected, rtol=2e-3, atol=1e-6)
 
 
+class UsedTwice(nn.Cell):
+    """x quantised, plus x itself: both gradients meet in x, as in a block with a shortcut."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def construct(self, x):
+        return (self.cell(x) + x).astype(ms.float32)
+
+
+@pytest.mark.parametrize("level", ["O2", "auto"])
+@pytest.mark.parametrize(
+    "cell",
+    [ApproxSign, SteSign, ScaledSign, lambda: ScaledSign(gradient="scaled_identity")],
+    ids=["approx", "ste", "clipped", "scaled"],
+)
+def test_gradients_come_back_in_the_type_of_the_input(graph_mode, cell, level):
+    """The gradient of a float16 input is float16, or the compiler cannot add it to that of the other use."""
+    x = np.array([[-2, -0.75, -0.25, 0.5, 4]], np.float32)
+    slope = np.ones_like(x)
+    _, expected = value_and_gradient(UsedTwice(cell()), x, slope)
+    _, found = value_and_gradient(set_precision(UsedTwice(cell()), level), x, slope)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(UserError, match="activation is 'sign'; known are approx_sign, ste_sign, relu"):
         input_activation("sign")
