@@ -1,18 +1,14 @@
 #!/usr/bin/env bash
-# Export a checkpoint for inference; the last line is one JSON object. AIR is written on Ascend only.
+# Export a checkpoint for inference; the last line is one JSON object. `python export.py --help` has the formats.
 # --help lists what can be set.
 set -euo pipefail
-usage="usage: bash scripts/$(basename "$0") CHECKPOINT [MINDIR|AIR] [OUT] [--key value ...]"
+usage="usage: bash scripts/$(basename "$0") CHECKPOINT [FORMAT=MINDIR] [OUT] [--key value ...]"
 # shellcheck source=scripts/launch.sh
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
 take_words 1 3 Ascend "$@"
 checkpoint=$(absolute CHECKPOINT "${GIVEN[0]}")
 format=${GIVEN[1]:-MINDIR}
-case $format in
-  MINDIR | AIR) ;;
-  *) fail "format $format given; MINDIR or AIR is needed; $usage" ;;
-esac
 out=()
 if [ -n "${GIVEN[2]:-}" ]; then
   out=(--file_name "$(realpath -m "${GIVEN[2]}")")

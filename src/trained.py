@@ -149,5 +149,4 @@ def some_images(recipe: Recipe, *, count: int = 64) -> np.ndarray | None:
     except UserError as error:
         logging.getLogger("quartet").warning("no real images to compare with: %s", error)
         return None
-    images = images[: min(valid, count)]
-    return recipe.inputs()(ms.Tensor(images)).asnumpy() if images.dtype == np.uint8 else images
+    return recipe.inputs()(ms.Tensor(images[: min(valid, count)])).asnumpy()

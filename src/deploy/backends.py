@@ -2,10 +2,12 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 from ..common.errors import UserError
 from ..model_utils.local_adapter import get_device_id
 from . import lite
+from .formats import format_of
 from .model_set import find_set
 from .predict import Predictor
 
@@ -33,11 +35,11 @@ def open_predictor(
     """
     if backend not in BACKENDS:
         raise UserError(f"backend: {backend!r} given, allowed: one of {', '.join(BACKENDS)}")
-    if not os.fspath(path).endswith((".mindir", ".json")):
+    if not format_of(Path(path)) and Path(path).suffix != ".json":
         raise UserError(
             f"model_path: {path} given, allowed: a .mindir or .ckpt file, or the .json of several"
         )
-    files = find_set(path)
+    files, open_file = find_set(path), None
     if backend == "auto":
         backend = "lite" if lite.is_installed() else "mindspore"
     if backend == "lite":
@@ -45,8 +47,7 @@ def open_predictor(
         open_file = partial(lite.open_lite, target=device, device_id=get_device_id())
     else:
         from ..model_utils.device_adapter import set_up_device
-        from .mindir import open_mindir as open_file
 
         device = set_up_device(device_target).target
-    opened = [open_file(file) for file in files.files]
+    opened = [(open_file or format_of(file).open)(file) for file in files.files]
     return Predictor.from_files(files, opened, batch_size=batch_size, backend=backend, device=device)

@@ -16,8 +16,9 @@ from ..common.errors import UserError
 from ..common.files import write_json
 from ..layers.pixels import Pixels
 from .card import ModelCard
+from .formats import Format, find_format
 from .images import normalise
-from .mindir import model_files, network_predictor, open_mindir
+from .mindir import network_predictor
 from .model_set import ModelSet, digest, file_of_size, parity_path
 from .parity import compare_logits
 from .placing import place, scratch_folder
@@ -30,35 +31,12 @@ def export_model(
     network: nn.Cell,
     path: str | os.PathLike,
     *,
-    file_format: str,
+    file_format: str = "MINDIR",
     card: ModelCard,
     batch_sizes: Sequence[int] = (1,),
     real_images: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Exports to the named format; see `export_mindir` and `export_air`.
-
-    Raises:
-        UserError: the format is unknown or not yet available, and as the function of the format says.
-    """
-    name = file_format.upper()
-    if name == "MINDIR":
-        return export_mindir(network, path, card=card, batch_sizes=batch_sizes, real_images=real_images)
-    if name == "AIR":
-        return export_air(network, path, card=card, batch_sizes=batch_sizes)
-    if name == "ONNX":
-        raise UserError("file_format: ONNX is not yet available; MINDIR is supported")
-    raise UserError(f"file_format: {file_format} is unknown; MINDIR is supported, and AIR on Ascend")
-
-
-def export_mindir(
-    network: nn.Cell,
-    path: str | os.PathLike,
-    *,
-    card: ModelCard,
-    batch_sizes: Sequence[int] = (1,),
-    real_images: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Exports to MINDIR, loads each file again and compares it with the network before it takes its place.
+    """Exports, opens each file again and compares it with the network before it takes its place.
 
     `network` is set to evaluation mode and stays in it. If it has a method `fold`, that computes once what
     inference need not compute again; the file is compared with the network as it was before. A file takes
@@ -68,10 +46,12 @@ def export_mindir(
 
     Beside them come `model.json` (the card) and `model.parity.json` (the report), and all of these take their
     place or none. Above 1 GiB MindSpore puts the weights of a file into a folder `model_variables` beside it.
+    A format that cannot be opened here, as AIR, is not compared and has no report.
 
     Args:
         network: float32 (N, 3, S, S) -> logits (N, K).
-        path: the file to write; `.mindir` is appended if it is not there.
+        path: the file to write; the format's suffix is appended if it is not there.
+        file_format: one of formats.FORMATS, in upper or lower case.
         card: what is written beside it; gives S and K. With its `input_type` uint8, the file takes pixels and
             holds transposition and normalisation; it is compared with the network on normalised images.
         batch_sizes: images a call, one file each.
@@ -79,71 +59,64 @@ def export_mindir(
 
     Returns:
         The report: {"file", "batch_size", "sha256", "bytes", "input_type", "inputs": {"random", "real"}} and
-        `compare_logits`' keys. Of several files, "file" is the card, the comparison that of the worst, and
-        "files" a list with that of each.
+        `compare_logits`' keys, of which "passed" alone, None, is there without a comparison. Of several
+        files, "file" is the card, the comparison that of the worst, and "files" a list with that of each.
 
     Raises:
-        UserError: MindSpore cannot export the network, the answers differ by more than 1e-5 of the largest
-            logit, or nothing can be written. What was at `path` before is then untouched.
+        UserError: the format is unknown or not for this device, MindSpore cannot export the network, the
+            answers differ by more than 1e-5 of the largest logit, or nothing can be written. What was at
+            `path` before is then untouched.
     """
-    path, sizes = _with_suffix(path, ".mindir"), _checked(batch_sizes)
-    images, expected = _answers(network, card, min(sizes), real_images, path)
-    checks = {"inputs": {"random": RANDOM_IMAGES, "real": len(images) - RANDOM_IMAGES}}
+    kind = find_format(file_format)
+    device = ms.get_context("device_target")
+    if kind.device not in (None, device):
+        raise UserError(
+            f"file_format: {kind.name} needs an {kind.device} device and this is {device}; use MINDIR"
+        )
+    path, sizes = _with_suffix(path, kind.suffix), _checked(batch_sizes)
+    images = None
+    checks: dict[str, Any] = {"inputs": {"random": 0, "real": 0}}
+    if kind.open:
+        images, expected = _answers(network, card, min(sizes), real_images, path)
+        checks = {"inputs": {"random": RANDOM_IMAGES, "real": len(images) - RANDOM_IMAGES}}
     _prepare(network)
     with scratch_folder(path) as scratch:
         moves: dict[Path, Path] = {}
         reports = []
         for size, target in _targets(path, sizes).items():
-            written = _write(network, card, scratch, target, size, "MINDIR")
-            alone = ModelSet(card, path.with_suffix(".json"), (written,))
-            exported = Predictor.from_files(alone, [open_mindir(written)], backend="mindspore", device="")
-            report = {
-                **_describe(target, size, model_files(written)),
-                **compare_logits(expected, exported.logits(images)),
-            }
-            if not report["passed"]:
-                raise UserError(
-                    f"{target}: not written: the exported model differs from the network by "
-                    f"{report['max_difference']:.3g} with logits up to {report['largest_logit']:.3g} "
-                    f"(limit {report['limit']:g} of that); report this network"
-                )
+            written = _write(network, card, scratch, target, size, kind)
+            report = {**_describe(target, size, kind.parts(written)), "passed": None}
+            if images is not None:
+                alone = ModelSet(card, path.with_suffix(".json"), (written,))
+                exported = Predictor.from_files(alone, [kind.open(written)], backend="mindspore", device="")
+                report |= compare_logits(expected, exported.logits(images))
+                _check_parity(report)
             reports.append(report)
             moves |= _moves(written, target)
         report = _summary(reports, path, card, checks)
-        _place_all(moves, path, _named(card, path, sizes), report, scratch, with_parity=True)
+        _place_all(moves, path, _named(card, path, sizes), report, scratch, with_parity=bool(kind.open))
     return report
 
 
-def export_air(
-    network: nn.Cell, path: str | os.PathLike, *, card: ModelCard, batch_sizes: Sequence[int] = (1,)
-) -> dict[str, Any]:
-    """Exports to AIR, the older format for Ascend, with the card beside it.
+def output_path(file_name: str | None, *, checkpoint: Path, model: str) -> Path:
+    """Where an export goes: the file that is named, or `model` in the folder that is named.
 
-    MindSpore cannot load an AIR file, so there is no comparison. `.air` is appended to `path` if it is not
-    there; `network` stays in evaluation mode. Several batch sizes and uint8 are as in `export_mindir`.
-
-    Returns:
-        As `export_mindir`, with {"inputs": {"random": 0, "real": 0}, "passed": None} for the comparison.
-
-    Raises:
-        UserError: the current device is not an Ascend, MindSpore cannot export the network, or nothing can be
-            written.
+    Without a name it is the folder of the checkpoint's run, or of the checkpoint where that lies in none.
     """
-    target = ms.get_context("device_target")
-    if target != "Ascend":
-        raise UserError(f"file_format: AIR needs an Ascend device and this is {target}; use MINDIR")
-    path, sizes = _with_suffix(path, ".air"), _checked(batch_sizes)
-    _prepare(network)
-    with scratch_folder(path) as scratch:
-        moves: dict[Path, Path] = {}
-        reports = []
-        for size, target in _targets(path, sizes).items():
-            written = _write(network, card, scratch, target, size, "AIR")
-            reports.append({**_describe(target, size, [written]), "passed": None})
-            moves |= _moves(written, target)
-        report = _summary(reports, path, card, {"inputs": {"random": 0, "real": 0}})
-        _place_all(moves, path, _named(card, path, sizes), report, scratch, with_parity=False)
-    return report
+    if file_name is None:
+        folder = checkpoint.resolve().parent
+        return (folder.parent if folder.name == "checkpoints" else folder) / model
+    path = Path(file_name)
+    return path / model if file_name.endswith("/") or path.is_dir() else path
+
+
+def _check_parity(report: dict[str, Any]) -> None:
+    if not report["passed"]:
+        raise UserError(
+            f"{report['file']}: not written: the exported model differs from the network by "
+            f"{report['max_difference']:.3g} with logits up to {report['largest_logit']:.3g} "
+            f"(limit {report['limit']:g} of that); report this network"
+        )
 
 
 class _Inference(nn.Cell):
@@ -211,7 +184,7 @@ def _prepare(network: nn.Cell) -> None:
 
 
 def _write(
-    network: nn.Cell, card: ModelCard, folder: Path, target: Path, batch_size: int, file_format: str
+    network: nn.Cell, card: ModelCard, folder: Path, target: Path, batch_size: int, kind: Format
 ) -> Path:
     """Exports into `folder` under a name like that of `target`, and returns the file."""
     written = folder / (_plain_name(target) + target.suffix)
@@ -223,7 +196,10 @@ def _write(
             link.symlink_to(folder.resolve(), target_is_directory=True)
             images = ms.Tensor(np.zeros((batch_size, *card.image_shape), card.image_dtype))
             name = str(link / written.name)
-            ms.export(_Inference(network, card), images, file_name=name, file_format=file_format)
+            if kind.write:
+                kind.write(_Inference(network, card), images, name)
+            else:
+                ms.export(_Inference(network, card), images, file_name=name, file_format=kind.name)
     except OSError as error:
         raise UserError(
             f"cannot write {target}: {error.strerror or error}; free space or choose another folder"

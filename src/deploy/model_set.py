@@ -9,6 +9,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.files import checksum
 from .card import ModelCard, card_path, read_json_object
+from .formats import FORMATS, format_of
 
 _OF_A_SIZE = re.compile(r"(.+)_b[1-9]\d*")
 
@@ -43,13 +44,14 @@ def find_set(path: str | os.PathLike) -> ModelSet:
     path = Path(path)
     if path.suffix == ".json":
         card = ModelCard.load(path)
-        if other := [name for name in card.files.values() if not name.endswith(".mindir")]:
+        if other := [name for name in card.files.values() if not format_of(Path(name))]:
             raise UserError(
                 f"{path}: describes {', '.join(other)}, which cannot be run here; export to MINDIR"
             )
-        names = card.files.values() or [path.with_suffix(".mindir").name]
-        return ModelSet(card, path, tuple(path.with_name(name) for name in names))
-    if path.suffix != ".mindir":
+        alone = [path.with_suffix(f.suffix) for f in FORMATS.values() if f.open]
+        alone = next((file for file in alone if file.is_file()), alone[0])
+        return ModelSet(card, path, tuple(path.with_name(name) for name in card.files.values()) or (alone,))
+    if not format_of(path):
         raise UserError(f"{path}: not a .mindir file; export a checkpoint to MINDIR first")
     if not path.is_file():
         of_all = path.with_suffix(".json")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from ..common.table import table
 from .classify import Classified
 
 _NAMES = {"mindspore": "MindSpore", "lite": "MindSpore Lite"}
@@ -34,6 +35,27 @@ def render_text(found: Classified, *, summary: bool = False) -> str:
         lines.append("accuracy     not measured: no labels")
     # A file name need not be valid UTF-8; a terminal's must be.
     return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+
+
+def render_export(report: dict[str, Any], *, file_format: str) -> str:
+    """The report of an export as a table: the files, their sizes, and how near they are to the network."""
+    files = report.get("files", [report])
+    rows = [("format", f"{file_format}, {report['input_type']} input")]
+    rows += [
+        ("file", f"{one['file']}  (batches of {one['batch_size']}, {one['bytes']:,} bytes)") for one in files
+    ]
+    if report["passed"] is None:
+        rows.append(("parity", "not compared: such a file cannot be run here"))
+    else:
+        images = sum(report["inputs"].values())
+        rows.append(
+            (
+                "parity",
+                f"differs from the network by {report['relative_difference']:.1e} of its largest logit "
+                f"(limit {report['limit']:.0e}), over {images} images",
+            )
+        )
+    return table(rows)
 
 
 def _figures(performance: dict[str, Any]) -> list[str]:

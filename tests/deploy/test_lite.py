@@ -11,7 +11,7 @@ import pytest
 from src.common.errors import UserError
 from src.deploy import lite
 from src.deploy.backends import open_predictor
-from src.deploy.export import export_mindir
+from src.deploy.export import export_model
 
 STAND_IN = Path(__file__).parent / "lite_stand_in"
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def a_card(installed, monkeypatch, tmp_path):
 def exported(make_network, card, tmp_path_factory, request):
     path = tmp_path_factory.mktemp("exported") / "net.mindir"
     card = dataclasses.replace(card, input_type=request.param)
-    export_mindir(make_network(), path, card=card, batch_sizes=[1, 4])
+    export_model(make_network(), path, card=card, batch_sizes=[1, 4])
     return path.with_suffix(".json")
 
 
@@ -105,7 +105,7 @@ def test_a_package_that_cannot_be_imported(exported, tmp_path, monkeypatch):
 
 def test_a_damaged_file_is_found_before_lite_sees_it(make_network, card, tmp_path, installed):
     path = tmp_path / "net.mindir"
-    export_mindir(make_network(), path, card=card)
+    export_model(make_network(), path, card=card)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -116,7 +116,7 @@ def test_a_damaged_file_is_found_before_lite_sees_it(make_network, card, tmp_pat
 def test_weights_of_a_split_file_are_checked_too(make_network, card, tmp_path, installed, monkeypatch):
     monkeypatch.setattr("mindspore.train.serialization.TOTAL_SAVE", 0.1)
     path = tmp_path / "net.mindir"
-    export_mindir(make_network(), path, card=card)
+    export_model(make_network(), path, card=card)
     assert open_predictor(path, backend="lite", device_target="CPU").batch_size == 1
     data = tmp_path / "net_variables" / "data_0"
     data.write_bytes(data.read_bytes() + b"x")

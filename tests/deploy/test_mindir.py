@@ -9,7 +9,7 @@ import pytest
 from src.common.errors import UserError
 from src.deploy.backends import open_predictor
 from src.deploy.card import ModelCard, card_path
-from src.deploy.export import export_mindir
+from src.deploy.export import export_model
 from src.deploy.mindir import network_predictor
 from src.deploy.model_set import parity_path
 
@@ -21,7 +21,7 @@ def opened(path):
 @pytest.fixture(scope="module")
 def original(make_network, card, tmp_path_factory):
     path = tmp_path_factory.mktemp("original") / "net.mindir"
-    export_mindir(make_network(), path, card=card, batch_sizes=[3])
+    export_model(make_network(), path, card=card, batch_sizes=[3])
     return path
 
 

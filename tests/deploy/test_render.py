@@ -3,7 +3,7 @@ import json
 import pytest
 
 from src.deploy.classify import Classified
-from src.deploy.render import render_json, render_text
+from src.deploy.render import render_export, render_json, render_text
 
 RESULTS = [
     {"file": "a.png", "predictions": [{"class": "bee", "probability": 0.98765}]},
@@ -68,3 +68,18 @@ def test_json_is_one_line():
     assert json.loads(text) == expected
     with_labels = json.loads(render_json(Classified(RESULTS, SKIPPED, PERFORMANCE, ACCURACY)))
     assert with_labels == {**expected, "accuracy": ACCURACY}
+
+
+def test_an_export_as_a_table():
+    one = {"file": "out/net.mindir", "batch_size": 8, "bytes": 1234567, "input_type": "uint8"}
+    report = one | {"passed": True, "relative_difference": 1.23e-7, "limit": 1e-5}
+    report["inputs"] = {"random": 8, "real": 64}
+    assert render_export(report, file_format="MINDIR").splitlines() == [
+        "format  MINDIR, uint8 input",
+        "file    out/net.mindir  (batches of 8, 1,234,567 bytes)",
+        "parity  differs from the network by 1.2e-07 of its largest logit (limit 1e-05), over 72 images",
+    ]
+    several = one | {"file": "out/net.json", "passed": None, "files": [one, one | {"batch_size": 1}]}
+    lines = render_export(several, file_format="AIR").splitlines()
+    assert [line.split()[0] for line in lines] == ["format", "file", "file", "parity"]
+    assert lines[-1] == "parity  not compared: such a file cannot be run here"
