@@ -39,7 +39,7 @@ def exchanged(config_name: str, num_classes: int) -> dict:
     config = load_config({}, config_class_of=config_class_of, config_path=ROOT / "configs" / config_name)
     recipe = create_recipe(config)
     network = recipe.network(num_classes=num_classes)
-    sizes = [parameter.size for parameter in recipe.optimizer(network).parameters]
+    sizes = [parameter.size for parameter in recipe.optimizer(network, recipe.loss()).parameters]
     statistics = [p.size for p in network.get_parameters() if "moving_" in p.name]
     buckets = plan_buckets(sizes, int(config.bucket_mib * 2**18))
     return {

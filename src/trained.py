@@ -143,7 +143,7 @@ def checkpoint_predictor(
 def some_images(recipe: Recipe, *, count: int = 64) -> np.ndarray | None:
     """The first test images, (count, 3, S, S) float32; None and a warning without the data set."""
     if recipe.config.eval_crop == "whole":  # what an exported model takes are squares
-        recipe = create_recipe(recipe.config.model_copy(update={"eval_crop": "centre"}))
+        recipe = recipe.changed(eval_crop="centre")
     try:
         images, _, valid = next(iter(recipe.eval_batches()))
     except UserError as error:

@@ -144,8 +144,7 @@ from src.zoo import config_class_of, create_network, create_recipe, list_models
 for name in list_models():
     recipe = create_recipe(config_class_of(name)(model=name))
     small = {"width_factor": 0.5} if hasattr(recipe.config, "width_factor") else {}
-    recipe.optimizer(create_network(name, num_classes=2, **small))
-    recipe.loss()
+    recipe.optimizer(create_network(name, num_classes=2, **small), recipe.loss())
 warnings.simplefilter("ignore")  # the framework's own exit handler would fail
 """
 

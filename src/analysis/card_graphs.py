@@ -79,8 +79,7 @@ def card_graphs(
             (np.arange(count) % num_classes).astype(np.int32),
             tuple(map(str, range(num_classes))),
         )
-        recipe._sources = {"train": drawn, "test": drawn}
-        recipe = recipe.settled()
+        recipe = recipe.changed(sources={"train": drawn, "test": drawn}).settled(size=cards)
         c = recipe.config
         batches = recipe.train_batches(rank=0, size=cards)
         evaluated, *_ = next(iter(recipe.eval_batches(rank=0, size=cards)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import UserError
-from ..model_utils.device_adapter import get_device_num
+from ..model_utils.keys import default_of
 from ..recipe import Recipe
 from . import hyper_rule
 from .config import BiTConfig
@@ -30,7 +30,7 @@ class BiTRecipe(Recipe):
         name = c.pretrained_name or "BiT-M-" + c.model.removeprefix("bit_").replace("r", "R")
         return find_pretrained(c.pretrained_path, name)
 
-    def settled(self) -> Recipe:
+    def settled(self, *, size: int = 1) -> Recipe:
         """With `hyper_rule`: image sizes, mixup and length of the run from the training images.
 
         The length is the config's own where it gives one, by train_steps or epochs. The run is evaluated and
@@ -49,24 +49,21 @@ class BiTRecipe(Recipe):
             "resize_size": resize_size,
             "mixup_alpha": hyper_rule.mixup_alpha(len(images)),
         }
-        defaults = {name: field.default for name, field in self.config_class.model_fields.items()}
         for name, value in keys.items():
             given = getattr(c, name)
-            if given not in (value, defaults[name]):
+            if given not in (value, default_of(type(c), name)):
                 raise UserError(
                     f"{name}: {given!r} given, but hyper_rule sets it to {value!r} for {len(images)} images "
                     f"of {height}x{width}; leave it out, or set hyper_rule false"
                 )
-        if not c.train_steps and c.epochs == defaults["epochs"]:
+        if not c.train_steps and c.epochs == default_of(type(c), "epochs"):
             keys["train_steps"] = hyper_rule.schedule(len(images))[-1]
         log.info("hyper-rule for %d images of %dx%d: %s", len(images), height, width, keys)
-        steps_per_epoch = max(1, len(images) // (c.batch_size * get_device_num()))
+        steps_per_epoch = max(1, len(images) // (c.batch_size * size))
         updates = keys.get("train_steps", c.train_steps)
         epochs = updates * c.accumulate_steps / steps_per_epoch if updates else c.epochs
         keys |= {name: max(getattr(c, name), epochs / _EVALUATIONS) for name in ("eval_every", "save_every")}
-        settled = BiTRecipe(c.model_copy(update=keys))
-        settled._sources = self._sources
-        return settled
+        return self.changed(**keys)
 
     def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray:
         c = self.config

@@ -1,10 +1,12 @@
 """AutoAugment (Cubuk et al., "Learning augmentation strategies from data", 2019): the ImageNet policy."""
 
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .batches import ImageOperation
 from .image_operators import OPERATORS
 
 # (operator, probability, magnitude 0..10) twice a sub-policy: the paper's table of the ImageNet policy, with
@@ -61,3 +63,8 @@ def autoaugment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             operator = RANGES[name]
             result = operator.function(result, operator.value(magnitude), rng)
     return np.array(result)
+
+
+def autoaugment_from_keys(keys: Any) -> ImageOperation | None:
+    """`autoaugment` where the key of that name asks for it."""
+    return autoaugment if keys.autoaugment == "imagenet" else None

@@ -2,7 +2,7 @@
 
 import enum
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -75,15 +75,15 @@ class ShuffledBatches:
         batch_size: images a rank in one step.
         seed: 0 or above.
         flip: mirror with probability one half, in every second epoch, or never.
-        policy: RandAugment or AutoAugment, applied to each cropped and flipped image, with a generator of its
-            own; None for none.
+        operations: applied in this order to each cropped and flipped image, each with the number of its
+            stream of random numbers (`keys.OPERATIONS`).
         mixup_alpha: weight ~ Beta(alpha, alpha); 0 for none.
         cutmix_alpha: share of the image that stays ~ Beta(alpha, alpha); 0 for none. With mixup too, a batch
             has one of the two, with probability one half.
         mixup_per_image: a weight or a rectangle for each image, and the next one as its partner, instead of
             one weight or rectangle and a permutation for the batch.
-        label_smoothing: share of the target spread over all classes, 0..1.
-        soft_labels: targets as (B, K) float32; otherwise labels as (B,) int32.
+        label_smoothing: share of the target spread over all classes, 0..1. With it, mixup or CutMix targets
+            are distributions over classes, (B, K) float32; otherwise labels, (B,) int32.
         repetitions: how often each image of an epoch comes, differently augmented.
         epoch_length: samples of an epoch, in parts of the data set.
         instances: for losses of pairs, targets are a tuple of the above, which image of the set each row is,
@@ -92,8 +92,7 @@ class ShuffledBatches:
 
     Raises:
         UserError: there are no images.
-        ValueError: mixup, CutMix or label smoothing without soft labels, mixup or CutMix with instances, or
-            an unknown `flip`.
+        ValueError: mixup or CutMix with instances, or an unknown `flip`.
     """
 
     workers = 1
@@ -105,12 +104,11 @@ class ShuffledBatches:
         batch_size: int,
         seed: int,
         flip: Literal["none", "random", "alternating"] = "random",
-        policy: ImageOperation | None = None,
+        operations: Sequence[tuple[int, ImageOperation]] = (),
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
         mixup_per_image: bool = False,
         label_smoothing: float = 0.0,
-        soft_labels: bool = True,
         repetitions: int = 1,
         epoch_length: float = 1.0,
         instances: Literal["none", "card", "global"] = "none",
@@ -119,15 +117,14 @@ class ShuffledBatches:
     ):
         if flip not in ("none", "random", "alternating"):
             raise ValueError(f"flip must be none, random or alternating, not {flip!r}")
-        if not soft_labels and (mixup_alpha or cutmix_alpha or label_smoothing):
-            raise ValueError("mixup, CutMix and label smoothing need soft labels")
         if instances != "none" and (mixup_alpha or cutmix_alpha):
             raise ValueError("a mixture of images is no instance: no mixup or CutMix with instances")
         self.source, self.class_names, self._count = source, source.class_names, len(source.labels)
-        self.batch_size, self.seed, self.flip, self.policy = batch_size, seed, flip, policy
+        self.batch_size, self.seed, self.flip, self.operations = batch_size, seed, flip, operations
         self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
         self.mixup_per_image = mixup_per_image
-        self.label_smoothing, self.soft_labels = label_smoothing, soft_labels
+        self.label_smoothing = label_smoothing
+        self.soft_labels = bool(mixup_alpha or cutmix_alpha or label_smoothing)
         self.repetitions, self.epoch_length, self.instances = repetitions, epoch_length, instances
         self.rank, self.size, self._total = rank, size, batch_size * size
         self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
@@ -202,7 +199,13 @@ class ShuffledBatches:
             return augment.alternating_flips(self._first_flips, indices, epoch)
         return np.zeros(len(indices), bool)
 
-    def _row_rng(self, stream: Stream, epoch: int, index: int, row: int) -> np.random.Generator:
+    def _operate(self, image: np.ndarray, epoch: int, index: int, row: int) -> np.ndarray:
+        """The (H, W, 3) image of a row of this rank's batch after all operations."""
+        for stream, operation in self.operations:
+            image = operation(image, self._row_rng(stream, epoch, index, row))
+        return image
+
+    def _row_rng(self, stream: int, epoch: int, index: int, row: int) -> np.random.Generator:
         """A generator for one image of this rank's batch."""
         return self._rng(stream, epoch, index, self._mine.start + row)
 

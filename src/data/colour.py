@@ -8,6 +8,7 @@ rounded between them; torchvision clips after each, and differs where a value le
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,6 +35,13 @@ class ColourChange:
 
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     lighting: float = 0.0
+
+    @classmethod
+    def from_keys(cls, keys: Any) -> "ColourChange | None":
+        """As the keys `colour_jitter` and `lighting` say; None where both are 0."""
+        if not (any(keys.colour_jitter) or keys.lighting):
+            return None
+        return cls(jitter=keys.colour_jitter, lighting=keys.lighting)
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """What `colour_maps` needs for `count` pictures, one a column: (7, count).

@@ -1,6 +1,7 @@
 """Random erasing (Zhong et al., 2020) of finished pictures."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,18 @@ class Erasing:
     noise: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @classmethod
+    def from_keys(cls, keys: Any) -> "Erasing | None":
+        """As the keys `random_erasing` and `erasing_fill` say; None without erasing."""
+        if not keys.random_erasing:
+            return None
+        return cls(
+            probability=keys.random_erasing,
+            noise=keys.erasing_fill == "noise",
+            mean=keys.image_mean,
+            std=keys.image_std,
+        )
 
     def draw(self, rng: np.random.Generator, count: int, side: int) -> np.ndarray:
         """Boxes (4, count) int64 (top, left, height, width) in pictures of side x side; none has height 0.

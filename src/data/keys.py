@@ -1,20 +1,33 @@
-"""The keys of data and augmentation."""
+"""The keys of data and augmentation.
+
+A new operation on pictures is a module like randaugment.py, its keys, and a row of OPERATIONS.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ..model_utils.keys import Keys, key, refusal
+from .autoaugment import autoaugment_from_keys
+from .randaugment import RandAugment
+from .sources import DATASETS
 
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 Jitter = Annotated[tuple[float, float, float, float], Field(strict=False)]
 
+# In the order in which they run: the number of its stream of random numbers (batches.Stream; new ones: from
+# 100 on), and a function from the keys to the operation, None where they ask for none.
+OPERATIONS = {
+    "autoaugment": (7, autoaugment_from_keys),
+    "randaugment": (7, RandAugment.from_keys),
+}
+
 
 class DataKeys(Keys):
     """Data and augmentation; positions and sizes in pixels of the training image."""
 
-    dataset: Literal["auto", "cifar10", "cifar100", "folder", "mindrecord"] = key(
+    dataset: Literal["auto", *DATASETS] = key(
         "auto", "layout of data_path; folder: a folder of images a class; auto: what is found there"
     )
     val_fraction: float = key(
@@ -70,15 +83,6 @@ class DataKeys(Keys):
         False, "mixup, CutMix: each image with the next one, drawn for itself; not alike in a batch"
     )
     label_smoothing: float = key(0.0, "share of the target spread over all classes", unit="0..1", ge=0, lt=1)
-    soft_labels: bool = key(True, "targets as distributions over classes; false: integers")
-
-    @model_validator(mode="after")
-    def _labels_fit(self) -> "DataKeys":
-        if not self.soft_labels:
-            for name in ("mixup_alpha", "cutmix_alpha", "label_smoothing"):
-                if getattr(self, name):
-                    raise refusal(name, getattr(self, name), "0 while soft_labels is false")
-        return self
 
     @model_validator(mode="after")
     def _colours_fit(self) -> "DataKeys":
@@ -86,8 +90,17 @@ class DataKeys(Keys):
             raise refusal("autoaugment", self.autoaugment, "'none' with randaugment_layers above 0")
         if min(self.colour_jitter) < 0 or self.colour_jitter[3] > 0.5:
             raise refusal("colour_jitter", self.colour_jitter, "numbers >= 0, the last <= 0.5")
+        return self
+
+    @model_validator(mode="after")
+    def _pixels_fit(self) -> "DataKeys":
         if min(self.image_std) <= 0:
             raise refusal("image_std", self.image_std, "numbers > 0")
+        if max(self.image_std) < 1:
+            raise refusal("image_std", self.image_std, "for pixels of 0..255: multiply by 255")
+        # Pixels of 0..255 with a mean below 1 deviate by sqrt(255) at most.
+        if 0 < max(self.image_mean) < 1 and max(self.image_std) > 16:
+            raise refusal("image_mean", self.image_mean, "for pixels of 0..255: multiply by 255")
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from .cifar10 import ImageSet
 class TrainBatches(ShuffledBatches):
     """Shuffled, augmented, normalised batches; the base class says how they are put together.
 
-    The operations run in the order crop, flip, policy, normalise, translate, Cutout, mixup or CutMix.
+    The operations run in the order crop, flip, operations, normalise, translate, Cutout, mixup or CutMix.
 
     Args:
         images: one split of a data set.
@@ -53,10 +53,10 @@ class TrainBatches(ShuffledBatches):
         tops, lefts = draw(Stream.CROP, augment.draw_corners, 2 * self.crop_pad)
         images = augment.crop(self._padded, indices, tops, lefts, side)
         images = augment.flip(images, self._flips(epoch, index, indices))
-        if self.policy:
+        if self.operations:
             for row, image in enumerate(images):
                 pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
-                pixels = self.policy(pixels, self._row_rng(Stream.POLICY, epoch, index, row))
+                pixels = self._operate(pixels, epoch, index, row)
                 images[row] = pixels.transpose(2, 0, 1)
         images = augment.normalise(images, self.mean, self.std)
         if self.translate:

@@ -31,7 +31,7 @@ class PictureSource(Labelled, Protocol):
 class PictureBatches(ShuffledBatches):
     """Shuffled, cropped, flipped pictures; the base class says how the batches are put together.
 
-    The operations run in the order crop and resize, flip, policy, colour, erasing, CutMix. Mixup of the
+    The operations run in the order crop and resize, flip, operations, colour, erasing, CutMix. Mixup of the
     pixels is left to the device, and so is normalisation, unless the device is the CPU, where it takes the
     threads here a tenth of the time. OpenCV's own threads are switched off.
 
@@ -101,9 +101,7 @@ class PictureBatches(ShuffledBatches):
             image = crop(int(indices[row]), row)
             if flips[row]:
                 image = cv2.flip(image, 1)  # a reversed copy takes numpy 40 times as long
-            if self.policy:
-                image = self.policy(image, self._row_rng(Stream.POLICY, *step, row))
-            return change(image, row)
+            return change(self._operate(image, *step, row), row)
 
         targets, for_device, boxes = self._targets(*step, indices), (), None
         if self.mixup_alpha or self.cutmix_alpha:

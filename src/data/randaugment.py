@@ -1,6 +1,7 @@
 """RandAugment (Cubuk et al., "RandAugment: Practical automated data augmentation", 2019)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,17 @@ class RandAugment:
     layers: int
     magnitude: float
     std: float
+
+    @classmethod
+    def from_keys(cls, keys: Any) -> "RandAugment | None":
+        """As the keys `randaugment_*` say; None without layers."""
+        if not keys.randaugment_layers:
+            return None
+        return cls(
+            layers=keys.randaugment_layers,
+            magnitude=keys.randaugment_magnitude,
+            std=keys.randaugment_std,
+        )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A new (H, W, 3) uint8 image from one; all that is random comes from `rng`."""

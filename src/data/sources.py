@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,6 @@ from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
 
 log = logging.getLogger("quartet")
 
-_BINARY = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 _SHOWN = 10  # damaged files that are named
 _THREADS = 8  # that look at files: on a network each look waits, on a disk they cost nothing
 _CHUNK = 256  # files
@@ -74,11 +74,60 @@ class ImageFiles:
         return ImageFiles(files, self.labels[np.asarray(indices, np.int64)], self.class_names)
 
 
+def _find_binary(layout: Layout, data_path: Path) -> int:
+    if find_set(layout, data_path):
+        return 3
+    return 2 if find_python_version(layout, data_path) else 0  # reading it says what is needed
+
+
+def _find_folder(data_path: Path) -> int:
+    folders = class_folders(data_path) if data_path.is_dir() else []
+    return 3 if "train" in folders else bool(folders)
+
+
+def _open_folder(
+    data_path: Path, split: Split, *, val_fraction: float, seed: int, damaged: Literal["fail", "skip"]
+) -> ImageFiles:
+    listing = list_folder(data_path, test_fraction=val_fraction, seed=seed)
+    if listing.test_root:
+        _check_every_class_is_tested(listing)
+    return _open_files(listing, split, skip=damaged == "skip")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One choice of `dataset`.
+
+    Attributes:
+        find: how surely a folder holds it: 3 it does, 2 in a form to convert, 1 perhaps, 0 it doesn't.
+        open: (data_path, split, settings of `open_split`) -> the split.
+    """
+
+    find: Callable[[Path], int]
+    open: Callable[..., ImageSet | ImageFiles | MindRecordImages]
+
+
+DATASETS = {
+    **{
+        layout.name: DataSet(
+            partial(_find_binary, layout),
+            lambda data_path, split, layout=layout, **_: read_set(layout, data_path, split),
+        )
+        for layout in (CIFAR10, CIFAR100)
+    },
+    "folder": DataSet(_find_folder, _open_folder),
+    "mindrecord": DataSet(
+        lambda data_path: 3 * (data_path / INDEX_NAME).is_file(),
+        lambda data_path, split, **_: open_mindrecord(data_path, split),
+    ),
+}
+
+
 def open_split(
     data_path: str | os.PathLike,
     split: Split,
     *,
-    dataset: Literal["auto", "cifar10", "cifar100", "folder", "mindrecord"] = "auto",
+    dataset: str = "auto",
     val_fraction: float = 0.1,
     seed: int = 0,
     damaged: Literal["fail", "skip"] = "fail",
@@ -90,7 +139,7 @@ def open_split(
     Args:
         data_path: the folder of the data set, or one that holds it under its usual name.
         split: "test" is what is evaluated: the test files, the folder val or test, or what is held out.
-        dataset: which of them it is; "auto" looks.
+        dataset: a name of DATASETS; "auto" looks.
         val_fraction: share of each class that is held out of a folder without val or test, between 0 and 1.
         seed: says which images are held out.
         damaged: refuse a folder with damaged files, or leave them out and name them in the log.
@@ -99,28 +148,13 @@ def open_split(
         UserError: there is no data set, there are several, or it is damaged, for the reason it gives.
     """
     data_path = Path(data_path)
-    if dataset == "auto":
-        dataset = _detect(data_path)
-    if dataset == "mindrecord":
-        return open_mindrecord(data_path, split)
-    if dataset != "folder":
-        return read_set(_BINARY[dataset], data_path, split)
-    listing = list_folder(data_path, test_fraction=val_fraction, seed=seed)
-    if listing.test_root:
-        _check_every_class_is_tested(listing)
-    return _open_files(listing, split, skip=damaged == "skip")
+    name = _detect(data_path) if dataset == "auto" else dataset
+    return DATASETS[name].open(data_path, split, val_fraction=val_fraction, seed=seed, damaged=damaged)
 
 
 def _detect(data_path: Path) -> str:
-    def found_by(find: Callable[[Layout, Path], Path | None]) -> list[str]:
-        return [name for name, layout in _BINARY.items() if find(layout, data_path)]
-
-    found = found_by(find_set) or found_by(find_python_version)  # reading the latter says what is needed
-    if (data_path / INDEX_NAME).is_file():
-        found.append("mindrecord")
-    folders = class_folders(data_path) if data_path.is_dir() else []
-    if "train" in folders or (folders and not found):
-        found.append("folder")
+    sure = {name: data_set.find(data_path) for name, data_set in DATASETS.items()}
+    found = [name for name, value in sure.items() if value and value == max(sure.values())]
     if not found:
         state = "holds no data set" if data_path.is_dir() else f"is not a folder{relative_to(data_path)}"
         raise UserError(

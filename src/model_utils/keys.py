@@ -65,6 +65,11 @@ def groups_of(config_class: type[Keys]) -> list[type[Keys]]:
     return [base for base in classes if own_keys(base)]
 
 
+def default_of(config_class: type[Keys], name: str) -> Any:
+    """The default of a key: the class's own, or the one that it shares."""
+    return config_class.DEFAULTS.get(name, config_class.model_fields[name].default)
+
+
 def own_keys(group: type[Keys]) -> list[str]:
     """The keys that a class adds to those it inherits."""
     return [name for name in vars(group).get("__annotations__", ()) if name in group.model_fields]

@@ -4,7 +4,6 @@ from mindspore import nn
 
 from ..data.batches import ShuffledBatches
 from ..data.picture_batches import PictureEvalBatches
-from ..model_utils.device_adapter import get_device_num, get_rank_id
 from ..optim.groups import ParamRule
 from ..recipe import Recipe
 from .config import MultiGrainConfig
@@ -24,10 +23,10 @@ class MultiGrainRecipe(Recipe):
         network.training_embedding = self.config.has_pairs
         return network
 
-    def loss(self) -> nn.Cell:
+    def loss(self, *, rank: int = 0, size: int = 1) -> nn.Cell:
         c = self.config
         if not c.has_pairs:
-            return super().loss()
+            return super().loss(rank=rank, size=size)
         if c.metric_loss == "margin":
             metric = MarginLoss(
                 margin=c.margin,
@@ -37,10 +36,7 @@ class MultiGrainRecipe(Recipe):
             )
         else:
             metric = TripletLoss(margin=c.triplet_margin)
-        cards = get_device_num()
-        gather = None
-        if c.negatives == "global" and cards > 1:
-            gather = GatherRows(rank=get_rank_id(), cards=cards)
+        gather = GatherRows(rank=rank, cards=size) if c.negatives == "global" and size > 1 else None
         return JointLoss(weight=c.classification_weight, metric=metric, gather=gather)
 
     def train_batches(self, *, rank: int = 0, size: int = 1) -> ShuffledBatches:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import mindspore as ms
 
 from ..common.errors import UserError
+from .keys import OptimizerKeys
 
 _NAMES_SHOWN = 5
 
@@ -21,6 +22,7 @@ class ParamRule:
         pattern: a regular expression, looked for anywhere in the parameter's name (`re.search`).
         weight_decay: coefficient of the decay, before any learning rate; 0 for none.
         lr_multiplier: factor on the schedule's rate; 0 holds the group still.
+        optional: whether a network may have no such parameter.
 
     Raises:
         UserError: the pattern is not a regular expression, or a number is negative or not finite.
@@ -30,6 +32,7 @@ class ParamRule:
     pattern: str
     weight_decay: float
     lr_multiplier: float = 1.0
+    optional: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -56,18 +59,29 @@ class ParamGroup:
     lr_multiplier: float = 1.0
 
 
+def default_rules(keys: OptimizerKeys) -> list[ParamRule]:
+    """Biases, normalisation scales, and all other weights, as the keys decay them."""
+    small = keys.weight_decay if keys.decay_norm_and_bias else 0.0
+    factor = keys.bias_lr_multiplier
+    return [
+        ParamRule("biases", r"(^|\.)(beta|bias)$", small / factor, factor, optional=True),
+        ParamRule("scales", r"(^|\.)gamma$", small, optional=True),
+        ParamRule("weights", r".*", keys.weight_decay),
+    ]
+
+
 def group_parameters(parameters: Iterable[ms.Parameter], rules: Sequence[ParamRule]) -> list[ParamGroup]:
     """Sort parameters into one group per rule; the first rule whose pattern matches takes a parameter.
 
-    Every parameter must find a rule and every rule a parameter, so that renaming a layer cannot drop its
-    weight decay in silence.
+    Every parameter must find a rule, and every rule that is not optional a parameter, so that renaming a
+    layer cannot drop its weight decay in silence.
 
     Args:
         parameters: what is to be trained, in network order.
         rules: tried in this order for every parameter.
 
     Returns:
-        The groups in the order of the rules, with the parameters of each in network order.
+        The groups that have parameters, in the order of the rules; the parameters of each in network order.
 
     Raises:
         UserError: there are no parameters, a parameter matches no rule, or a rule gets no parameter.
@@ -91,7 +105,9 @@ def group_parameters(parameters: Iterable[ms.Parameter], rules: Sequence[ParamRu
             "add one, or widen a pattern"
         )
     idle = [
-        f"{rule.name} ({rule.pattern!r})" for rule, group in zip(rules, members, strict=True) if not group
+        f"{rule.name} ({rule.pattern!r})"
+        for rule, group in zip(rules, members, strict=True)
+        if not (group or rule.optional)
     ]
     if idle:
         raise UserError(
@@ -101,6 +117,7 @@ def group_parameters(parameters: Iterable[ms.Parameter], rules: Sequence[ParamRu
     return [
         ParamGroup(rule.name, tuple(group), rule.weight_decay, rule.lr_multiplier)
         for rule, group in zip(rules, members, strict=True)
+        if group
     ]
 
 

@@ -1,11 +1,14 @@
-"""The keys of the learning rate and of the optimizer."""
+"""The keys of the learning rate and of the optimizer.
+
+A new optimizer is a class, a row of OPTIMIZERS, and its keys.
+"""
 
 from typing import Literal
 
 from pydantic import model_validator
 
 from ..model_utils.keys import Keys, Numbers, key, refusal
-from .schedules import SCHEDULES
+from .schedules import LR_SCALE_RULES, SCHEDULES
 
 
 def _with(argument: str) -> str:
@@ -14,8 +17,21 @@ def _with(argument: str) -> str:
 
 
 _COOLING = ", ".join(name for name, schedule in SCHEDULES.items() if schedule.cools_down)
-LR_SCALE_RULES = ("none", "linear", "sqrt")
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+# name -> (module of this package, class, {its argument: the key that says it})
+OPTIMIZERS = {
+    "sgd": (
+        "optimizers",
+        "SGD",
+        {"momentum": "momentum", "nesterov": "nesterov", "lr_in_velocity": "lr_in_velocity"},
+    ),
+    "adam": ("optimizers", "Adam", {"beta1": "beta1", "beta2": "beta2", "eps": "optimizer_eps"}),
+    "adamw": ("optimizers", "AdamW", {"beta1": "beta1", "beta2": "beta2", "eps": "optimizer_eps"}),
+    "rmsprop": (
+        "optimizers",
+        "RMSProp",
+        {"decay": "rmsprop_decay", "momentum": "momentum", "eps": "optimizer_eps"},
+    ),
+}
 
 
 class ScheduleKeys(Keys):
@@ -24,7 +40,7 @@ class ScheduleKeys(Keys):
     epochs: float = key(24.0, "length of training", unit="epochs", gt=0)
     train_steps: int = key(0, "length of training in updates; 0: `epochs` decides", unit="updates", ge=0)
     lr: float = key(0.4, "peak learning rate, for lr_base_batch images an update", unit="rate", gt=0)
-    lr_scale_rule: Literal[LR_SCALE_RULES] = key(
+    lr_scale_rule: Literal[tuple(LR_SCALE_RULES)] = key(
         "none",
         "how the rates follow images an update / lr_base_batch; none: they do not, and the log says so",
     )
@@ -90,7 +106,7 @@ class ScheduleKeys(Keys):
 class OptimizerKeys(Keys):
     """Optimizer and parameter groups."""
 
-    optimizer: Literal[OPTIMIZERS] = key("sgd", "update rule")
+    optimizer: Literal[tuple(OPTIMIZERS)] = key("sgd", "update rule")
     momentum: float = key(0.9, "momentum of sgd and rmsprop", ge=0, lt=1)
     nesterov: bool = key(True, "Nesterov's form of momentum (sgd)")
     lr_in_velocity: bool = key(

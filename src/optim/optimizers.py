@@ -5,6 +5,7 @@ when it changes. Updates are built on operators that are documented for Ascend, 
 they were found to compute their formula, elementwise ones elsewhere.
 """
 
+import importlib
 import math
 from collections.abc import Sequence
 
@@ -12,9 +13,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..common.errors import UserError
 from .groups import ParamGroup
-from .keys import OPTIMIZERS
+from .keys import OPTIMIZERS, OptimizerKeys
 
 
 class Optimizer(nn.Cell):
@@ -250,33 +250,15 @@ class AdamW(Adam):
         return gradient
 
 
-def create_optimizer(
-    name: str,
-    groups: Sequence[ParamGroup],
-    *,
-    momentum: float,
-    nesterov: bool,
-    lr_in_velocity: bool,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    rmsprop_decay: float,
-) -> Optimizer:
-    """Build an optimizer by name; each uses the settings that it has and ignores the others.
+def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup]) -> Optimizer:
+    """The optimizer that the keys name, over the groups' parameters.
 
     Raises:
-        UserError: the name is not one of `OPTIMIZERS`.
         ValueError: a setting is out of range, see the classes.
     """
-    if name == "sgd":
-        return SGD(groups, momentum=momentum, nesterov=nesterov, lr_in_velocity=lr_in_velocity)
-    if name == "adam":
-        return Adam(groups, beta1=beta1, beta2=beta2, eps=eps)
-    if name == "adamw":
-        return AdamW(groups, beta1=beta1, beta2=beta2, eps=eps)
-    if name == "rmsprop":
-        return RMSProp(groups, decay=rmsprop_decay, momentum=momentum, eps=eps)
-    raise UserError(f"optimizer '{name}' is not known: choose one of {', '.join(OPTIMIZERS)}")
+    module, name, arguments = OPTIMIZERS[keys.optimizer]
+    kind = getattr(importlib.import_module(f".{module}", __package__), name)
+    return kind(groups, **{argument: getattr(keys, key) for argument, key in arguments.items()})
 
 
 def _one_minus_exp(x):

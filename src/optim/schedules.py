@@ -283,6 +283,27 @@ _FROM_KEYS: dict[str, Callable[[Any, Callable[[float], float]], Any]] = {
 }
 
 
+# Images an update / lr_base_batch -> the factor on all rates. Goyal et al. (arXiv 1706.02677) scale linearly,
+# Krizhevsky (arXiv 1404.5997) by the square root, which keeps the variance of an update.
+LR_SCALE_RULES: dict[str, Callable[[float], float]] = {
+    "none": lambda ratio: 1.0,
+    "linear": lambda ratio: ratio,
+    "sqrt": math.sqrt,
+}
+
+
+def rate_factor(c: Any, *, images_per_update: int) -> float:
+    """What the rates of the keys `c` are multiplied by, for their `lr_scale_rule`."""
+    ratio = images_per_update / c.lr_base_batch
+    if c.lr_scale_rule == "none" and ratio != 1:
+        log.warning(
+            "an update sees %d images, not lr_base_batch %d, and the rates stay as they are "
+            "(lr_scale_rule none); linear or sqrt would multiply them by %.3g or %.3g",
+            images_per_update, c.lr_base_batch, ratio, math.sqrt(ratio),
+        )  # fmt: skip
+    return LR_SCALE_RULES[c.lr_scale_rule](ratio)
+
+
 def scheduled_rates(c: Any, *, updates: int, updates_per_epoch: float) -> np.ndarray:
     """The learning rate of each update of a run, float64, shape (updates,).
 

@@ -25,7 +25,6 @@ def main(arguments):
     flags.add_argument("--criterion", choices=("top1", "loss"), default="top1", help="by what (top1)")
     own, rest = flags.parse_known_args(arguments)
 
-    import copy
     import math
 
     from ..common.errors import UserError
@@ -34,7 +33,6 @@ def main(arguments):
     from ..multigrain.network import MultiGrain
     from ..parallel.collective import sum_over_ranks
     from ..trained import open_from_flags
-    from ..zoo import create_recipe
 
     try:
         exponents = [math.inf if p == "max" else float(p) for p in (own.p or COARSE).split(",")]
@@ -49,8 +47,7 @@ def main(arguments):
         raise UserError(f"checkpoint {own.checkpoint_path} is of {config.model}; only MultiGrain pools by p")
 
     def measure(images, exponents):
-        of_images = copy.copy(recipe)
-        of_images.source = lambda split: images
+        of_images = recipe.changed(sources={"test": images})
         batches = of_images.eval_batches(rank=device.rank, size=device.size)
         trained.checkpoint.check_classes(batches.class_names)
         return figures(
@@ -59,8 +56,8 @@ def main(arguments):
 
     reporting = recipe.source("test")
     if own.split == "train":
-        few = {"examples_per_class": config.examples_per_class or 50}
-        choosing = create_recipe(config.model_copy(update=few)).source("train")
+        few = config.examples_per_class or 50
+        choosing = recipe.changed(sources={}, examples_per_class=few).source("train")
     else:
         chosen, reported = split_in_half(reporting.labels, config.subset_seed)
         choosing, reporting = reporting.take(chosen), reporting.take(reported)

@@ -33,7 +33,7 @@ def summarise(recipe, num_classes: int, card_memory: float, depth: int = 0) -> d
 
     config = recipe.config
     network = recipe.network(num_classes=num_classes)
-    optimizer = recipe.optimizer(network)
+    optimizer = recipe.optimizer(network, recipe.loss())
     trained = sum(p.nbytes for p in optimizer.parameters)
     weights = {p.name: p.nbytes for p in network.get_parameters()}
     fixed = {

@@ -20,11 +20,11 @@ class TrainRecipe(Protocol):
 
     config: Keys
 
-    def settled(self) -> "TrainRecipe": ...
+    def settled(self, *, size: int) -> "TrainRecipe": ...
     def network(self, *, num_classes: int) -> nn.Cell: ...
     def load_pretrained(self, network: nn.Cell) -> None: ...
     def inputs(self) -> nn.Cell: ...
-    def loss(self) -> nn.Cell: ...
+    def loss(self, *, rank: int, size: int) -> nn.Cell: ...
     def optimizer(self, network: nn.Cell, loss: nn.Cell) -> Optimizer: ...
     def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray: ...
     def monitor(self, network: nn.Cell, inputs: nn.Cell) -> Monitor | None: ...
@@ -33,7 +33,7 @@ class TrainRecipe(Protocol):
 
 
 def build_train_step(
-    recipe: TrainRecipe, network: nn.Cell, *, steps: int, steps_per_epoch: int, cards: int
+    recipe: TrainRecipe, network: nn.Cell, *, steps: int, steps_per_epoch: int, cards: int, rank: int = 0
 ) -> TrainStep:
     """The train step that the recipe's config describes, in training mode.
 
@@ -42,11 +42,12 @@ def build_train_step(
         steps: batches of the whole run.
         steps_per_epoch: batches of an epoch.
         cards: number of cards that train together.
+        rank: which of them this one is.
     """
     c = recipe.config
     # The last, incomplete group of accumulated batches makes no update.
     updates = max(1, steps // c.accumulate_steps)
-    loss = recipe.loss()
+    loss = recipe.loss(rank=rank, size=cards)
     optimizer = recipe.optimizer(network, loss)
     if c.sync_bn:
         synchronise_batch_norm(network, cards=cards)

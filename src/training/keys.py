@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from ..evaluation.metrics import METRICS
 from ..model_utils.keys import Keys, key
 
 AMP_LEVELS = ("O0", "O2", "auto")
@@ -44,7 +45,7 @@ class LoopKeys(Keys):
         unit="batches",
         ge=0,
     )
-    best_metric: Literal["top1", "top5", "loss"] = key("top1", "which evaluation figure chooses `best`")
+    best_metric: Literal[tuple(METRICS)] = key("top1", "which evaluation figure chooses `best`")
     log_every: int = key(20, "interval of log records", unit="batches", ge=1)
     save_every: float = key(1.0, "interval of checkpoints", unit="epochs", gt=0)
     keep_checkpoints: int = key(2, "newest checkpoints kept besides `best`", unit="files", ge=1)

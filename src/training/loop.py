@@ -59,7 +59,12 @@ class Trainer:
         if checkpoint is None:
             recipe.load_pretrained(self.network)
         self.train_step = build_train_step(
-            recipe, self.network, steps=self.steps, steps_per_epoch=self.steps_per_epoch, cards=device.size
+            recipe,
+            self.network,
+            steps=self.steps,
+            steps_per_epoch=self.steps_per_epoch,
+            cards=device.size,
+            rank=device.rank,
         )
         if c.bn_reestimation_batches:
             batch_norms(self.network)  # without any, it says so before the training

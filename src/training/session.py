@@ -48,7 +48,7 @@ def start(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[s
     try:
         device = _set_up(config, None)
         run_dir = Path(text_of_first(str(run_dir), size=device.size))  # its name has the time, of rank 0 then
-        recipe = create_recipe(config).settled()
+        recipe = create_recipe(config).settled(size=device.size)
         trainer = Trainer(recipe, device=device, run_dir=run_dir)
         # Only now: a config that does not fit its data leaves no folder behind.
         if device.rank == 0:

@@ -11,6 +11,7 @@ from src.bireal.monitor import BinaryMonitor
 from src.bireal.recipe import BiRealRecipe
 from src.common.errors import UserError
 from src.layers.binary import BinaryConv2d, ScaledSign
+from src.layers.losses import CrossEntropy
 from src.layers.sync_bn import BatchNorm
 from src.model_utils.config import check, load_config
 from src.zoo import config_class_of
@@ -48,12 +49,12 @@ def test_the_official_network_is_the_default():
 def test_no_decay_pulls_at_binary_weights(name):
     keys = {**SMALL, "model": name, "weight_decay": 0.01}
     network = recipe(**keys).network(num_classes=3)
-    optimizer = recipe(**keys).optimizer(network)
+    optimizer = recipe(**keys).optimizer(network, CrossEntropy())
     decay = dict(zip((p.name for p in optimizer.parameters), optimizer.weight_decay, strict=True))
     binary = {c.weight.name for _, c in network.cells_and_names() if isinstance(c, BinaryConv2d)}
     assert {name for name, value in decay.items() if value == 0} == binary
     twin = recipe(**keys, binary_weights=False)
-    assert min(twin.optimizer(twin.network(num_classes=3)).weight_decay) > 0
+    assert min(twin.optimizer(twin.network(num_classes=3), CrossEntropy()).weight_decay) > 0
 
 
 def test_official_rates():

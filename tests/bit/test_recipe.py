@@ -72,7 +72,7 @@ def test_pictures_of_the_configs_sizes(data_path):
     batches, tests = recipe(**keys).train_batches(), recipe(**keys).eval_batches()
     assert isinstance(batches, PictureBatches) and isinstance(tests, PictureEvalBatches)
     images, targets = batches.batch(0, 0)
-    assert images.shape == (8, 3, 32, 32) and images.dtype == np.float32 and targets.shape == (8, 4)
+    assert images.shape == (8, 3, 32, 32) and images.dtype == np.float32 and targets.shape == (8,)
     images, _, valid = list(tests)[-1]
     assert images.shape == (30, 3, 40, 40) and valid == 10 and recipe(**keys).image_size == 40
 

@@ -37,11 +37,11 @@ def normalised(images):
 
 
 def test_shapes_and_types(make_set):
-    batches = train(make_set(10))
+    batches = train(make_set(10), label_smoothing=0.1)
     images, targets = batches.batch(0, 0)
     assert images.shape == (4, 3, 32, 32) and images.dtype == np.float32 and images.flags.c_contiguous
     assert targets.shape == (4, 10) and targets.dtype == np.float32
-    images, labels = train(make_set(10), soft_labels=False).batch(0, 0)
+    images, labels = train(make_set(10)).batch(0, 0)
     assert labels.shape == (4,) and labels.dtype == np.int32
     np.testing.assert_array_equal(targets.argmax(1), labels)
     assert len(batches) == 2
@@ -50,10 +50,10 @@ def test_shapes_and_types(make_set):
 
 def test_without_augmentation_a_batch_is_the_normalised_images():
     data = numbered(12)
-    images, targets = train(data, **PLAIN).batch(3, 1)
+    images, labels = train(data, **PLAIN).batch(3, 1)
     chosen = numbers_of(images)
     np.testing.assert_allclose(images, normalised(data.images[chosen]), atol=1e-6)
-    np.testing.assert_array_equal(targets, np.eye(7)[data.labels[chosen]])
+    np.testing.assert_array_equal(labels, data.labels[chosen])
 
 
 @pytest.mark.parametrize("settings", [{}, {"flip": "alternating", "translate": 2, "mixup_alpha": 0.4}])
@@ -328,23 +328,17 @@ def test_randaugment_sees_the_cropped_and_flipped_image_and_draws_for_each(make_
     data = make_set(24)
     settings = {"flip": "random", "cutout": 0, "crop_pad": 4}
     plain = np.concatenate([train(data, **settings).batch(1, k)[0] for k in range(6)])
-    batches = train(data, policy=stamp, **settings)
+    batches = train(data, operations=[(7, stamp)], **settings)
     changed = np.concatenate([batches.batch(1, k)[0] for k in range(6)])
     stamps = changed[:, :, 0, 0].copy()
     assert (stamps != plain[:, :, 0, 0]).any(1).all()
     changed[:, :, 0, 0] = plain[:, :, 0, 0]
     np.testing.assert_array_equal(changed, plain)
     assert len(np.unique(stamps, axis=0)) == 24
-    assert same(batches.batch(1, 2), train(data, policy=stamp, **settings).batch(1, 2))
-    parts = [train(data, policy=stamp, batch_size=2, rank=r, size=2, **settings) for r in range(2)]
+    assert same(batches.batch(1, 2), train(data, operations=[(7, stamp)], **settings).batch(1, 2))
+    parts = [train(data, operations=[(7, stamp)], batch_size=2, rank=r, size=2, **settings) for r in range(2)]
     joined = np.concatenate([part.batch(1, 2)[0] for part in parts])
     np.testing.assert_array_equal(joined, batches.batch(1, 2)[0])
-
-
-@pytest.mark.parametrize("settings", [{"mixup_alpha": 0.2}, {"label_smoothing": 0.1}])
-def test_soft_targets_need_soft_labels(make_set, settings):
-    with pytest.raises(ValueError, match="soft labels"):
-        train(make_set(12), soft_labels=False, **settings)
 
 
 def test_an_unknown_flip_and_a_batch_beyond_the_epoch_are_refused(make_set):

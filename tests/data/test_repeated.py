@@ -16,7 +16,7 @@ def batches(count=40, **settings):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8)
     labels = (np.arange(count) % 4).astype(np.int32)
-    settings = {"batch_size": 6, "seed": 0, "repetitions": 3, "cutout": 0, "soft_labels": False} | settings
+    settings = {"batch_size": 6, "seed": 0, "repetitions": 3, "cutout": 0} | settings
     return TrainBatches(ImageSet(images, labels, tuple("abcd")), mean=(0, 0, 0), std=(1, 1, 1), **settings)
 
 
@@ -97,4 +97,4 @@ def test_one_repetition_changes_nothing():
 
 def test_mixtures_are_no_instances():
     with pytest.raises(ValueError, match="no instance"):
-        batches(instances="card", mixup_alpha=0.2, soft_labels=True)
+        batches(instances="card", mixup_alpha=0.2)

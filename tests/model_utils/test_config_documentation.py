@@ -11,12 +11,12 @@ import pytest
 from src.data.cifar10 import ImageSet
 from src.layers.activation import ACTIVATIONS
 from src.model_utils.config import DEFAULTS, allowed, as_yaml, default_yaml, describe, load_config, read_yaml
-from src.recipe import Recipe
 from src.resnet9.config import ResNet9Config
 from src.shared_config import SharedConfig
 from src.zoo import config_class_of, create_recipe
 
 ROOT = Path(__file__).parents[2]
+IMAGES = ImageSet(np.zeros((50_000, 3, 1, 1), np.uint8), np.zeros(50_000, np.int32), ("one",))
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
@@ -29,17 +29,15 @@ def test_there_are_recipes():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_recipe_loads_and_builds(path, monkeypatch):
+def test_every_recipe_loads_and_builds(path):
     config = _load(path)
     if "width_factor" in type(config).model_fields:  # the widest have hundreds of millions of parameters
         config = _load(path, width_factor=0.5)
-    images = ImageSet(np.zeros((50_000, 3, 1, 1), np.uint8), np.zeros(50_000, np.int32), ("one",))
-    monkeypatch.setattr(Recipe, "source", lambda self, split: images)
-    recipe = create_recipe(config).settled()
+    recipe = create_recipe(config).changed(sources={"train": IMAGES, "test": IMAGES}).settled()
     config = recipe.config
     network = recipe.network(num_classes=10)
     assert network.trainable_params()
-    assert recipe.optimizer(network).parameters
+    assert recipe.optimizer(network, recipe.loss()).parameters
     updates_per_epoch = 50_000 // config.batch_size / config.accumulate_steps
     updates = config.train_steps or round(config.epochs * updates_per_epoch)
     rates = recipe.rates(
@@ -50,10 +48,8 @@ def test_every_recipe_loads_and_builds(path, monkeypatch):
 
 @pytest.mark.parametrize("length", [{"train_steps": 40}, {"train_steps": 1}, {"epochs": 3}], ids=str)
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_recipe_can_be_cut_short(path, length, monkeypatch):
-    images = ImageSet(np.zeros((50_000, 3, 1, 1), np.uint8), np.zeros(50_000, np.int32), ("one",))
-    monkeypatch.setattr(Recipe, "source", lambda self, split: images)
-    recipe = create_recipe(_load(path, **length)).settled()
+def test_every_recipe_can_be_cut_short(path, length):
+    recipe = create_recipe(_load(path, **length)).changed(sources={"train": IMAGES, "test": IMAGES}).settled()
     for name, value in length.items():
         assert getattr(recipe.config, name) == value
     updates_per_epoch = 50_000 / recipe.config.batch_size / recipe.config.accumulate_steps

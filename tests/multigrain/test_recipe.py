@@ -29,14 +29,14 @@ def recipe(**keys) -> MultiGrainRecipe:
 
 def groups(made: MultiGrainRecipe) -> dict[str, tuple[float, float]]:
     """Decay and factor on the rate of each parameter, by its name."""
-    optimizer = made.optimizer(made.network(num_classes=3))
+    optimizer = made.optimizer(made.network(num_classes=3), made.loss())
     names = [p.name for p in optimizer.parameters]
     return dict(zip(names, zip(optimizer.weight_decay, optimizer.lr_multiplier, strict=True), strict=True))
 
 
 def test_the_paper_is_the_default():
     c = load_config({}, config_class_of=config_class_of, config_path=CONFIGS / "resnet50_imagenet.yaml")
-    given = {"model": "multigrain_resnet50", "batch_size": 64, "soft_labels": False}
+    given = {"model": "multigrain_resnet50", "batch_size": 64}
     assert c == check(given, MultiGrainConfig)
     made = MultiGrainRecipe(c)
     rates = made.rates(updates=1200, updates_per_epoch=10, images_per_update=512)
@@ -57,17 +57,15 @@ def test_a_learnt_exponent_does_not_decay():
     assert found["pool.p"] == (0.0, 1.0) and "loss.beta" not in found
 
 
-def test_losses_by_key(monkeypatch):
+def test_losses_by_key():
     plain = recipe(classification_weight=1)
     assert isinstance(plain.loss(), CrossEntropy) and not plain.network(num_classes=3).training_embedding
     assert isinstance(recipe(metric_loss="triplet", triplet_margin=0.3).loss().metric, TripletLoss)
     metric = recipe(margin=0.1, margin_beta=0.9, sampling_cutoff=0.4, nonzero_loss_cutoff=1.1).loss().metric
     assert isinstance(metric, MarginLoss)
     assert (metric.margin, metric.cutoff, metric.nonzero_loss_cutoff) == (0.1, 0.4, 1.1)
-    monkeypatch.setenv("RANK_SIZE", "8")
-    monkeypatch.setattr("src.multigrain.recipe.get_device_num", lambda: 8)
-    assert isinstance(recipe().loss().gather, GatherRows)
-    assert recipe(negatives="card").loss().gather is None
+    assert isinstance(recipe().loss(rank=3, size=8).gather, GatherRows)
+    assert recipe(negatives="card").loss(rank=3, size=8).gather is None
 
 
 def test_data_has_instances_where_pairs_count(data_path):
@@ -75,11 +73,11 @@ def test_data_has_instances_where_pairs_count(data_path):
     batches = recipe(**keys, epoch_length=0.5).train_batches()
     assert len(batches) == 8
     _, (labels, instances, noise) = batches.batch(0, 0)
-    assert labels.shape == (12, 4) and np.unique(instances, return_counts=True)[1].tolist() == [4, 4, 4]
+    assert labels.shape == (12,) and np.unique(instances, return_counts=True)[1].tolist() == [4, 4, 4]
     assert noise.shape == (12, 12)
     assert recipe(**keys).train_batches(rank=1, size=2).batch(0, 0)[1][2].shape == (24, 24)
     _, labels = recipe(**keys, classification_weight=1).train_batches().batch(0, 0)
-    assert labels.shape == (12, 4)
+    assert labels.shape == (12,)
 
 
 def test_exponents_by_key():

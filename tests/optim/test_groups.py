@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.optim.groups import ParamRule, group_parameters
+from src.optim.groups import ParamRule, default_rules, group_parameters
+from src.optim.keys import OptimizerKeys
 
 
 def parameters(*names):
@@ -88,3 +89,9 @@ def test_a_broken_pattern_is_refused_at_once():
 def test_numbers_out_of_range_are_refused(key, value):
     with pytest.raises(UserError, match=f"^parameter rule 'all': {key} must be .*$"):
         ParamRule("all", "", **({"weight_decay": 0.0} | {key: value}))
+
+
+def test_a_plain_classifier_may_have_neither_biases_nor_scales():
+    """Old behaviour: refused, "no parameter is left for the parameter rule scales"."""
+    (group,) = group_parameters(parameters("a.weight"), default_rules(OptimizerKeys(weight_decay=0.1)))
+    assert (group.name, group.weight_decay, names_of(group)) == ("weights", 0.1, ["a.weight"])

@@ -31,7 +31,16 @@ class Planted(MultiGrain):
 
 def _network(num_classes):
     network = Planted(
-        num_classes=num_classes, block_units=(1, 1, 1, 1), widths=(1, 1, 1, 3), bottleneck=False, stem="small"
+        num_classes=num_classes,
+        block_units=(1, 1, 1, 1),
+        widths=(1, 1, 1, 3),
+        bottleneck=False,
+        stem="small",
+        pooling_exponent=3.0,
+        learn_pooling_exponent=False,
+        eval_pooling_exponent=0.0,
+        whitening_dim=0,
+        seed=0,
     )
     weight = np.zeros((3, 3), np.float32)
     for label, name in enumerate(CLASSES):

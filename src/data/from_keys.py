@@ -1,0 +1,134 @@
+"""From the keys of a config to images and batches: which class, with which settings."""
+
+from typing import Any
+
+from ..common.errors import UserError
+from .batches import ShardBatches, ShuffledBatches
+from .cifar10 import ImageSet, Split
+from .colour import ColourChange
+from .erasing import Erasing
+from .few_shot import few_shot
+from .keys import OPERATIONS
+from .loader import EvalBatches, TrainBatches
+from .mindrecord import MindRecordImages
+from .picture_batches import PictureBatches, PictureEvalBatches
+from .sources import ImageFiles, open_split
+from .whole_batches import WholePictureBatches
+
+Source = ImageSet | ImageFiles | MindRecordImages
+
+
+def open_source(c: Any, split: Split) -> Source:
+    """The images of a split; of the training images a few a class, if the keys `c` say so.
+
+    Raises:
+        UserError: there is no such data, or the keys do not fit it.
+    """
+    images = open_split(
+        c.data_path,
+        split,
+        dataset=c.dataset,
+        val_fraction=c.val_fraction,
+        seed=c.subset_seed,
+        damaged=c.damaged_images,
+    )
+    if split == "train" and c.examples_per_class:
+        chosen = few_shot(images.labels, c.examples_per_class, c.subset_seed, class_names=images.class_names)
+        images = images.take(chosen)
+    if not isinstance(images, ImageSet) and c.train_crop == "pad":
+        raise UserError(
+            f"train_crop: pad is for sets of 32x32 images, and {c.data_path} holds image files; "
+            "use train_crop random_resized or resize, with an image_size"
+        )
+    return images
+
+
+def train_batches(
+    c: Any, source: Source, *, host_normalises: bool, rank: int, size: int, **order: Any
+) -> ShuffledBatches:
+    """The training data of one rank, augmented as the keys `c` say.
+
+    Args:
+        source: of the training images.
+        host_normalises: whether pictures come normalised, and not as bytes.
+        order: `repetitions`, `epoch_length` and `instances` of `ShuffledBatches`.
+    """
+    operations = [(stream, from_keys(c)) for stream, from_keys in OPERATIONS.values()]
+    shared = {
+        "batch_size": c.batch_size,
+        "seed": c.seed,
+        "flip": c.flip,
+        "operations": [(stream, operation) for stream, operation in operations if operation],
+        "mixup_alpha": c.mixup_alpha,
+        "cutmix_alpha": c.cutmix_alpha,
+        "mixup_per_image": c.mixup_per_image,
+        "label_smoothing": c.label_smoothing,
+        "rank": rank,
+        "size": size,
+        **order,
+    }
+    if c.train_crop == "pad":
+        return TrainBatches(
+            source,
+            mean=c.image_mean,
+            std=c.image_std,
+            crop_pad=c.crop_pad,
+            cutout=c.cutout,
+            translate=c.translate,
+            **shared,
+        )
+    return PictureBatches(
+        source,
+        image_size=c.image_size,
+        train_crop=c.train_crop,
+        resize_size=c.resize_size or c.image_size,
+        crop_area=c.crop_area,
+        crop_ratio=c.crop_ratio,
+        interpolation=c.interpolation,
+        colour=ColourChange.from_keys(c),
+        erasing=Erasing.from_keys(c),
+        normalise=(c.image_mean, c.image_std) if host_normalises else None,
+        **shared,
+    )
+
+
+def eval_batches(
+    c: Any, source: Source, *, host_normalises: bool, side_multiple: int, rank: int, size: int
+) -> ShardBatches:
+    """One rank's share of the test data, prepared as the keys `c` say.
+
+    Args:
+        source: of the test images.
+        host_normalises: whether pictures come normalised, and not as bytes.
+        side_multiple: what the sides of whole pictures are divisible by.
+    """
+    shared = {"batch_size": c.eval_batch_size, "rank": rank, "size": size}
+    if c.train_crop == "pad":
+        return EvalBatches(source, mean=c.image_mean, std=c.image_std, **shared)
+    shared |= {
+        "image_size": eval_image_size(c),
+        "interpolation": c.interpolation,
+        "normalise": (c.image_mean, c.image_std) if host_normalises else None,
+    }
+    if c.eval_crop == "whole":
+        return WholePictureBatches(source, side_multiple=side_multiple, **shared)
+    return PictureEvalBatches(source, eval_crop=c.eval_crop, crop_percentage=c.crop_percentage, **shared)
+
+
+def eval_image_size(c: Any) -> int:
+    """Side of the images that are evaluated, in pixels."""
+    return c.eval_image_size or c.image_size
+
+
+def resizing(c: Any) -> dict[str, Any]:
+    """How evaluation resizes an image of another size, by the keys of the model card.
+
+    With `eval_crop` whole it is `centre`: an exported model takes squares.
+    """
+    if c.train_crop == "pad":
+        return {"crop": "centre", "interpolation": "antialias"}
+    return {
+        "crop": "centre" if c.eval_crop == "whole" else c.eval_crop,
+        "interpolation": c.interpolation,
+        "crop_percentage": c.crop_percentage,
+    }

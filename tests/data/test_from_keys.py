@@ -1,0 +1,176 @@
+"""A config's keys become sources and batches as their meanings say."""
+
+import numpy as np
+import pytest
+
+from src.common.errors import UserError
+from src.data import from_keys as module
+from src.data.autoaugment import autoaugment
+from src.data.batches import Stream
+from src.data.cifar10 import ImageSet
+from src.data.colour import ColourChange
+from src.data.erasing import Erasing
+from src.data.keys import OPERATIONS
+from src.data.randaugment import RandAugment
+from src.data.sources import DATASETS, DataSet, ImageFiles, open_split
+from src.model_utils.config import check
+from src.shared_config import SharedConfig
+
+
+def _train(*, host_normalises=False, rank=0, size=1, **keys):
+    config = check(keys, SharedConfig)
+    module.train_batches(config, "source", host_normalises=host_normalises, rank=rank, size=size)
+
+
+def _evaluation(*, host_normalises=False, side_multiple=1, rank=0, size=1, **keys):
+    how = {"host_normalises": host_normalises, "side_multiple": side_multiple}
+    module.eval_batches(check(keys, SharedConfig), "source", **how, rank=rank, size=size)
+
+
+DATA_KEYS = {
+    "batch_size": 7,
+    "seed": 3,
+    "crop_pad": 2,
+    "flip": "alternating",
+    "cutout": 6,
+    "translate": 1,
+    "mixup_alpha": 0.2,
+    "cutmix_alpha": 0.7,
+    "mixup_per_image": True,
+    "label_smoothing": 0.1,
+}
+
+
+def test_every_data_key_reaches_the_training_data(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(module, "TrainBatches", lambda data, **settings: seen.update(settings, data=data))
+    augmented = {"randaugment_layers": 2, "randaugment_magnitude": 9.0, "randaugment_std": 0.25}
+    keys = {**DATA_KEYS, **augmented, "image_mean": [1, 2, 3], "image_std": [4, 5, 6]}
+    _train(rank=1, size=4, **keys)
+    assert seen.pop("data") == "source"
+    assert seen.pop("operations") == [(Stream.POLICY, RandAugment(layers=2, magnitude=9.0, std=0.25))]
+    assert seen == {**DATA_KEYS, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
+
+
+def test_every_data_key_reaches_the_test_data(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(module, "EvalBatches", lambda data, **settings: seen.update(settings, data=data))
+    _evaluation(rank=1, size=4, image_mean=[1, 2, 3], image_std=[4, 5, 6], eval_batch_size=9)
+    assert seen.pop("data") == "source"
+    assert seen == {"batch_size": 9, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
+
+
+PICTURE_KEYS = {
+    "image_size": 40, "train_crop": "random_resized", "resize_size": 50, "crop_area": [0.5, 0.9],
+    "crop_ratio": [0.8, 1.2], "interpolation": "area",
+}  # fmt: skip
+
+
+def test_every_picture_key_reaches_the_pictures(monkeypatch):
+    seen = {}
+    for name in ("PictureBatches", "PictureEvalBatches"):
+        monkeypatch.setattr(module, name, lambda data, **settings: seen.update(settings, data=data))
+    _train(**PICTURE_KEYS)
+    assert {name: seen[name] for name in PICTURE_KEYS} == {
+        **PICTURE_KEYS, "crop_area": (0.5, 0.9), "crop_ratio": (0.8, 1.2),
+    }  # fmt: skip
+    assert seen["colour"] is seen["erasing"] is seen["normalise"] is None and seen["operations"] == []
+    seen.clear()
+    _evaluation(rank=1, size=4, host_normalises=True, eval_crop="centre", **PICTURE_KEYS)
+    assert seen == {
+        "data": "source", "batch_size": 500, "rank": 1, "size": 4, "image_size": 40, "eval_crop": "centre",
+        "interpolation": "area", "crop_percentage": 1.0,
+        "normalise": ((125.31, 122.95, 113.87), (62.99, 62.09, 66.70)),
+    }  # fmt: skip
+    larger = {**PICTURE_KEYS, "eval_crop": "centre", "eval_image_size": 48, "crop_percentage": 0.875}
+    _evaluation(**larger)
+    config = check(larger, SharedConfig)
+    assert seen["image_size"] == 48 == module.eval_image_size(config) and seen["crop_percentage"] == 0.875
+    assert module.resizing(config) == {"crop": "centre", "interpolation": "area", "crop_percentage": 0.875}
+    assert module.resizing(SharedConfig()) == {"crop": "centre", "interpolation": "antialias"}
+
+
+def test_whole_pictures_have_the_multiple_of_the_network(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(module, "WholePictureBatches", lambda data, **settings: seen.update(settings))
+    _evaluation(side_multiple=16, eval_crop="whole", **PICTURE_KEYS)
+    assert seen["side_multiple"] == 16
+    assert module.resizing(check({"eval_crop": "whole", **PICTURE_KEYS}, SharedConfig))["crop"] == "centre"
+
+
+CHANGES = {
+    "colour_jitter": [0.4, 0.3, 0.2, 0.1], "lighting": 0.1, "random_erasing": 0.25, "erasing_fill": "noise",
+    "image_mean": [1, 2, 3], "image_std": [4, 5, 6], "autoaugment": "imagenet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "colour", "erasing"), [
+    (CHANGES, ColourChange(jitter=(0.4, 0.3, 0.2, 0.1), lighting=0.1),
+     Erasing(probability=0.25, noise=True, mean=(1, 2, 3), std=(4, 5, 6))),
+    ({"lighting": 0.1}, ColourChange(lighting=0.1), None),
+    ({"colour_jitter": [0, 0, 0, 0.1]}, ColourChange(jitter=(0, 0, 0, 0.1)), None),
+    ({"random_erasing": 1}, None,
+     Erasing(probability=1, noise=False, mean=(125.31, 122.95, 113.87), std=(62.99, 62.09, 66.70))),
+])  # fmt: skip
+def test_what_changes_pictures_reaches_them(monkeypatch, keys, colour, erasing):
+    seen = {}
+    monkeypatch.setattr(module, "PictureBatches", lambda data, **settings: seen.update(settings))
+    _train(**PICTURE_KEYS, **keys)
+    assert (seen["colour"], seen["erasing"]) == (colour, erasing)
+    assert seen["operations"] == ([(Stream.POLICY, autoaugment)] if "autoaugment" in keys else [])
+
+
+def test_every_source_key_reaches_the_source(monkeypatch):
+    seen = {}
+    source = ImageSet(np.zeros((6, 3, 32, 32), np.uint8), np.arange(6, dtype=np.int32) % 2, ("a", "b"))
+
+    def spy(path, split, **settings):
+        seen.update(settings, path=path, split=split)
+        return source
+
+    monkeypatch.setattr(module, "open_split", spy)
+    keys = {"dataset": "cifar100", "val_fraction": 0.3, "subset_seed": 5, "damaged_images": "skip"}
+    config = check({"data_path": "/there", "examples_per_class": 2, **keys}, SharedConfig)
+    assert np.bincount(module.open_source(config, "train").labels).tolist() == [2, 2]
+    assert seen == {
+        "path": "/there", "split": "train", "dataset": "cifar100", "val_fraction": 0.3, "seed": 5,
+        "damaged": "skip",
+    }  # fmt: skip
+    assert module.open_source(config, "test") is source
+
+
+def test_image_files_need_a_crop_of_pictures(monkeypatch):
+    files = ImageFiles(("a.jpg",), np.zeros(1, np.int32), ("a",))
+    monkeypatch.setattr(module, "open_split", lambda *_, **__: files)
+    with pytest.raises(UserError, match=r"train_crop: pad is for sets of 32x32 images, .*use train_crop"):
+        module.open_source(SharedConfig(), "train")
+
+
+def test_a_new_operation_is_a_row_and_has_random_numbers_of_its_own(monkeypatch):
+    """Old behaviour: keys, batches, pictures, loader and recipe had to be edited for each."""
+
+    def from_keys(keys):
+        return lambda image, rng: image ^ np.uint8(rng.integers(1, 256))
+
+    source = ImageSet(np.zeros((8, 3, 32, 32), np.uint8), np.zeros(8, np.int32), ("a",))
+    plain = {"batch_size": 8, "crop_pad": 0, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]}
+    sized = {"train_crop": "resize"}
+
+    def images(**keys):
+        config = check({**plain, **keys}, SharedConfig)
+        return module.train_batches(config, source, host_normalises=True, rank=0, size=1).batch(0, 0)[0]
+
+    before = [images(), images(**sized)]
+    monkeypatch.setitem(OPERATIONS, "flash", (100, from_keys))
+    for old, new in zip(before, [images(), images(**sized)], strict=True):
+        assert (old == -1).all()
+        flat = new.reshape(8, -1)
+        assert (flat == flat[:, :1]).all() and len(np.unique(flat[:, 0])) > 1
+
+
+def test_a_new_data_set_is_a_row(monkeypatch, tmp_path):
+    monkeypatch.setitem(
+        DATASETS, "marked", DataSet(lambda p: 3 * (p / "mark").exists(), lambda *_, **__: "it")
+    )
+    (tmp_path / "mark").touch()
+    assert open_split(tmp_path, "train") == open_split("/none", "train", dataset="marked") == "it"
