@@ -145,9 +145,8 @@ def evaluate(
     Args:
         predict: gives logits (B, K).
         num_classes: K.
-        reduce: adds a float64 vector (n,) over ranks; called once, after the last batch, on every rank. It
-            must be exact for integers up to 2**53. An all-reduce in float32 is exact only up to 2**24 (16.8
-            million): split the numbers before one. None means a single rank.
+        reduce: adds a vector (n,) over ranks, int64 exactly; called twice after the last batch on every rank,
+            with sums in float64 and counts in int64. None means a single rank.
         worst: how many mistakes to keep.
         between: ranks may call it unequally often, so it must not wait for the others. Where one of them
             returns true, that rank skips its batches that are left, and all raise after the sum over ranks.
@@ -168,12 +167,13 @@ def evaluate(
                 each(batch, scores)
     except EvaluationStopped:
         stopped = True
-    vector = np.append(totals.vector(), float(stopped))
+    sums, counts = totals.vectors()
+    counts = np.append(counts, int(stopped))
     if reduce is not None:
-        vector = reduce(vector)
-    if vector[-1]:
+        sums, counts = reduce(sums), reduce(counts)
+    if counts[-1]:
         raise EvaluationStopped
-    totals = Totals.from_vector(num_classes, vector[:-1])
+    totals = Totals.from_vectors(num_classes, sums, counts[:-1])
     return Evaluation(totals.result(), totals, mistakes)
 
 

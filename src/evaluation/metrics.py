@@ -180,29 +180,27 @@ class Totals:
             np.add.at(self.confusion, (labels[predicted], scores.prediction[predicted]), 1)
         return scores
 
-    def vector(self) -> np.ndarray:
-        """All sums as one float64 array (n,), to be added over ranks."""
+    def vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """All sums (m,) float64 and all counts (n,) int64, to be added over ranks."""
         matrix = [] if self.confusion is None else [self.confusion.ravel()]
-        parts = [np.array(list(self.sums.values())), self.images, self.right, *matrix]
-        return np.concatenate([part.astype(np.float64) for part in parts])
+        return np.array(list(self.sums.values())), np.concatenate([self.images, self.right, *matrix])
 
     @classmethod
-    def from_vector(cls, num_classes: int, vector: np.ndarray) -> "Totals":
-        """The inverse of `vector`, also for a sum of vectors.
+    def from_vectors(cls, num_classes: int, sums: np.ndarray, counts: np.ndarray) -> "Totals":
+        """The inverse of `vectors`, also for sums of them.
 
         Raises:
-            ValueError: the size is wrong, or the counts were rounded on the way (those of the classes no
-                longer add up to the sum of top1), as a sum in float32 does.
+            ValueError: a size is wrong, or the counts were rounded on the way (those of the classes no longer
+                add up to the sum of top1), as a sum in float32 does.
         """
         totals = cls(num_classes)
-        vector = np.asarray(vector, dtype=np.float64)
-        if vector.shape != totals.vector().shape:
-            raise ValueError(f"{vector.shape} is not the shape of a vector for {num_classes} classes")
-        sums, images, right, confusion = np.split(vector, len(totals.sums) + num_classes * np.arange(3))
+        shapes = tuple(vector.shape for vector in totals.vectors())
+        if (sums.shape, counts.shape) != shapes:
+            raise ValueError(f"{sums.shape}, {counts.shape} are not the shapes for {num_classes} classes")
         totals.sums = dict(zip(totals.sums, sums.tolist(), strict=True))
-        totals.images, totals.right = images.astype(np.int64), right.astype(np.int64)
+        totals.images, totals.right, confusion = np.split(counts, num_classes * np.arange(1, 3))
         if totals.confusion is not None:
-            totals.confusion = confusion.astype(np.int64).reshape(num_classes, num_classes)
+            totals.confusion = confusion.reshape(num_classes, num_classes)
         if totals.right.sum() != totals.sums["top1"]:
             raise ValueError(
                 f"counts were not added exactly: the classes have {totals.right.sum()} right images, top1 is "

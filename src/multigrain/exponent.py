@@ -66,7 +66,7 @@ def figures(
     Args:
         inputs: the recipe's cell from a batch's images to the network's input.
         batches: those of many shapes run without a graph.
-        reduce: adds a float64 vector over ranks.
+        reduce: as `evaluate` takes it.
 
     Returns:
         {p, top1, loss} of each exponent, in their order.
@@ -79,10 +79,11 @@ def figures(
     for batch in answers(predict, batches):
         for total, logits in zip(totals, batch.outputs.swapaxes(0, 1), strict=True):
             total.update(logits, batch.labels)
-    sums = reduce(np.stack([total.vector() for total in totals]).ravel()).reshape(len(totals), -1)
+    vectors = zip(*(total.vectors() for total in totals), strict=True)
+    sums, counts = (np.split(reduce(np.concatenate(parts)), len(totals)) for parts in vectors)
     rows = []
-    for p, vector in zip(exponents, sums, strict=True):
-        figures = Totals.from_vector(len(batches.class_names), vector).result()
+    for p, *own in zip(exponents, sums, counts, strict=True):
+        figures = Totals.from_vectors(len(batches.class_names), *own).result()
         rows.append({"p": p, "top1": figures["top1"], "loss": figures["loss"]})
     return rows
 

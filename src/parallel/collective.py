@@ -9,8 +9,11 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..common.errors import UserError
+from .buckets import plan_buckets
 
-CHUNK = 1 << 20  # numbers of a message that carries weights: one shape, so that one graph is compiled
+CHUNK = 1 << 20  # numbers of a long message's parts: one shape, so that one graph is compiled
+# An integer travels as 4 numbers of 12 bits: their float32 sums are exact on up to 2^(24 - 12) ranks.
+_DIGITS, _BITS = 4, 12
 
 
 class _Gather(nn.Cell):
@@ -20,6 +23,15 @@ class _Gather(nn.Cell):
 
     def construct(self, x):
         return self.gather(x)
+
+
+class _Sum(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.reduce = ops.AllReduce(ops.ReduceOp.SUM)
+
+    def construct(self, x):
+        return self.reduce(x)
 
 
 class _FromFirst(nn.Cell):
@@ -38,17 +50,46 @@ def _cell(kind: type[nn.Cell]) -> nn.Cell:
 
 
 def sum_over_ranks(vector: np.ndarray, *, size: int) -> np.ndarray:
-    """The sum of a float64 vector (n,) over `size` ranks, on each of them; exact for integers below 2^48.
+    """The sum of a vector (n,) over `size` ranks, on each of them: of int64 exact, of float64 to 48 bits.
 
-    Cards exchange float32, so every number travels as two, the rounded one and what rounding left, and the
-    sum is made in float64 on the host.
+    Integers are reduced, so memory does not grow with the ranks. float32 is all that every device can reduce,
+    so an integer travels as its digits. Real numbers are gathered as two float32 each, the rounded number and
+    what rounding left, and added on the host: each rank then holds those of all, so there should be few.
+
+    Raises:
+        ValueError: an integer of 2^48 or more, or more than 4,096 ranks.
     """
     if size == 1:
         return vector
+    if vector.dtype.kind == "i":
+        return _sum_of_integers(vector.astype(np.int64), size)
     high = vector.astype(np.float32)
     low = (vector - high).astype(np.float32)
     gathered = _cell(_Gather)(ms.Tensor(np.stack([high, low])[None])).asnumpy()
     return gathered.astype(np.float64).sum(axis=(0, 1))
+
+
+def _sum_of_integers(vector: np.ndarray, size: int) -> np.ndarray:
+    if size > 1 << (24 - _BITS) or np.abs(vector).max(initial=0) >= 1 << (_DIGITS * _BITS):
+        raise ValueError(f"integers up to {np.abs(vector).max(initial=0)} on {size} ranks have no exact sum")
+    total = np.zeros_like(vector)
+    for digit in range(_DIGITS):
+        rest = vector >> (_BITS * digit)
+        part = rest if digit == _DIGITS - 1 else rest & ((1 << _BITS) - 1)  # the last one has the sign
+        total += _in_chunks(_Sum, part.astype(np.float32)).astype(np.int64) << (_BITS * digit)
+    return total
+
+
+def _in_chunks(kind: type[nn.Cell], numbers: np.ndarray) -> np.ndarray:
+    """What a collective operation makes of numbers (n,), perhaps in place; many go in equal parts."""
+    if len(numbers) <= CHUNK:
+        return _cell(kind)(ms.Tensor(numbers)).asnumpy()
+    for start in range(0, len(numbers), CHUNK):
+        part = numbers[start : start + CHUNK]
+        padded = np.zeros(CHUNK, numbers.dtype)
+        padded[: len(part)] = part
+        part[:] = _cell(kind)(ms.Tensor(padded)).asnumpy()[: len(part)]
+    return numbers
 
 
 def text_of_first(text: str, *, size: int) -> str:
@@ -63,20 +104,22 @@ def text_of_first(text: str, *, size: int) -> str:
 
 
 def broadcast_from_first(parameters: Sequence[ms.Parameter], *, size: int) -> None:
-    """Sets parameters of 4 bytes a number (float32, int32) to the bits that rank 0 has."""
+    """Sets parameters of 4 bytes a number (float32, int32) to the bits that rank 0 has.
+
+    Small ones share a message. The host holds a copy of one message's parameters at a time.
+    """
     if size == 1:
         return
-    values = [parameter.asnumpy() for parameter in parameters]
-    bits = np.concatenate([np.ascontiguousarray(value).ravel().view(np.int32) for value in values])
-    padded = np.zeros(-(-len(bits) // CHUNK) * CHUNK, np.int32)
-    padded[: len(bits)] = bits
-    for chunk in padded.reshape(-1, CHUNK):
-        chunk[:] = _cell(_FromFirst)(ms.Tensor(chunk)).asnumpy()
-    start = 0
-    for parameter, value in zip(parameters, values):
-        new = padded[start : start + value.size].view(value.dtype).reshape(value.shape)
-        parameter.set_data(ms.Tensor(new))
-        start += value.size
+    for bucket in plan_buckets([parameter.size for parameter in parameters], CHUNK):
+        some = [parameters[i] for i in bucket]
+        bits = np.zeros(max(CHUNK, sum(parameter.size for parameter in some)), np.int32)
+        parts = np.split(bits, np.cumsum([parameter.size for parameter in some]))
+        for parameter, part in zip(some, parts):
+            part[:] = np.ascontiguousarray(parameter.asnumpy()).ravel().view(np.int32)
+        bits[:] = _in_chunks(_FromFirst, bits)
+        for parameter, part in zip(some, parts):
+            new = part.view(parameter.asnumpy().dtype).reshape(parameter.shape)
+            parameter.set_data(ms.Tensor(new))
 
 
 def check_equal_over_ranks(parameters: Sequence[ms.Parameter], *, step: int, size: int) -> None:

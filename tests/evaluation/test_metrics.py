@@ -166,42 +166,49 @@ def test_classes_and_data_must_agree():
             Totals(3).update(np.zeros((2, 3)), labels)
 
 
+def added(*totals):
+    """The sums and the counts of several ranks."""
+    return [sum(parts) for parts in zip(*(total.vectors() for total in totals), strict=True)]
+
+
 @pytest.mark.parametrize("classes", [3, 11, CONFUSION_CLASSES + 1])
 def test_vectors_of_ranks_add_up_to_the_whole(classes):
     logits, labels = _sample(classes=classes, images=101)
     whole = _totals(logits, labels)
     parts = [_totals(logits[rank::3], labels[rank::3]) for rank in range(3)]
-    total = Totals.from_vector(classes, sum(part.vector() for part in parts))
-    assert total.vector().dtype == np.float64
+    total = Totals.from_vectors(classes, *added(*parts))
+    assert [vector.dtype for vector in total.vectors()] == [np.float64, np.int64]
     assert total.result() == pytest.approx(whole.result(), rel=1e-13)
     for name in ("images", "right", "confusion", "recall"):
         np.testing.assert_array_equal(getattr(total, name), getattr(whole, name))
-    np.testing.assert_array_equal(Totals.from_vector(classes, whole.vector()).vector(), whole.vector())
+    for again, vector in zip(Totals.from_vectors(classes, *whole.vectors()).vectors(), whole.vectors()):
+        np.testing.assert_array_equal(again, vector)
 
 
 def test_ranks_of_different_size_are_not_averaged():
     big, small = _totals(np.eye(3)[[0] * 9], np.zeros(9, dtype=int)), _totals(np.eye(3)[[1]], np.array([0]))
-    assert Totals.from_vector(3, big.vector() + small.vector()).result()["top1"] == 90
+    assert Totals.from_vectors(3, *added(big, small)).result()["top1"] == 90
 
 
 def test_a_rounded_sum_is_noticed():
     big = Totals(2)
     big.sums["top1"] = 2**24 + 1
     big.images = big.right = np.array([2**23, 2**23 + 1])
-    assert Totals.from_vector(2, big.vector()).result()["count"] == 2**24 + 1
+    sums, counts = big.vectors()
+    assert Totals.from_vectors(2, sums, counts).result()["count"] == 2**24 + 1
     with pytest.raises(ValueError, match="not added exactly"):
-        Totals.from_vector(2, big.vector().astype(np.float32))
-    with pytest.raises(ValueError, match="shape"):
-        Totals.from_vector(3, big.vector())
+        Totals.from_vectors(2, sums.astype(np.float32), counts)
+    with pytest.raises(ValueError, match="shapes for 3 classes"):
+        Totals.from_vectors(3, sums, counts)
 
 
 def test_many_classes_are_counted_without_a_matrix_of_their_square():
     """21,843 classes: a matrix would have 3.8 GB on each rank, and as much again on its way."""
     totals = Totals(21_843)
     totals.update(np.eye(21_843, dtype=np.float32)[[5, 7]], np.array([5, 9]))
-    assert totals.confusion is None and totals.vector().nbytes < 1e6
+    assert totals.confusion is None and totals.vectors()[1].nbytes < 1e6
     assert totals.right.sum() == totals.right[5] == 1 and totals.images[[5, 9]].tolist() == [1, 1]
-    assert Totals.from_vector(21_843, totals.vector()).result()["top1"] == 50
+    assert Totals.from_vectors(21_843, *totals.vectors()).result()["top1"] == 50
     assert Totals(CONFUSION_CLASSES).confusion is not None
 
 
@@ -216,7 +223,7 @@ def test_a_metric_is_one_entry(monkeypatch):
     third = Metric("top-3", "%", of_image=lambda scores: scores.place < 3, least_classes=4)
     macro = Metric("mean recall", "%", of_classes=np.nanmean)
     monkeypatch.setattr(metrics, "METRICS", METRICS | {"top3": third, "recall": macro})
-    totals = Totals.from_vector(7, _totals(logits, labels).vector() + _totals(logits, labels).vector())
+    totals = Totals.from_vectors(7, *added(_totals(logits, labels), _totals(logits, labels)))
     figures = totals.result()
     assert figures["top3"] == pytest.approx(100 * sk.top_k_accuracy_score(labels, logits, k=3))
     predicted = logits.argmax(axis=1)
