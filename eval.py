@@ -6,6 +6,7 @@ python eval.py --checkpoint_path runs/RUN --task retrieval --data_path holidays
 """
 
 from src.common.cli import checkpoint_parser, run
+from src.model_utils.modelarts import on_modelarts
 
 
 def main(arguments):
@@ -44,4 +45,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    run(main, cloud=True)
+    run(main, around=on_modelarts())

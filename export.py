@@ -10,6 +10,7 @@ from dataclasses import replace
 from src.common.cli import checkpoint_parser, run
 from src.common.errors import UserError
 from src.deploy.formats import find_format, names_in_words
+from src.model_utils.modelarts import on_modelarts
 
 
 def main(arguments):
@@ -52,4 +53,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    run(main, cloud=True)
+    run(main, around=on_modelarts())

@@ -7,34 +7,46 @@ python train.py --resume runs/quickstart-20260101-120000
 import sys
 from pathlib import Path
 
-from src.common.cli import parser, run
+from src.common.cli import flag_names, parser, run
+from src.model_utils.modelarts import on_modelarts
+
+FLAGS = parser(__doc__, add_help=False)
+FLAGS.add_argument("-h", "--help", action="store_true", help="show this, and every key of the model")
+FLAGS.add_argument("--config_path", help="a recipe of configs/")
+FLAGS.add_argument("--resume", metavar="RUN_DIR", help="continue this run exactly where it stopped")
+
+
+def settings(arguments):
+    """The config that a command line means; of a run that goes on, its own, once its folder is there."""
+    from src.model_utils.config import load_config, parse_overrides
+    from src.zoo import config_class_of
+
+    own, rest = FLAGS.parse_known_args(arguments)
+    path = Path(own.resume) / "config.yaml" if own.resume else own.config_path
+    path = None if own.resume and not path.exists() else path
+    keys, flags = parse_overrides(rest), flag_names(FLAGS)
+    return load_config(keys, config_class_of=config_class_of, config_path=path, flags=flags)
 
 
 def main(arguments):
-    flags = parser(__doc__, add_help=False)
-    flags.add_argument("-h", "--help", action="store_true", help="show this, and every key of the model")
-    flags.add_argument("--config_path", help="a recipe of configs/")
-    flags.add_argument("--resume", metavar="RUN_DIR", help="continue this run exactly where it stopped")
-    own, rest = flags.parse_known_args(arguments)
-
-    from src.model_utils.config import describe, load_config, parse_overrides
+    from src.common import heartbeat
+    from src.model_utils.config import describe
     from src.training import session
     from src.training.signals import Interrupted
-    from src.zoo import config_class_of, create_recipe
+    from src.zoo import create_recipe
 
-    path = Path(own.resume) / "config.yaml" if own.resume else own.config_path
-    overrides = parse_overrides(rest)
-    if own.resume:
-        session.check_changes(overrides)
-    config = load_config(overrides, config_class_of=config_class_of, config_path=path)
+    own, rest = FLAGS.parse_known_args(arguments)
+    config = settings(arguments)
     if own.help:
-        print(f"{flags.format_help()}\n{describe(config)}")
+        print(f"{FLAGS.format_help()}\n{describe(config)}")
         return 0
     try:
-        if own.resume:
+        if own.resume is not None:
+            session.check_changes(rest, run_dir=Path(own.resume))
+            heartbeat.announce(own.resume, arguments)  # a restart has the same keys
             session.resume(config, create_recipe, run_dir=Path(own.resume))
         else:
-            name = Path(path).stem if path else config.model
+            name = Path(own.config_path).stem if own.config_path else config.model
             session.start(config, create_recipe, run_dir=session.new_run_dir(config, recipe_name=name))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
@@ -43,4 +55,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    run(main, cloud=True)
+    run(main, around=on_modelarts(settings))

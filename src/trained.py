@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def open_trained(
     config_path: str | Path | None = None,
     raw_weights: bool = False,
     headless: bool = False,
+    flags: Iterable[str] = (),
 ) -> Trained:
     """Sets up the device and loads the network of a checkpoint: averaged weights where kept.
 
@@ -60,6 +61,7 @@ def open_trained(
         raw_weights: take the weights themselves, not their average.
         headless: only `embed` is needed: weights of others are taken without their classifier, and no data
             set is asked for the names of their classes.
+        flags: the door's own, to find the nearest name for an unknown key.
 
     Raises:
         UserError: the checkpoint is damaged, or the config does not fit it.
@@ -74,6 +76,7 @@ def open_trained(
         config_class_of=config_class_of,
         config_path=config_path,
         base=checkpoint.meta["config"] if ours else None,
+        flags=flags,
     )
     setup_logging(None).setLevel(logging.WARNING)
     device = set_up_device(config.device_target, seed=config.seed)
@@ -113,6 +116,7 @@ def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless:
         config_path=flags.config_path,
         raw_weights=flags.raw_weights,
         headless=headless,
+        flags=vars(flags),
     )
 
 

@@ -1,17 +1,40 @@
-"""What the four doors share: their own flags, the config's keys, and errors as one line and an exit code."""
+"""What doors and tools share: flags of their own beside the config's keys, one-line errors, exit codes."""
 
 import argparse
+import difflib
+import functools
 import os
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from . import heartbeat
 from .errors import UserError
 
+Main = Callable[[Sequence[str]], int | None]
+
 
 class _Parser(argparse.ArgumentParser):
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str):
-        raise UserError(f"{message}; see --help")
+        raise UserError(f"{message}{self._misspelt()}; see --help")
+
+    def _misspelt(self) -> str:
+        """The first word that is nearly one of the flags."""
+        known = [f"--{name}" for name in flag_names(self)]
+        for word in self._words:
+            flag = word.partition("=")[0]
+            near = difflib.get_close_matches(flag, known, n=1, cutoff=0.8)
+            if flag.startswith("--") and near and flag not in known:
+                return f" ({flag} given, {near[0]} is the nearest)"
+        return ""
 
 
 def parser(description: str, *, add_help: bool = True) -> argparse.ArgumentParser:
@@ -22,6 +45,11 @@ def parser(description: str, *, add_help: bool = True) -> argparse.ArgumentParse
         add_help=add_help,
         allow_abbrev=False,
     )
+
+
+def flag_names(flags: argparse.ArgumentParser) -> list[str]:
+    """The names of a door's own flags, without the --."""
+    return [text[2:] for action in flags._actions for text in action.option_strings if text.startswith("--")]
 
 
 def checkpoint_parser(description: str) -> argparse.ArgumentParser:
@@ -36,28 +64,64 @@ def checkpoint_parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def run(main: Callable[[Sequence[str]], int | None], *, cloud: bool = False) -> None:
+def run(main: Main, *, around: Callable[[Main, Sequence[str]], int | None] | None = None) -> None:
     """Calls `main` with the command line and ends the process.
 
-    With `cloud`, the keys of ModelArts are obeyed around it, see moxing_adapter.
+    0: done. 2: an expected failure, said in one line. 143: stopped by a signal, state saved. 141: nobody
+    reads the output any more, as after `--help | head`.
 
-    0: done. 2: an expected failure, said in one line. 143: stopped by a signal, state saved.
+    Args:
+        main: gets the words after the program's name and returns the exit code; None is 0.
+        around: called with `main` and the words in place of `main`, as for a run on ModelArts.
     """
     # MindSpore's warnings (of libraries for other devices, of checkpoints) would bury the run's own lines.
     os.environ.setdefault("GLOG_v", "3")
     heartbeat.start()
-    try:
-        if cloud:
-            from ..model_utils.moxing_adapter import call
-
-            code = call(main, sys.argv[1:]) or 0
-        else:
-            code = main(sys.argv[1:]) or 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        code = 130
+    with _quiet_without_a_reader():
+        code = _exit_code(main if around is None else functools.partial(around, main))
     heartbeat.done(code)
     sys.exit(code)
+
+
+def _exit_code(main: Main) -> int:
+    try:
+        return main(sys.argv[1:]) or 0
+    except UserError as error:
+        message, code = f"error: {' '.join(str(error).split())}", 2
+    except KeyboardInterrupt:
+        message, code = "stopped by Ctrl-C", 130
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", __name__.partition(".")[0]):
+            raise
+        message, code = (
+            f"error: {sys.executable} has no package {package}; use the Python that the requirements are "
+            "installed for, as .venv/bin/python, or pip install -r requirements.txt",
+            2,
+        )
+    print(message, file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _quiet_without_a_reader() -> Iterator[None]:
+    """Within it, output to a pipe whose reader has ended (`| head`) ends the process with 141, as SIGPIPE."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not (_has_no_reader(1) or _has_no_reader(2)):
+            raise  # of another connection
+        # Python writes what is left in its buffers once more at the end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _has_no_reader(handle: int) -> bool:
+    poll = select.poll()
+    poll.register(handle, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -6,8 +6,9 @@ import os
 import shutil
 import tarfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from ..common.archive import check_member
 from ..common.errors import UserError
 from .cifar10 import SIZES_NAME, Layout
 
@@ -26,12 +27,7 @@ def unpack(layout: Layout, archive: str | os.PathLike, folder: Path) -> None:
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
-                path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-                    raise UserError(
-                        f"{archive} has the member {member.name!r}, a link, a device or a path that leaves "
-                        "it; take the archive from its official address"
-                    )
+                path = check_member(str(archive), member.name, is_plain=member.isfile() or member.isdir())
                 if member.isfile() and _is_known(layout, path.name):
                     _copy(tar, member, folder / path.name, archive)
     except BROKEN as error:

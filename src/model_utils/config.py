@@ -140,6 +140,7 @@ def load_config(
     config_path: str | Path | None = None,
     base: Mapping[str, Any] | None = None,
     flags: Iterable[str] = (),
+    others: bool = False,
 ) -> Keys:
     """Merges the layers and checks the result.
 
@@ -149,6 +150,7 @@ def load_config(
         config_path: the recipe's file.
         base: keys of an earlier run, in place of default_config.yaml.
         flags: what else the command line may hold, to find the nearest name for an unknown key.
+        others: keys that the class does not have are left out, not refused.
 
     Raises:
         UserError: one line with the key, what was given, what is allowed, and the nearest known key.
@@ -161,6 +163,11 @@ def load_config(
         raise UserError(f"model: {model!r} given, allowed: the name of a model")
     config_class = config_class_of(model)
     fields = config_class.model_fields
+    if others:
+        below, recipe, overrides = (
+            {name: value for name, value in layer.items() if name in fields}
+            for layer in (below, recipe, overrides)
+        )
     if base is None:
         below = {name: value for name, value in below.items() if _is_edited(value, fields.get(name))}
     given = {

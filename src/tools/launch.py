@@ -1,7 +1,13 @@
 """`python -m src.tools.launch`: see src/parallel/launch/main.py."""
 
 from ..common.cli import run
-from ..parallel.launch.main import main
+
+
+def main(arguments):
+    from ..parallel.launch.main import main as launch  # here, so that a missing package is one line
+
+    return launch(arguments)
+
 
 if __name__ == "__main__":
     run(main)

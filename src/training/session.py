@@ -2,16 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint.folder import CheckpointFolder
+from ..common import heartbeat
 from ..common.errors import UserError
 from ..common.files import write_text
 from ..common.log import setup_logging
-from ..model_utils.config import dump
+from ..model_utils.config import dump, parse_overrides
 from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
 from ..model_utils.keys import Keys
 from ..parallel.collective import text_of_first
@@ -48,6 +49,7 @@ def start(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[s
     try:
         device = _set_up(config, None)
         run_dir = Path(text_of_first(str(run_dir), size=device.size))  # its name has the time, of rank 0 then
+        heartbeat.announce(run_dir)
         recipe = create_recipe(config).settled(size=device.size)
         trainer = Trainer(recipe, device=device, run_dir=run_dir)
         # Only now: a config that does not fit its data leaves no folder behind.
@@ -61,18 +63,20 @@ def start(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[s
     return trainer.run()
 
 
-def check_changes(overrides: Mapping[str, Any]) -> None:
+def check_changes(words: Sequence[str], *, run_dir: Path) -> None:
     """Refuses keys on the command line that would make a resumed run another run.
 
     Raises:
-        UserError: a key is not one of CHANGEABLE.
+        UserError: `run_dir` is no run's folder, or a key is not one of CHANGEABLE.
     """
-    for name, value in overrides.items():
+    for name, value in parse_overrides(words).items():
         if name not in CHANGEABLE:
             raise UserError(
                 f"{name}: {value!r} given with --resume, allowed there: {', '.join(CHANGEABLE)}; "
                 "a run continues as it began"
             )
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"resume: {str(run_dir)!r} is not the folder of a run, it holds no config.yaml")
 
 
 def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Doors end with an exit code, and an expected failure is one line on standard error."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from src.common.cli import checkpoint_parser, parser, run
+from src.common.cli import checkpoint_parser, flag_names, parser, run
 from src.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -93,21 +94,67 @@ def test_flags_of_a_checkpoint_door_and_keys_of_the_config():
     assert rest == ["--lr", "1"]
 
 
-def test_a_real_door_says_one_line():
-    ended = subprocess.run(
-        [sys.executable, "train.py", "--learning_rate", "1"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert ended.stderr == (
-        "error: learning_rate: 1 given, but there is no such key; the nearest known key is lr\n"
-    )
+def test_a_misspelt_flag_is_matched_with_the_doors_own():
+    flags = checkpoint_parser("")
+    with pytest.raises(UserError, match=r"\(--checkpont_path given, --checkpoint_path is the nearest\)"):
+        flags.parse_known_args(["--lr", "1", "--checkpont_path=a.ckpt"])
+    with pytest.raises(
+        UserError, match=r"unrecognized arguments: --raw_weigths \(--raw_weigths given, --raw_w"
+    ):
+        flags.parse_args(["--checkpoint_path", "a.ckpt", "--raw_weigths"])
+    with pytest.raises(UserError, match="unrecognized arguments: --lr 1; see --help"):
+        flags.parse_args(["--checkpoint_path", "a.ckpt", "--lr", "1"])
+    assert flag_names(flags) == ["help", "checkpoint_path", "config_path", "raw_weights"]
+
+
+def test_something_around_main_gets_it_and_the_words(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["door.py", "--lr", "0.1"])
+    with pytest.raises(SystemExit) as end:
+        run(len, around=lambda main, words: main([*words, "more"]))
+    assert end.value.code == 3
+
+
+def test_a_python_without_the_packages_is_named(monkeypatch, capsys):
+    assert _run(monkeypatch, lambda words: _raise(ModuleNotFoundError("", name="psutil._common"))) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {sys.executable} has no package psutil; ") and error.count("\n") == 1
+    with pytest.raises(ModuleNotFoundError):  # a fault of ours
+        _run(monkeypatch, lambda words: _raise(ModuleNotFoundError("", name="src.nowhere")))
+
+
+def _process(body, **how):
+    """A process that calls `run` with `main(words)` of this body."""
+    code = "import os, signal, sys\nfrom src.common.cli import parser, run\n"
+    code += f"def main(words):\n    {body}\nrun(main)"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *how.pop("words", ())], cwd=ROOT, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": ""}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("parser('x').parse_args(words)", ["--help"]),
+        ("print('x' * 200_000)", []),
+        ("print('x')", []),
+    ],
+    ids=["help", "long", "short"],
+)
+def test_output_that_nobody_reads_any_more_ends_quietly(body, words):
+    with _process(f"sys.stdin.read(); {body}", words=words, stdin=subprocess.PIPE) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_another_connection_that_broke_is_an_error(monkeypatch):
+    with pytest.raises(BrokenPipeError):
+        _run(monkeypatch, lambda words: _raise(BrokenPipeError()))
 
 
 def test_a_real_ctrl_c_ends_the_process_with_130():
-    code = (
-        "import os, signal; from src.common.cli import run; "
-        "run(lambda words: os.kill(os.getpid(), signal.SIGINT))"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "stopped by Ctrl-C\n")
+    with _process("os.kill(os.getpid(), signal.SIGINT)") as process:
+        assert process.communicate() == ("", "stopped by Ctrl-C\n")
+    assert process.returncode == 130

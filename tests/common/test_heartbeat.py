@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from src.common import heartbeat
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
@@ -33,17 +35,16 @@ def test_beats_go_on_and_progress_counts(tmp_path):
     with beating(tmp_path, RANK_ID="3") as process:
         until = time.monotonic() + 60
         while len(seen) < 3 and time.monotonic() < until:
-            text = (tmp_path / "rank_3").read_text() if (tmp_path / "rank_3").exists() else ""
-            if text and text not in seen:
-                seen.append(text)
+            beat = heartbeat.read(tmp_path, 3)
+            if beat != heartbeat.Beat() and beat not in seen:
+                seen.append(beat)
                 process.stdin.write("\n")
                 process.stdin.flush()
             time.sleep(0.02)
         process.kill()
-    numbers = [tuple(map(int, text.split())) for text in seen]
-    assert len(seen) == 3 and all(len(text) == 26 for text in seen)
-    assert numbers == sorted(numbers) and len({beats for beats, _ in numbers}) == 3
-    assert 1 <= numbers[-1][1] <= 3
+    assert len(seen) == 3 and all(beat.code is None for beat in seen)
+    assert len({beat.beats for beat in seen}) == 3 and seen == sorted(seen, key=lambda beat: beat.beats)
+    assert 1 <= seen[-1].progress <= 3
 
 
 @pytest.mark.parametrize("role", ["MS_SCHED", None])
@@ -53,3 +54,21 @@ def test_schedulers_and_processes_without_a_launcher_write_nothing(tmp_path, rol
         assert process.stdout.readline() == "done\n"
         process.kill()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_and_the_run_are_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUARTET_HEARTBEAT", str(tmp_path))
+    monkeypatch.setenv("RANK_ID", "1")
+    monkeypatch.delenv("MS_ROLE", raising=False)
+    monkeypatch.setattr(heartbeat, "_code", -1)
+    assert heartbeat.announced(tmp_path, 1) is None
+    heartbeat.announce(tmp_path / "r")
+    assert heartbeat.announced(tmp_path, 1) == heartbeat.Run(tmp_path / "r", ["--resume", f"{tmp_path}/r"])
+    heartbeat.announce("r", ["--resume", "r", "--batch_size", "8"])
+    assert heartbeat.announced(tmp_path, 1).words == ["--resume", "r", "--batch_size", "8"]
+    (tmp_path / "rank_1").symlink_to("/dev/full")
+    heartbeat.done(0)  # a full disk is not for the heartbeat to say
+    (tmp_path / "rank_1").unlink()
+    heartbeat.done(2)
+    assert heartbeat.read(tmp_path, 1).code == 2
+    assert heartbeat.read(tmp_path, 0) == heartbeat.Beat()

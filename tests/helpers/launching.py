@@ -95,7 +95,11 @@ class Launch:
 
     def pid(self, rank):
         """The process of a rank, once it is there."""
-        return int(self.wait_for(f"state/rank_{rank}.pid").split()[0])
+        return self.pids(rank)[0]
+
+    def pids(self, rank):
+        """The process of a rank, and worker.py that started it."""
+        return tuple(map(int, self.wait_for(f"state/rank_{rank}", " - -").split()[:2]))
 
     def wait_for(self, name, text=""):
         """The content of a file among the logs, once it is there and holds `text`."""

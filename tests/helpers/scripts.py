@@ -52,7 +52,7 @@ def wait_for(path, text):
 
 
 def pid_of(logs, rank):
-    return int((logs / "state" / f"rank_{rank}.pid").read_text().split()[0])
+    return int((logs / "state" / f"rank_{rank}").read_text().split()[0])
 
 
 def left(word):

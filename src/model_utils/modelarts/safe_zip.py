@@ -5,8 +5,9 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from ...common.archive import check_member
 from ...common.errors import UserError
 
 # Deflate cannot shrink more than 1032 to 1; pictures hardly shrink at all.
@@ -45,13 +46,9 @@ def unzip(archive: Path, folder: Path) -> None:
 def _check(archive: Path, members: list[zipfile.ZipInfo], *, room: int) -> None:
     names = set()
     for member in members:
-        path = PurePosixPath(member.filename)
         kind = stat.S_IFMT(member.external_attr >> 16)
-        if path.is_absolute() or ".." in path.parts or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise UserError(
-                f"{archive.name} has the member {member.filename!r}, a link, a device or a path that leaves "
-                "it; pack it again from plain files"
-            )
+        is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+        path = check_member(archive.name, member.filename, is_plain=is_plain)
         if member.flag_bits & 1:
             raise UserError(f"{archive.name} is encrypted; pack it again without a password")
         if path in names:

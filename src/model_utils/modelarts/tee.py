@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ...common.errors import UserError
+from ...common.files import writing
 
 
 class _Tee:
@@ -28,13 +28,14 @@ def copied_to(path: Path) -> Iterator[TextIO]:
     """Within it, what Python prints goes to the end of the file `path` too; gives the open file.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be made.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8", buffering=1)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another output_path") from error
-    copies = _Tee(sys.stdout, file), _Tee(sys.stderr, file)
-    with file, contextlib.redirect_stdout(copies[0]), contextlib.redirect_stderr(copies[1]):
+    with (
+        file,
+        contextlib.redirect_stdout(_Tee(sys.stdout, file)),
+        contextlib.redirect_stderr(_Tee(sys.stderr, file)),
+    ):
         yield file

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 from ...common.errors import UserError
 from ...common.files import write_json
+from ...common.lock import HeldError, locked
 
 THREADS = 16
 
@@ -99,69 +101,96 @@ class Bucket:
             raise errors[0]
 
 
-class Place:
-    """A local folder or file that is filled from the bucket, with a note of it beside.
+def fetch_once(
+    what: str,
+    target: Path,
+    write: Callable[[Path], None],
+    *,
+    run: str,
+    source: str,
+    keep: bool = False,
+    timeout: float,
+    say: Callable[[str], None],
+) -> None:
+    """Fills `target` by `write`, once for a run, in one process of this server while the others wait.
 
-    The note says for which run and from where the place was filled. It is written before the filling begins
-    and once more when the whole is there, so that a part is never taken for the whole, and what others put
-    there is never replaced.
+    `write` gets a temporary path beside the target, which is renamed when it is whole. A note beside it says
+    for which run and from where, and whether the whole is there: a part is never taken for the whole, and
+    what others put there is never replaced. Where the process that was waited for failed, this one fails as
+    well; where it died, this one takes over.
 
     Args:
-        target: the folder or file.
+        what: names the work in messages.
+        target: a folder or file.
         run: the run that it is filled for.
         source: where from, as text.
         keep: what was filled for an earlier run from the same source serves as well.
+        timeout: the longest wait for another process, seconds.
+        say: receives the lines for the user.
+
+    Raises:
+        UserError: something else is at the target, the disk cannot be written, the other process failed or
+            did not end in time; or as `write`.
     """
-
-    def __init__(self, target: Path, *, run: str, source: str, keep: bool = False):
-        self.target, self._keep = target, keep
-        self._facts = {"run": run, "source": source, "whole": True}
-        self._note = target.parent / f".{target.name}.transfer.json"
-
-    def is_filled(self) -> bool:
-        """Whether the whole is there, from this source and for this run."""
-        note = self._read()
-        if note and self._keep:
-            note["run"] = self._facts["run"]
-        return note == self._facts and self.target.exists()
-
-    def fill(self, write: Callable[[Path], None]) -> None:
-        """Calls `write` with a temporary path beside the target and renames it to the target.
-
-        What an earlier transfer put there is replaced; what a killed one left is removed.
-
-        Raises:
-            UserError: something else is at the target, the disk cannot be written, or as `write`.
-        """
-        target = self.target
-        if self._read() is None and target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise UserError(
-                f"{target} exists already and is not from a transfer; remove it or name another place"
-            )
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            for stale in target.parent.glob(f".{target.name}.part-*"):
-                _remove(stale)
-            write_json(self._note, {**self._facts, "whole": False})
-            temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.part-"))
+    note = target.parent / f".{target.name}.transfer.json"
+    earlier = _read(note)
+    try:
+        with locked(
+            note.with_suffix(".lock"), timeout=timeout,
+            waiting=lambda pid: say(f"{what}: waiting for process {pid}"),
+        ):  # fmt: skip
+            found = _read(note)
+            same = found.get("source") == source and (keep or found.get("run") == run)
+            if same and found.get("state") == "whole" and target.exists():
+                say(f"{what}: {target} is filled already")
+                return
+            if found != earlier and found.get("state") == "failed":
+                raise UserError(f"{what}: process {found['pid']} failed: {found['reason']}")
+            if found.get("state") == "begun":
+                say(f"{what}: process {found['pid']} died in the middle; this one takes over")
+            if not found and target.exists() and not (target.is_dir() and not any(target.iterdir())):
+                raise UserError(
+                    f"{target} exists already and is not from a transfer; remove it or name another place"
+                )
+            facts = {"source": source, "run": run, "pid": os.getpid(), "began": time.time_ns()}
+            write_json(note, {**facts, "state": "begun"})
             try:
-                whole = temporary / "whole"
-                write(whole)
-                if target.exists():
-                    target.rename(temporary / "before")
-                whole.rename(target)
-            finally:
-                _remove(temporary)
-            write_json(self._note, self._facts)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {target}: {error.strerror or error}; free space or name another place"
-            ) from error
+                _fill(target, write)
+            except BaseException as error:
+                reason = " ".join(str(error).split()) if isinstance(error, Exception) else "it was stopped"
+                write_json(note, {**facts, "state": "failed", "reason": reason})
+                raise
+            write_json(note, {**facts, "state": "whole"})
+            say(f"{what}: fetched to {target}")
+    except HeldError as error:
+        raise UserError(
+            f"{what}: process {error.pid} has not ended it within {timeout:g} s (transfer_timeout); "
+            "see its log, or give it more time"
+        ) from error
 
-    def _read(self) -> dict | None:
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads(self._note.read_text(encoding="utf-8"))
-        return None
+
+def _fill(target: Path, write: Callable[[Path], None]) -> None:
+    for stale in target.parent.glob(f".{target.name}.part-*"):
+        _remove(stale)
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.part-"))
+        try:
+            write(temporary / "whole")
+            if target.exists():
+                target.rename(temporary / "before")
+            (temporary / "whole").rename(target)
+        finally:
+            _remove(temporary)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {target}: {error.strerror or error}; free space or name another place"
+        ) from error
+
+
+def _read(note: Path) -> dict:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(note.read_text(encoding="utf-8"))
+    return {}
 
 
 def _remove(path: Path) -> None:

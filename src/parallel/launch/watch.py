@@ -13,6 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from ...common import heartbeat
+from ...common.errors import UserError
+from ...common.heartbeat import Beat
 from .checks import answers
 from .start import Plan, kill_all_children
 
@@ -21,21 +24,22 @@ USER_ERROR = 2  # exit codes: of the doors, and as `timeout` and shells have the
 TIMED_OUT = 124
 KILLED = 128 + signal.SIGKILL
 STOPPED = 128 + signal.SIGTERM
-TO_SAY_SO = 5  # seconds in which the others may say the same error
-TO_LEAVE = 30  # seconds for msrun to end after its workers
-UNREACHABLE = 20  # seconds in which the first server's scheduler does not answer, after which it is lost
-TO_NOTICE = 180  # seconds in which MindSpore's scheduler notices a lost worker; it takes about 40
+SAME_ERROR = 5  # seconds for the other workers to report the error that one has reported
+MSRUN_END = 30  # seconds for msrun to end after its workers
+UNREACHABLE = 20  # seconds without an answer, after which the first server's scheduler counts as lost
+LOST_WORKER = 180  # seconds for MindSpore's scheduler to notice a lost worker; it takes about 40
 SCHEDULER = "scheduler"
 LAST_LINES = 15  # of a failed worker's log
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds: `hang` without a sign of life, `progress` without a batch (0: no limit), `stop` to save."""
+    """Seconds: `hang` without a sign of life, `progress` without a batch (0: no limit for either), and
+    `stop` without a batch after a request to stop."""
 
     hang: float = 600
     progress: float = 3600
-    stop: float = 120
+    stop: float = 300
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def let_the_others_end(plan: Plan, stopping: Callable[[], int]) -> None:
     """
     if plan.nodes == 1 or plan.rank_table:
         return
-    until = time.monotonic() + (TO_NOTICE if plan.node_rank else UNREACHABLE + TO_LEAVE)
+    until = time.monotonic() + (LOST_WORKER if plan.node_rank else UNREACHABLE + MSRUN_END)
     while time.monotonic() < until and not stopping():
         if plan.node_rank and not answers(plan.master_address, plan.master_port):
             return
@@ -123,7 +127,7 @@ class Attempt:
         self.ends: dict[str, End] = {}
         self.told: set[str] = set()  # to stop
         self.since: dict[str, float] = {}  # when something was first seen
-        self.beats: dict[str, str] = {}
+        self.beats: dict[str, Beat] = {}
         self.work: dict[str, float] = {}  # seconds of a core
         self.silence = dict.fromkeys(self.names, 0.0)
         self.standstill = 0.0
@@ -137,16 +141,25 @@ class Attempt:
             Failure: one failed or hung, or the user stopped them. No process is left in any case.
             UserError: they cannot be started.
         """
-        for name in ("state", "heartbeat"):
-            (self.folder / name).mkdir(parents=True)
         try:
-            started = self.plan.start(self.command, self.folder)
+            started = self._start()
             while not self._look(started):
                 time.sleep(LOOK)
         finally:
             self.tail.copy(last=True)
             for pid in kill_all_children():
                 print(f"error: process {pid} does not end, not even by SIGKILL", file=sys.stderr)
+            self._say_if_the_disk_is_full()
+
+    def _start(self) -> list[subprocess.Popen]:
+        try:
+            for name in ("state", "heartbeat"):
+                (self.folder / name).mkdir(parents=True)
+            return self.plan.start(self.command, self.folder)
+        except OSError as error:
+            raise UserError(
+                f"cannot start the workers ({error.strerror}: {error.filename}); free space or set LOG_DIR"
+            ) from error
 
     def _look(self, started: list[subprocess.Popen]) -> bool:
         """Whether all is over and well."""
@@ -157,15 +170,17 @@ class Attempt:
         failed = [name for name, end in self.ends.items() if end.code and (running or name in self.names)]
         if not running and not failed:
             # msrun waits for its scheduler, and that for the other servers.
-            return over or self._lasts("the end", TO_LEAVE if self.plan.nodes == 1 else self.limits.hang)
+            return over or self._lasts("the end", MSRUN_END if self.plan.nodes == 1 else self.limits.hang)
         if self.stopping():
             self._stop(running)
         if failed:
             self._give_up(min(failed, key=lambda name: self.ends[name].at), running)
-        if over and self._lasts("nothing runs", TO_SAY_SO):
+        if over and self._lasts("nothing runs", SAME_ERROR):
+            what = "its starter" if self._log(running[0]).exists() else "msrun"
+            log = self._log(running[0]) if self._log(running[0]).exists() else self.folder / "msrun.log"
             raise Failure(
-                f"rank {self.names[running[0]]} did not start, msrun ended with exit code "
-                f"{started[0].returncode}; log: {self.folder / 'msrun.log'}", 1,
+                f"rank {self.names[running[0]]} did not start: {what} ended with exit code "
+                f"{started[0].returncode}; log: {log}", 1,
             )  # fmt: skip
         self._check_beats(running)
         self._check_master()
@@ -174,34 +189,54 @@ class Attempt:
     def _read_states(self) -> None:
         """What each worker.py wrote; one that is gone without having written an end was killed."""
         for name in (*self.names, SCHEDULER):
-            state = self.folder / "state" / name
             if name in self.ends:
                 continue
-            if name not in self.pids:
-                with contextlib.suppress(FileNotFoundError):
-                    self.pids[name] = tuple(map(int, state.with_suffix(".pid").read_text().split()))
             gone = name in self.pids and not psutil.pid_exists(self.pids[name][1])
-            try:
-                code, at = state.with_suffix(".end").read_text().split()
+            with contextlib.suppress(FileNotFoundError, ValueError):  # ValueError: not written yet
+                pid, starter, code, at = (self.folder / "state" / name).read_text().split()
+                self.pids[name] = int(pid), int(starter)
                 self.ends[name] = End(int(code), float(at))
-            except FileNotFoundError:
-                if gone:
-                    self.ends[name] = End(-signal.SIGKILL, time.monotonic())
+            if gone and name not in self.ends:
+                self.ends[name] = End(-signal.SIGKILL, time.monotonic())
+
+    def _say_if_the_disk_is_full(self) -> None:
+        """A worker's own lines cannot say that they could not be written."""
+        probe = self.folder / "space"
+        try:
+            probe.write_bytes(bytes(1 << 16))
+        except OSError as error:
+            print(f"error: the logs in {self.folder} are cut short ({error.strerror}); free space there",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
     def _lasts(self, what: str, seconds: float) -> bool:
         """Whether this has been asked for so long."""
         return time.monotonic() - self.since.setdefault(what, time.monotonic()) >= seconds
 
     def _stop(self, running: list[str]) -> None:
-        """Passes the user's wish on to the workers, once to each; raises Failure if they take too long."""
+        """Passes the request on to the workers, once to each; raises Failure if they do not get on with it.
+
+        A batch in hand may take long, and what follows it is the saving: the time counts from the last batch.
+        """
         for name in running:
             if name in self.pids and name not in self.told:
                 self.told.add(name)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.pids[name][0], signal.SIGTERM)
-        if running and (self.stopping() > 1 or self._lasts("stopping", self.limits.stop)):
-            why = "a second signal came" if self.stopping() > 1 else f"{self.limits.stop:g} s (STOP_TIMEOUT)"
-            raise Failure(f"{self._who(running[0])} was killed: it had not stopped when {why} passed", KILLED)
+        if running and self.stopping() > 1:
+            raise self._killed(running[0], "when a second signal came")
+        if running and self._is_late("stopping"):
+            raise self._killed(running[0], self._late_after("the signal"))
+
+    def _is_late(self, what: str) -> bool:
+        return self._lasts(what, self.limits.stop) and self.standstill >= self.limits.stop
+
+    def _late_after(self, what: str) -> str:
+        return f"{self.limits.stop:g} s (STOP_TIMEOUT) after its last batch and after {what}"
+
+    def _killed(self, name: str, when: str) -> Failure:
+        return Failure(f"{self._who(name)} was killed: it had not stopped {when}", KILLED)
 
     def _give_up(self, name: str, running: list[str]) -> None:
         """Raises Failure for the worker that failed first, once the others had time to do what it did."""
@@ -211,11 +246,14 @@ class Attempt:
             lost = re.search(r"worker (\d+) is the first one timed out", "\n".join(lines))
             what = f"rank {lost[1]} is lost: nothing was heard of it" if lost else f"{self._who(name)} ended"
             raise Failure(f"{what}; logs: its own, and {self._log(name)}", TIMED_OUT if lost else 1)
-        grace = {USER_ERROR: TO_SAY_SO, STOPPED: self.limits.stop}.get(end.exit_code, 0)
-        if running and not self._lasts("failing", grace):
-            return
         if end.exit_code == STOPPED:
-            raise Failure("stopped", STOPPED)
+            if not running:
+                raise Failure("stopped", STOPPED)
+            if self._is_late("others stopped"):
+                raise self._killed(running[0], self._late_after(f"the end of {self._who(name)}"))
+            return
+        if end.exit_code == USER_ERROR and running and not self._lasts("failing", SAME_ERROR):
+            return
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         if end.exit_code == USER_ERROR and said:
             raise Failure(f"{self._who(name)}: {said[-1]}", USER_ERROR)
@@ -236,12 +274,10 @@ class Attempt:
         self.standstill += passed
         for name in running:
             self.silence[name] += passed
-            path = self.folder / "heartbeat" / name
-            beat = path.read_text() if path.exists() else ""
-            before = self.beats.get(name, "")
+            beat, before = heartbeat.read(self.folder / "heartbeat", self.names[name]), self.beats.get(name)
             if beat != before or self._works(name):
                 self.silence[name] = 0
-            if beat[13:] != before[13:]:
+            if before and beat.progress != before.progress:
                 self.standstill = 0
             self.beats[name] = beat
         silent = max(running, key=self.silence.get)
@@ -251,13 +287,20 @@ class Attempt:
                 f"log: {self._log(silent)}", TIMED_OUT,
             )  # fmt: skip
         if 0 < self.limits.progress < self.standstill:
-            batches = {name: int(self.beats[name][13:] or 0) for name in running}
-            last = min(running, key=batches.get)
-            raise Failure(
-                f"nothing goes on: no batch for {self.limits.progress:g} s (PROGRESS_TIMEOUT); "
-                f"furthest behind is {self._who(last)}, {batches[last]} batches of {max(batches.values())}; "
-                f"log: {self._log(last)}", TIMED_OUT,
-            )  # fmt: skip
+            raise Failure(self._standstill(running), TIMED_OUT)
+
+    def _standstill(self, running: list[str]) -> str:
+        batches = {name: self.beats[name].progress for name in running}
+        last, most = min(running, key=batches.get), max(batches.values())
+        how_far = "none before it" if not most else f"{most} before it"
+        if batches[last] < most:
+            how_far = (
+                f"furthest behind is {self._who(last)} with {batches[last]} batches, the first has {most}"
+            )
+        return (
+            f"no batch for {self.limits.progress:g} s (PROGRESS_TIMEOUT), {how_far}; "
+            f"for work with longer steps set a larger one, or 0; log: {self._log(last)}"
+        )
 
     def _works(self, name: str) -> bool:
         """Whether the worker has used a core since the last look.

@@ -1,12 +1,14 @@
 """What msrun starts in a worker's place: it starts the worker, and tells the launcher how it ended.
 
 msrun says neither which rank ended nor by what, and kills the others at once. So this process binds its
-rank's cores, runs the command, writes STATE/NAME.pid and STATE/NAME.end, and keeps a failure to itself until
-the launcher ends it. NAME is rank_R, or scheduler. Needs the standard library only.
+rank's cores, runs the command, and keeps a failure to itself until the launcher ends it. The file STATE/NAME
+(rank_R, or scheduler) has four words: the worker's process, this one, how the worker ended (its code as of
+`subprocess`) and when; the last two are "-" while it runs. Needs the standard library only.
 
     QUARTET_STATE=FOLDER python3 worker.py COMMAND [WORD ...]
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -32,26 +34,30 @@ def _launcher_is_gone() -> bool:
 
 
 def _write(name: str, text: str) -> None:
-    path = os.path.join(os.environ["QUARTET_STATE"], name)
-    with open(path + ".new", "w") as file:
-        file.write(text)
-    os.replace(path + ".new", path)
+    # In place and always of the same length, so that the end can be told on a full disk too.
+    handle = os.open(os.path.join(os.environ["QUARTET_STATE"], name), os.O_WRONLY | os.O_CREAT, 0o644)
+    with open(handle, "w") as file:
+        file.write(f"{text:<63}\n")
 
 
 def _work_ended(name: str, code: int) -> int:
-    """The worker's exit code: of its work, where it crashed after that.
+    """The worker's exit code: of its work, where Python failed after that.
 
-    MindSpore 2.10 takes leave of the other processes when Python ends, and crashes there now and then: one of
-    its threads still hears from a connection that is being closed.
+    MindSpore 2.10 disconnects from the other processes when Python ends, and crashes there now and then: one
+    of its threads still hears from a connection that is being closed. Python itself ends with 120 where its
+    last output could not be written, as on a full disk.
     """
-    if code not in (-signal.SIGSEGV, -signal.SIGABRT):
+    if code not in (-signal.SIGSEGV, -signal.SIGABRT, 120):
         return code
     try:
-        with open(os.path.join(os.environ["QUARTET_HEARTBEAT"], name + ".done")) as file:
-            done = int(file.read())
-    except (OSError, ValueError):
+        with open(os.path.join(os.environ["QUARTET_HEARTBEAT"], name)) as file:
+            done = int(file.read().split()[2])
+    except (OSError, ValueError, IndexError):
         return code
-    print(f"MindSpore crashed while it left the other processes; the work had ended with exit code {done}")
+    if done < 0:
+        return code
+    with contextlib.suppress(OSError):
+        print(f"Python ended with code {code} after the work had ended with exit code {done}", flush=True)
     return done
 
 
@@ -67,9 +73,15 @@ def main(command: list[str]) -> int:
     worker = subprocess.Popen(command, preexec_fn=die_with_parent)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: worker.send_signal(number))
-    _write(name + ".pid", f"{worker.pid} {os.getpid()}")
+    for number in (
+        signal.SIGHUP,
+        signal.SIGUSR1,
+    ):  # sent to all processes of a job: the launcher passes it on
+        signal.signal(number, lambda number, _: None)
+    pids = f"{worker.pid} {os.getpid()}"
+    _write(name, f"{pids} - -")
     code = _work_ended(name, worker.wait())
-    _write(name + ".end", f"{code} {time.monotonic()}")
+    _write(name, f"{pids} {code} {time.monotonic():.6f}")
     while code:
         signal.pause()
     return 0

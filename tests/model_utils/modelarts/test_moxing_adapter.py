@@ -3,12 +3,52 @@
 import json
 import signal
 import zipfile
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from src.common.cli import parser
 from src.common.errors import UserError
-from src.model_utils import moxing_adapter
+from src.model_utils import config, moxing_adapter
+from src.model_utils.config import load_config, parse_overrides
+from src.shared_config import SharedConfig
 from tests.model_utils.modelarts.cloud import DATA, tree
+
+
+class Inside:
+    """`call` in this process, with a bucket that has everything; returns the words that the door got."""
+
+    def __init__(self):
+        self.uploads = []
+
+    def __call__(self, words, **how):
+        seen = []
+        moxing_adapter.call(seen.extend, words, **how)
+        return seen
+
+    def exists(self, url):
+        return True
+
+    is_directory = exists
+
+    def copy_parallel(self, source, target, **how):
+        if source.startswith("obs:"):
+            Path(target).mkdir(parents=True)
+            Path(target, "a.bin").touch()
+        else:
+            self.uploads.append((source, target))
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    inside = Inside()
+    monkeypatch.setattr(moxing_adapter, "_moxing_file", lambda: inside)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("JOB_ID", "MA_VJ_NAME", "RANK_ID", "MS_ROLE", "MS_NODE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return inside
 
 
 def test_without_the_key_the_door_is_called_as_it_is_and_moxing_is_never_imported(cloud):
@@ -54,9 +94,9 @@ def test_the_scheduler_of_msrun_reads_and_uploads_nothing(cloud):
     keys = {"data_url": "obs://bucket/data", "train_url": "obs://bucket/out"}
     code, facts, error = cloud.run(**keys, environment={"MS_ROLE": "MS_SCHED"})
     assert code == 0, error
-    assert facts["seen"] == DATA and facts["members"] == 0 and not (cloud.bucket / "out").exists()
+    assert facts["seen"] == DATA and not facts["works"] and not (cloud.bucket / "out").exists()
     code, facts, error = cloud.run(**keys, environment={"MS_ROLE": "MS_WORKER"})
-    assert code == 0 and facts["members"] == 1
+    assert code == 0 and facts["works"]
     logs = [f"cloud_worker-{role}.log" for role in ("rank0", "scheduler")]
     assert tree(cloud.bucket / "out" / "logs") == logs
 
@@ -80,10 +120,9 @@ def test_a_list_of_data_sets(cloud):
      '[{"dataset_url": "obs://b/x", "dataset_name": "../x"}]',
      '[{"dataset_url": "obs://b", "dataset_name": "x"}, {"dataset_url": "obs://c", "dataset_name": "x"}]'],
 )  # fmt: skip
-def test_a_list_that_is_none(cloud, text):
-    code, facts, error = cloud.run(multi_data_url=text)
-    assert code == 2 and facts is None and cloud.calls() == []
-    assert error.startswith("error: multi_data_url: ") and "a JSON list of" in error
+def test_a_list_that_is_none(inside, text):
+    with pytest.raises(UserError, match=r"multi_data_url: .* given, allowed: a JSON list of"):
+        inside(["--enable_modelarts", f"--multi_data_url={text}"])
 
 
 def zipped(cloud, inside):
@@ -130,9 +169,9 @@ def test_checkpoint_and_pretrained_weights(cloud):
 
 
 @pytest.mark.parametrize("key", ["ckpt_url", "pretrained_url"])
-def test_an_address_without_a_place_for_it(cloud, key):
-    code, facts, error = cloud.run(**{key: "obs://bucket/data"})
-    assert code == 2 and facts is None and error.startswith(f"error: {key}: ") and "_path" in error
+def test_an_address_without_a_place_for_it(inside, key):
+    with pytest.raises(UserError, match=f"{key}: 'obs://bucket/data' given, .*_path"):
+        inside(["--enable_modelarts", f"--{key}=obs://bucket/data"])
 
 
 def test_a_run_is_fetched_once_continued_and_goes_back_to_its_place(cloud):
@@ -150,24 +189,50 @@ def test_a_run_is_fetched_once_continued_and_goes_back_to_its_place(cloud):
     assert (cloud.bucket / "out" / "run7" / "newer").exists()
 
 
-def test_keys_of_a_recipe_count_and_are_undone_for_the_run(cloud, tmp_path):
+class Model(SharedConfig):
+    """A model that has another default for a place."""
+
+    DEFAULTS: ClassVar = {"output_path": "of the model"}
+
+
+def settings(words):
+    own, rest = config_path_flags().parse_known_args(words)
+    keys = parse_overrides(rest)
+    return load_config(keys, config_class_of=lambda model: Model, config_path=own.config_path)
+
+
+def config_path_flags():
+    flags = parser("")
+    flags.add_argument("--config_path")
+    return flags
+
+
+def test_keys_of_a_recipe_count_and_are_undone_for_the_run(inside, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"lr: 0.1\nenable_modelarts: true\ndata_url: obs://bucket/data\ndata_path: {cloud.data}\n"
+        "lr: 0.1\nenable_modelarts: true\ndata_url: obs://bucket/data\ntransfer_attempts: 5\n"
+        f"data_path: {tmp_path}/here\n"
     )
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moxing_adapter, "_moxing_file", lambda: None)
-        patch.setattr(moxing_adapter, "_fetch_data", lambda request, *_: request.place("data_path"))
-        patch.setattr("tempfile.tempdir", str(tmp_path))
-        patch.chdir(tmp_path)
-        assert (
-            moxing_adapter.call(seen.extend, ["--config_path", str(recipe), "--flag", "--seed", "3"]) is None
-        )
-    assert seen == [
-        "--flag", "--seed", "3", "--enable_modelarts=false", "--data_url=",
-        f"--config_path={recipe}", f"--data_path={cloud.data}",
-    ]  # fmt: skip
+    for how in (None, settings):
+        seen = inside(["--config_path", str(recipe), "--seed", "3"], settings=how)
+        assert seen == [
+            "--config_path", str(recipe), "--seed", "3", "--enable_modelarts=false", "--data_url=",
+            "--transfer_attempts=3", f"--data_path={tmp_path}/here",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "folder"), [(None, "runs"), (settings, "of the model")])
+def test_the_keys_are_those_of_the_door(inside, tmp_path, monkeypatch, how, folder):
+    """default_config.yaml has a say, and a model's own defaults have."""
+    defaults = tmp_path / "default_config.yaml"
+    defaults.write_text("output_path: runs\nenable_modelarts: true\ntrain_url: obs://bucket/out\n")
+    monkeypatch.setattr(config, "DEFAULTS", defaults)
+    inside([], settings=how)
+    assert inside.uploads == [(folder, "obs://bucket/out")]
+    inside.uploads.clear()
+    defaults.write_text("output_path: edited\nenable_modelarts: true\ntrain_url: obs://bucket/out\n")
+    inside([], settings=how)
+    assert inside.uploads == [("edited", "obs://bucket/out")]
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
 from src.common.errors import UserError
-from src.model_utils.modelarts.transfer import Bucket, Place
-from tests.model_utils.modelarts.cloud import DATA, tree, wait_until
+from src.model_utils.modelarts.transfer import Bucket, fetch_once
+from tests.model_utils.modelarts.cloud import DATA, tree
 
 KEYS = {"data_url": "obs://bucket/data"}
 
@@ -22,13 +20,15 @@ def leftovers(cloud):
 
 
 def test_of_four_processes_one_fetches_and_one_uploads(cloud):
+    def begin(rank):
+        return cloud.begin(**KEYS, train_url="obs://bucket/out", environment={"RANK_ID": str(rank)})
+
     cloud.steer("pause")
-    ranks = [
-        cloud.begin(**KEYS, train_url="obs://bucket/out", environment={"RANK_ID": str(rank)})
-        for rank in range(4)
-    ]
-    members = cloud.server / "tmp" / f"quartet-{os.getuid()}" / "local" / "members"
-    wait_until(lambda: (cloud.obs / "paused").exists() and len(list(members.iterdir())) == 4)
+    ranks = [begin(0)]
+    cloud.wait_for("paused")
+    ranks += [begin(rank) for rank in (1, 2, 3)]
+    for process in ranks[1:]:
+        assert process.stderr.readline() == f"modelarts: data: waiting for process {ranks[0].pid}\n"
     (cloud.obs / "pause").unlink()
     ends = [cloud.end(process) for process in ranks]
     assert [code for code, *_ in ends] == [0] * 4
@@ -70,19 +70,21 @@ def test_after_a_kill_the_next_run_fetches_the_whole(cloud, job):
     assert facts["seen"] == DATA and leftovers(cloud) == []
 
 
-def test_a_lock_of_the_dead_stops_nobody(cloud):
+def test_what_the_dead_left_stops_nobody(cloud):
+    """A number of a process that was taken again by a living one, and a failure of another time."""
     job = cloud.server / "tmp" / f"quartet-{os.getuid()}" / "job-1"
-    (job / "members").mkdir(parents=True)
-    # A number that is taken again by a living process, which began at another time.
-    (job / "members" / f"{os.getpid()}-1").touch()
-    (job / "data.lock").write_text(json.dumps({"pid": os.getpid(), "started": "1"}))
-    (job / "data.failed").write_text(json.dumps({"id": "x", "pid": 1, "reason": "long ago"}))
+    job.mkdir(parents=True)
+    (job / "run").write_text("earlier")
+    for path in (cloud.server / ".data.transfer.lock", job / "joining", job / "upload"):
+        path.write_text(str(os.getpid()))
+    note = {"state": "failed", "pid": os.getpid(), "reason": "long ago", "run": "x", "source": "y"}
+    (cloud.server / ".data.transfer.json").write_text(json.dumps(note))
     code, facts, error = cloud.run(
         **KEYS, train_url="obs://bucket/out", environment={"JOB_ID": "job-1"}, transfer_timeout=60
     )
     assert code == 0, error
-    assert facts["seen"] == DATA and "takes over" in error
-    assert tree(job / "members") == [] and (cloud.bucket / "out" / "run").is_dir()
+    assert facts["seen"] == DATA and "waiting" not in error
+    assert (cloud.bucket / "out" / "run").is_dir()
 
 
 def test_an_attempt_that_fails_is_followed_by_another(cloud):
@@ -181,41 +183,27 @@ def test_what_is_not_in_the_bucket_is_said_at_once(tmp_path, waits):
 
 
 def test_a_place_is_filled_for_its_run_and_source_alone(tmp_path):
-    def place(**other):
-        return Place(tmp_path / "x", **{"run": "1", "source": "a", **other})
+    target, said = tmp_path / "x", []
 
-    assert not place().is_filled()
+    def fetch(text, *, run="1", source="a", keep=False):
+        """Whether the place was filled."""
+        before = len(said)
+        fetch_once(
+            "data", target, lambda whole: whole.write_text(text), run=run, source=source, keep=keep,
+            timeout=60, say=said.append,
+        )  # fmt: skip
+        return said[before:] == [f"data: fetched to {target}"]
+
     with pytest.raises(ZeroDivisionError):
-        place().fill(lambda whole: whole.mkdir() or 1 / 0)
-    assert not place().is_filled() and not (tmp_path / "x").exists()
-    place().fill(lambda whole: whole.write_text("one"))
-    assert place().is_filled() and place(run="2", keep=True).is_filled()
-    assert not place(run="2").is_filled() and not place(source="b").is_filled()
-    place(run="2").fill(lambda whole: whole.write_text("two"))
-    assert (tmp_path / "x").read_text() == "two" and not place().is_filled()
-    (tmp_path / "x").unlink()
-    assert not place(run="2").is_filled()
-    assert {path.name for path in tmp_path.iterdir()} == {".x.transfer.json"}
-
-
-def test_a_killed_process_keeps_no_lock(tmp_path):
-    """The lock is the kernel's: whatever ends the process ends it."""
-    code = """
-import time
-from src.model_utils.modelarts.job_lock import Job
-with Job("j", say=lambda line: print(line, flush=True)) as job, job.hold("x", timeout=60):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout.readline() == "held\n"
-    other = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
-    assert other.stdout.readline() == f"x: waiting for process {holder.pid}\n"
-    holder.kill()
-    assert other.stdout.readline() == f"x: process {holder.pid} died in the middle; this one takes over\n"
-    assert other.stdout.readline() == "held\n"
-    other.kill()
-    holder.wait(), other.wait()
+        fetch_once(
+            "data", target, lambda whole: whole.mkdir() or 1 / 0, run="1", source="a", timeout=60, say=print
+        )
+    assert not target.exists()
+    assert fetch("one")
+    assert not fetch("two") and not fetch("two", run="2", keep=True)
+    assert target.read_text() == "one"
+    assert fetch("two", run="2") and target.read_text() == "two"
+    assert fetch("three", run="2", source="b") and fetch("four")
+    target.unlink()
+    assert fetch("five") and target.read_text() == "five"
+    assert {path.name for path in tmp_path.iterdir()} == {"x", ".x.transfer.json"}

@@ -54,7 +54,33 @@ def test_a_crash_after_the_work_leaves_its_exit_code(tmp_path, work):
     code, _, _ = launch.end()
     assert code == work
     log = (launch.logs / "worker_1.log").read_text()
-    assert f"crashed while it left the other processes; the work had ended with exit code {work}" in log
+    assert f"ended with code -11 after the work had ended with exit code {work}" in log
+
+
+def test_a_full_disk_of_the_logs_is_named_and_the_work_keeps_its_exit_code(tmp_path):
+    """A link to /dev/full stands for each file that is made on a full disk."""
+    launch = Launch(
+        tmp_path,
+        """
+heartbeat.start()
+state, beats = os.environ["QUARTET_STATE"], os.environ["QUARTET_HEARTBEAT"]
+while not os.listdir(state) or not os.listdir(beats):
+    time.sleep(0.02)
+for path in (f"{state}/rank_{rank}.end.new", f"{beats}/rank_{rank}.done", f"{state}/../space"):
+    if not os.path.islink(path):
+        os.symlink("/dev/full", path)
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+print("nobody will read this")
+heartbeat.done(0)
+""",
+        "--standalone", 0, "--device_target", "Ascend",
+        environment={"PYTHONUNBUFFERED": ""},
+    )  # fmt: skip
+    code, _, errors = launch.end()
+    assert code == 0, errors
+    assert errors.splitlines()[1:] == [
+        f"error: the logs in {launch.logs} are cut short (No space left on device); free space there"
+    ]
 
 
 def test_a_crash_during_the_work_is_one(tmp_path):
@@ -68,7 +94,7 @@ def test_a_worker_whose_starter_is_killed_counts_as_killed(tmp_path):
     launch = Launch(tmp_path, WAIT)
     launch.pid(0)
     launch.pid(1)
-    os.kill(int(launch.wait_for("state/rank_0.pid").split()[1]), signal.SIGKILL)
+    os.kill(launch.pids(0)[1], signal.SIGKILL)
     code, _, errors = launch.end()
     assert code == 128 + signal.SIGKILL
     assert re.search(r"error: rank 0 \(pid \d+\) was killed by SIGKILL", errors)
@@ -115,10 +141,24 @@ def test_workers_that_wait_for_ever_are_found_by_their_standstill(tmp_path):
     code, _, errors = launch.end()
     assert code == 124
     assert re.search(
-        r"no batch for 4 s \(PROGRESS_TIMEOUT\); furthest behind is rank 1 \(pid \d+\), 6 batches of 7;",
+        r"no batch for 4 s \(PROGRESS_TIMEOUT\), furthest behind is rank 1 \(pid \d+\) with 6 batches, "
+        r"the first has 7; for work with longer steps set a larger one, or 0; log: ",
         errors,
     )
     assert launch.left() == []
+
+
+@pytest.mark.parametrize("batches", [0, 3])
+def test_a_standstill_of_one_worker_names_nobody_as_behind(tmp_path, batches):
+    launch = Launch(
+        tmp_path,
+        f"heartbeat.start()\nfor _ in range({batches}):\n    heartbeat.progress()\nfall_asleep()\n",
+        "--standalone", 0, "--device_target", "Ascend",
+        environment={"PROGRESS_TIMEOUT": "2"},
+    )  # fmt: skip
+    code, _, errors = launch.end()
+    assert code == 124
+    assert f"no batch for 2 s (PROGRESS_TIMEOUT), {batches or 'none'} before it; for work" in errors
 
 
 SAVES = """
@@ -132,7 +172,7 @@ fall_asleep()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_lets_all_workers_save_and_stop(tmp_path, number):
     launch = Launch(tmp_path, SAVES, environment={"MAX_RESTARTS": "1"})
     for rank in (0, 1):
@@ -143,6 +183,56 @@ def test_a_signal_lets_all_workers_save_and_stop(tmp_path, number):
     assert errors.splitlines()[1:] == ["stopped"]
     for rank in (0, 1):
         assert f"saved {rank}" in (launch.logs / f"worker_{rank}.log").read_text()
+
+
+def test_slurms_warning_to_all_processes_and_its_end_later_let_the_workers_save(tmp_path):
+    """SIGUSR1 reaches the launcher, what it started, and after a while SIGTERM does."""
+    launch = Launch(
+        tmp_path,
+        """
+def save(*_):
+    print("saving", flush=True)
+    while not os.path.exists("saved"):
+        time.sleep(0.02)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+fall_asleep()
+""",
+        "--standalone", 0, "--device_target", "Ascend",
+    )  # fmt: skip
+    launch.wait_for("worker_0.log", "ready")
+    os.kill(launch.pids(0)[1], signal.SIGUSR1)
+    launch.process.send_signal(signal.SIGUSR1)
+    launch.wait_for("worker_0.log", "saving")
+    launch.process.send_signal(signal.SIGTERM)
+    (tmp_path / "saved").touch()
+    code, _, errors = launch.end()
+    assert (code, errors.splitlines()[1:]) == (143, ["stopped"])
+
+
+def test_a_stop_with_slow_steps_has_its_time_after_the_last_of_them(tmp_path):
+    launch = Launch(
+        tmp_path,
+        """
+came = []
+signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+heartbeat.start()
+print("ready", flush=True)
+while not came:
+    time.sleep(0.05)
+for _ in range(5):
+    time.sleep(1)
+    heartbeat.progress()
+sys.exit(143)
+""",
+        "--standalone", 0, "--device_target", "Ascend",
+        environment={"STOP_TIMEOUT": "3"},
+    )  # fmt: skip
+    launch.wait_for("worker_0.log", "ready")
+    launch.process.send_signal(signal.SIGTERM)
+    code, _, errors = launch.end()
+    assert (code, errors.splitlines()[1:]) == (143, ["stopped"])
 
 
 def test_workers_that_stop_by_themselves_are_not_started_again(tmp_path):
@@ -191,37 +281,32 @@ if rank == 0:
     assert launch.left() == []
 
 
-# Fails at the first start and the first restart. `config.yaml` is there from the second start on.
+# Fails at the first start and the first restart. A checkpoint is there from the second start on.
 FAILS_TWICE = """
-words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-folder = words.get("--resume") or words["--output_path"] + "/" + words["--run_name"]
-print(sorted(words), folder, flush=True)
-starts = f"{words.get('--output_path', os.path.dirname(folder))}/starts_{rank}"
-with open(starts, "a") as file:
-    file.write(".")
-if os.path.getsize(starts) < 3:
-    os.makedirs(folder, exist_ok=True)
-    if os.path.getsize(starts) == 2 and rank == 0:
-        open(folder + "/config.yaml", "w").close()
-    meet(os.path.getsize(starts))
+from pathlib import Path
+starts = Path(f"starts_{rank}")
+starts.write_text((starts.read_text() if starts.exists() else "") + ".")
+start = len(starts.read_text())
+print(sys.argv[1:], flush=True)
+heartbeat.announce("runs/r", ["--resume", "runs/r", "--lr", "set #2"])
+if start < 3:
+    if start == 2 and rank == 0:
+        Path("runs/r").mkdir(parents=True)
+        Path("runs/r/config.yaml").touch()
+    meet(start)
     os.kill(os.getpid(), signal.SIGKILL) if rank else fall_asleep()
 """
 
 
-def test_a_failed_training_goes_on_from_its_run_folder(tmp_path):
-    launch = Launch(
-        tmp_path, FAILS_TWICE + "\n", door="train.py",
-        keys=["--config_path", "recipe.yaml", "--output_path", tmp_path], environment={"MAX_RESTARTS": "2"},
-        before=["sh", "-c", 'echo "lr: 0.1" > recipe.yaml; exec "$@"', "sh"],
-    )  # fmt: skip
+def test_a_failed_training_goes_on_from_the_folder_that_it_announced(tmp_path):
+    words = ["--config_path", "recipe.yaml", "--output_path", "runs with a #"]
+    launch = Launch(tmp_path, FAILS_TWICE, keys=words, environment={"MAX_RESTARTS": "2"})
     code, output, errors = launch.end()
     assert code == 0, errors
-    run = output.splitlines()[-1].removeprefix("run: ")
-    assert re.fullmatch(rf"{tmp_path}/recipe-\d{{8}}-\d{{6}}", run)
-    first = f"['--config_path', '--output_path', '--run_name'] {run}\n"
-    assert output.startswith(f"this is 0\n{first}this is 0\n{first}this is 0\n['--resume'] {run}\n")
+    first, last = f"this is 0\n{words}\n", "this is 0\n['--resume', 'runs/r', '--lr', 'set #2']\n"
+    assert output == f"{first}{first}{last}run: {tmp_path}/runs/r\n"
     assert f"restart 1 of 2, from the beginning; logs: {launch.logs}/restart_1\n" in errors
-    assert f"restart 2 of 2, from {run}; logs: {launch.logs}/restart_2\n" in errors
+    assert f"restart 2 of 2, from runs/r; logs: {launch.logs}/restart_2\n" in errors
     assert errors.count("was killed by SIGKILL") == 2
     assert (launch.logs / "restart_2" / "worker_1.log").is_file()
 
