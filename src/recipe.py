@@ -19,6 +19,7 @@ from .data.cifar10 import Split
 from .data.from_keys import Source
 from .layers.losses import CrossEntropy
 from .layers.pixels import Pixels
+from .model_utils.cpu import use_fast_convolutions
 from .optim.groups import ParamRule, default_rules, group_parameters
 from .optim.optimizers import Optimizer, create_optimizer
 from .optim.schedules import rate_factor, scheduled_rates
@@ -37,6 +38,8 @@ def build_network(
     network_class: Callable[..., nn.Cell], config: SharedConfig, *, num_classes: int
 ) -> nn.Cell:
     """A network with initial weights, each argument of its signature from the config key of that name."""
+    if ms.get_context("device_target") == "CPU":
+        use_fast_convolutions()
     arguments = {name: getattr(config, name) for name in network_keys(network_class)}
     return network_class(num_classes=num_classes, **arguments)
 

@@ -5,10 +5,8 @@ momentum), so every argument is passed by keyword and nothing is left to a defau
 `layers.init.initialise` fills them.
 """
 
-import mindspore as ms
 from mindspore import nn
 
-from ..model_utils.cpu import use_fast_convolutions
 from .sync_bn import BatchNorm
 
 
@@ -20,8 +18,6 @@ def conv2d(
     `pad_mode="same"` pads even sizes on the right and bottom only when the stride is 2, and so shifts every
     sample by a pixel against the official networks: padding here is always explicit.
     """
-    if ms.get_context("device_target") == "CPU":
-        use_fast_convolutions()
     return nn.Conv2d(
         in_channels=in_channels,
         out_channels=out_channels,

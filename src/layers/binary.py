@@ -12,7 +12,6 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..common.errors import UserError
-from ..model_utils.cpu import use_fast_convolutions
 
 
 def binary_sign(x):
@@ -196,8 +195,6 @@ class BinaryConv2d(nn.Cell):
         input_bits: int = 1,
     ):
         super().__init__()
-        if ms.get_context("device_target") == "CPU":
-            use_fast_convolutions()
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
         self.conv = ops.Conv2D(

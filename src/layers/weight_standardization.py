@@ -5,7 +5,6 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..common.errors import UserError
-from ..model_utils.cpu import use_fast_convolutions
 
 EPSILON = 1e-10
 
@@ -67,8 +66,6 @@ class StdConv2d(nn.Cell):
         super().__init__()
         if padding not in ("symmetric", "same"):
             raise UserError(f"padding is {padding!r}; known are symmetric, same")
-        if ms.get_context("device_target") == "CPU":
-            use_fast_convolutions()
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
         symmetric = padding == "symmetric"

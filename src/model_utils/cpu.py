@@ -1,8 +1,12 @@
 """This machine's CPU: its cores, and what it needs to be told before its first operator runs."""
 
+import contextlib
 import logging
+import math
 import os
+from pathlib import Path
 
+NO_QUOTA = float(1 << 20)
 _ISA = "ONEDNN_MAX_CPU_ISA"
 
 
@@ -28,10 +32,44 @@ def wait_for_slow_ranks() -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use: of its affinity, and of its container's CPU quota, rounded up."""
+    return max(1, min(bound_cores(), math.ceil(_quota())))
+
+
+def bound_cores() -> int:
+    """Cores that this process may run on."""
     # Linux can take cores away from a process; elsewhere there is only the number of all.
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Cores' worth of time that the control groups of this process grant; a large number for no limit.
+
+    Version 2 has it in cpu.max ("QUOTA PERIOD"), version 1 in two files of the controller cpu. A group has
+    the limits of all groups above it. In a container the path may be the host's, and only the root is seen.
+    """
+    try:
+        groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines()]
+    except OSError:
+        return NO_QUOTA
+    least = NO_QUOTA
+    for controllers, path in groups:
+        if controllers == "" or "cpu" in controllers.split(","):
+            top = root / controllers
+            group = top / path.lstrip("/")
+            for folder in (group, *group.parents[: len(group.parts) - len(top.parts)]):
+                least = min(least, _quota_of(folder))
+    return least
+
+
+def _quota_of(folder: Path) -> float:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+            quota, period = (int(word) for name in names for word in (folder / name).read_text().split())
+            if quota > 0 and period > 0:
+                return quota / period
+    return NO_QUOTA
 
 
 def worker_count() -> int:

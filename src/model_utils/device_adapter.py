@@ -14,7 +14,7 @@ from mindspore import communication
 
 from ..common.errors import UserError
 from . import local_adapter as adapter
-from .cpu import use_fast_convolutions, wait_for_slow_ranks, worker_count
+from .cpu import bound_cores, usable_cores, use_fast_convolutions, wait_for_slow_ranks, worker_count
 from .run_keys import DEVICE_TARGETS
 
 get_device_id = adapter.get_device_id
@@ -75,6 +75,8 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
     if device_target == "CPU":
         use_fast_convolutions()
         wait_for_slow_ranks()
+        if usable_cores() < bound_cores():  # MindSpore takes all and waits for its quota in each operator
+            ms.device_context.cpu.op_tuning.threads_num(usable_cores())
         # Setting it again is an error once an operator has run, as in a notebook.
         if ms.get_context("device_target") != "CPU":
             ms.set_device("CPU")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from src.model_utils import cpu
 from src.model_utils.cpu import use_fast_convolutions
 
 ROOT = Path(__file__).parents[2]
@@ -16,9 +17,10 @@ VARIABLE = "ONEDNN_MAX_CPU_ISA"
 CONVOLUTION = """
 import mindspore as ms
 import numpy as np
-from src.layers.basic import conv2d
+from src.zoo import create_network
 ms.set_device("CPU")
-conv2d(in_channels=8, out_channels=8, kernel_size=3)(ms.Tensor(np.zeros((1, 8, 6, 6), np.float32))).asnumpy()
+network = create_network("resnet9", num_classes=2, widths=(4, 4, 4, 4))
+network(ms.Tensor(np.zeros((1, 3, 32, 32), np.float32))).asnumpy()
 """
 
 
@@ -76,3 +78,34 @@ def test_the_first_operator_sees_it(set_by_user, used):
     said = [line for line in ended.stdout.splitlines() if "isa:" in line]
     assert len(said) == 1 and said[0].endswith(used)
     assert any("convolution" in line and "exec" in line for line in ended.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "40000 100000"}, 0.4),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/", {}, None),
+        ("0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
+        ("0::/host/x", {"cpu.max": "300000 100000"}, 3),
+        ("4:cpu,cpuacct:/a\n3:memory:/\n0::/", {"cpu,cpuacct/a/cpu.cfs_quota_us": "250000",
+                                                "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, 2.5),
+        ("1:cpu:/docker/x", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("4:cpuset:/", {"cpuset/cpu.cfs_quota_us": "1", "cpuset/cpu.cfs_period_us": "2"}, None),
+    ],
+)  # fmt: skip
+def test_the_quota_of_a_container_is_read(tmp_path, groups, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(groups + "\n")
+    assert cpu._quota(tmp_path, tmp_path / "own") == (cores or cpu.NO_QUOTA)
+
+
+def test_cores_are_those_of_affinity_and_quota(monkeypatch):
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    for quota, cores in ((0.4, 1), (1.5, 2), (8, 4), (cpu.NO_QUOTA, 4)):
+        monkeypatch.setattr(cpu, "_quota", lambda quota=quota: quota)
+        assert cpu.usable_cores() == cores
+    assert cpu.bound_cores() == 4

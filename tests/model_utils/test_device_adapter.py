@@ -7,7 +7,7 @@ import mindspore as ms
 import pytest
 
 from src.common.errors import UserError
-from src.model_utils import device_adapter
+from src.model_utils import cpu, device_adapter
 from src.model_utils.device_adapter import Device, set_up_device, worker_count
 
 
@@ -40,6 +40,17 @@ def machine(monkeypatch):
         return calls
 
     return make
+
+
+@pytest.mark.parametrize(("cores", "told"), [(1, [1]), (2, [])])
+def test_mindspore_is_told_of_a_quota_only(machine, monkeypatch, cores, told):
+    machine()
+    threads = []
+    monkeypatch.setattr(ms.device_context.cpu.op_tuning, "threads_num", threads.append)
+    monkeypatch.setattr(device_adapter, "bound_cores", lambda: 2)
+    monkeypatch.setattr(device_adapter, "usable_cores", lambda: cores)
+    set_up_device("CPU")
+    assert threads == told
 
 
 def test_a_cpu_for_real():
@@ -140,6 +151,7 @@ def test_processes_that_cannot_join(machine, monkeypatch, error):
 
 
 def test_workers_are_the_cores_up_to_8(monkeypatch):
+    monkeypatch.setattr(cpu, "_quota", lambda: cpu.NO_QUOTA)
     for cores, workers in [(1, 1), (6, 6), (8, 8), (192, 8)]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=cores: set(range(n)))
         assert worker_count() == workers
