@@ -175,7 +175,8 @@ class GatherRows(nn.Cell):
 
     def construct(self, embeddings, instances):
         rows = embeddings.shape[0]
-        own = embeddings * self.cards - ops.stop_gradient(embeddings) * (self.cards - 1)
+        # The value is exact, as the other cards gather it; the gradient is `cards` times as large.
+        own = embeddings + (self.cards - 1) * (embeddings - ops.stop_gradient(embeddings))
         everywhere = self.all_gather(ops.stop_gradient(embeddings))
         before, after = everywhere[: self.rank * rows], everywhere[(self.rank + 1) * rows :]
         if self.rank == 0:

@@ -32,7 +32,7 @@ def run_steps(
 
 
 def as_tensors(part: np.ndarray | tuple[np.ndarray, ...]) -> ms.Tensor | tuple[ms.Tensor, ...]:
-    """An array of a batch for the device; targets may be several, which a graph takes for constants else."""
+    """One array of a batch for the device, or several, `mutable` as a graph takes others for constants."""
     return ms.mutable(tuple(map(ms.Tensor, part))) if isinstance(part, tuple) else ms.Tensor(part)
 
 
@@ -40,10 +40,14 @@ class _Rows:
     """The batches of steps start..stop-1 as rows of a MindSpore data set, which repeats them at will.
 
     A row is flat, so the arrays of a batch whose targets are several stand side by side.
+
+    Attributes:
+        error: what ended the preparation of a batch. MindSpore makes a RuntimeError of many lines of it.
     """
 
     def __init__(self, batches: ShuffledBatches, start: int, stop: int):
         self._batches, self._steps = batches, (start, stop)
+        self.error: Exception | None = None
         with contextlib.closing(batches.batches(start, start + 1)) as first:
             self._lengths = [len(part) if isinstance(part, tuple) else None for part in next(first)]
 
@@ -51,11 +55,15 @@ class _Rows:
         return self._steps[1] - self._steps[0]
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
-        with contextlib.closing(self._batches.batches(*self._steps)) as parts:
-            for batch in parts:
-                yield tuple(
-                    array for part in batch for array in (part if isinstance(part, tuple) else (part,))
-                )
+        try:
+            with contextlib.closing(self._batches.batches(*self._steps)) as parts:
+                for batch in parts:
+                    yield tuple(
+                        array for part in batch for array in (part if isinstance(part, tuple) else (part,))
+                    )
+        except Exception as error:
+            self.error = error
+            raise
 
     @property
     def columns(self) -> list[str]:
@@ -78,4 +86,10 @@ def _through_queue(
     # One batch a call: each step's loss, overflow and gradient norm stay to be had.
     step = ms.data_sink(lambda *arrays: train_step(*rows.as_batch(arrays)), dataset, sink_size=1)
     for _ in range(len(rows)):
-        yield step()
+        try:
+            outputs = step()
+        except RuntimeError:
+            if rows.error is not None:
+                raise rows.error from None
+            raise
+        yield outputs

@@ -22,7 +22,7 @@ class StepKeys(Keys):
     accumulate_steps: int = key(
         1, "batches whose gradients are averaged into one update", unit="batches", ge=1
     )
-    dataset_sink: bool = key(True, "batches through the device's own queue; a CPU has none")
+    dataset_sink: bool = key(False, "batches through a card's own queue; no card has run it yet")
     sync_bn: bool = key(False, "batch normalisation over the batches of all cards, not each card's own")
     bucket_mib: float = key(
         25.0, "most of a message that averages gradients over the cards", unit="MiB", gt=0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.multigrain.losses import JointLoss, MarginLoss, TripletLoss, hinges
+from src.multigrain.losses import GatherRows, JointLoss, MarginLoss, TripletLoss, hinges
 from src.multigrain.sampling import choose_negatives, log_weights, squared_distances
 from tests.vectors.official import error, read
 
@@ -245,3 +245,32 @@ def test_the_joint_loss():
     joint.classification = Forbidden()
     with pytest.raises(RuntimeError, match="weight 0"):
         joint(outputs, targets)
+
+
+@pytest.mark.parametrize("rank", [0, 30, 62])
+def test_gathered_rows_are_the_same_bits_on_every_card(graph_mode, monkeypatch, rank):
+    """This card's own rows too, though they carry its gradient, 63 times as large for the mean over cards."""
+    cards = 63
+    monkeypatch.setattr("src.multigrain.losses.ops.AllGather", lambda: Repeat(cards))
+    gather = GatherRows(rank=rank, cards=cards)
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    instances = ms.Tensor(np.arange(40, dtype=np.int32))
+
+    def total(rows):
+        gathered, _ = gather(rows, instances)
+        return gathered.sum(), gathered
+
+    (_, gathered), gradient = ms.value_and_grad(total, 0, has_aux=True)(ms.Tensor(rows))
+    np.testing.assert_array_equal(gathered.asnumpy(), np.tile(rows, (cards, 1)))
+    np.testing.assert_array_equal(gradient.asnumpy(), np.full(rows.shape, cards))
+
+
+class Repeat(nn.Cell):
+    """Stands for the gathering of cards that all have the same rows."""
+
+    def __init__(self, cards):
+        super().__init__()
+        self.cards = cards
+
+    def construct(self, x):
+        return ops.concat([x] * self.cards)

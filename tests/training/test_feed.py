@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.common.errors import UserError
 from src.training.feed import run_steps
 
 
@@ -51,6 +52,35 @@ def test_every_batch_comes_once_in_order_with_its_parts(monkeypatch, sink, sever
     outputs = list(run_steps(step, Batches(several=several), 3, 7, sink=sink))
     assert seen == [[n, 10 * n, n + 0.5] for n in range(3, 7)]
     assert outputs == [(1,), (2,), (3,), (4,)]
+
+
+class Damaged(Batches):
+    """Batches of which number 5 cannot be made."""
+
+    def batches(self, start, stop):
+        for n, batch in enumerate(super().batches(start, stop), start):
+            if n == 5:
+                raise UserError("image 5.png is damaged")
+            yield batch
+
+
+@pytest.mark.parametrize("sink", [False, True])
+def test_an_error_of_the_loader_stays_one_line(monkeypatch, sink):
+    """MindSpore's data set, the real one here, makes a RuntimeError with a traceback of it."""
+    monkeypatch.setattr(ms, "data_sink", queue)
+    steps = run_steps(lambda *_: (), Damaged(several=False), 3, 7, sink=sink)
+    with pytest.raises(UserError, match=r"^image 5.png is damaged$"):
+        list(steps)
+
+
+def test_an_error_of_the_step_is_not_laid_to_the_loader(monkeypatch):
+    monkeypatch.setattr(ms, "data_sink", queue)
+
+    def step(*_):
+        raise RuntimeError("of the device")
+
+    with pytest.raises(RuntimeError, match=r"^of the device$"):
+        list(run_steps(step, Batches(several=False), 3, 7, sink=True))
 
 
 def test_no_step_is_left_to_do():
