@@ -16,6 +16,9 @@ from ..evaluation.metrics import Totals
 from ..layers.gem import GeM
 from .network import MultiGrain
 
+COARSE = (*(k / 2 for k in range(2, 17)), math.inf)
+FINE = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)  # about the best of them
+
 
 class Sweep(nn.Cell):
     """Logits at each exponent, (N, 3, H, W) -> (N, P, num_classes)."""
@@ -95,3 +98,25 @@ def best_of(rows: Sequence[dict[str, float]], *, by_loss: bool = False) -> dict[
         return 0 if by_loss else -row["top1"], math.inf if math.isnan(row["loss"]) else row["loss"]
 
     return min(rows, key=order)
+
+
+Row = dict[str, float]
+Measure = Callable[[Sequence[float]], list[Row]]
+
+
+def choose(
+    measure: Measure, exponents: Sequence[float], *, refine: bool = False, by_loss: bool = False
+) -> tuple[Row, list[Row]]:
+    """The best of the exponents, and the rows of all that were tried, by ascending p.
+
+    Args:
+        measure: exponents -> their rows, as `figures` gives them.
+        refine: then try tenths about the best too, unless that is the maximum.
+        by_loss: see `best_of`.
+    """
+    table = measure(exponents)
+    best = best_of(table, by_loss=by_loss)["p"]
+    if refine and math.isfinite(best):
+        table += measure([round(best + step, 1) for step in FINE])
+        table.sort(key=lambda row: row["p"])
+    return best_of(table, by_loss=by_loss), table

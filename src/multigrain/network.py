@@ -81,6 +81,12 @@ class Bottleneck(nn.Cell):
         return ops.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
+def extended(x: ms.Tensor) -> ms.Tensor:
+    """[x, 1], (N, C) -> (N, C + 1) float32: what is whitened, once its length is 1."""
+    x = x.astype(ms.float32)
+    return ops.concat((x, ops.ones((x.shape[0], 1), ms.float32)), axis=1)
+
+
 class Whitening(nn.Cell):
     """PCA whitening of embeddings, (N, C) -> (N, d) float32 (multigrain/whitening.py fits it).
 
@@ -104,13 +110,8 @@ class Whitening(nn.Cell):
             requires_grad=False,
         )
 
-    def extended(self, x):
-        """[x, 1], (N, C + 1)."""
-        x = x.astype(ms.float32)
-        return ops.concat((x, ops.ones((x.shape[0], 1), ms.float32)), axis=1)
-
     def construct(self, x):
-        return ops.matmul(l2_normalise(self.extended(x)) - self.mean, self.projection)
+        return ops.matmul(l2_normalise(extended(x)) - self.mean, self.projection)
 
 
 class MultiGrain(nn.Cell):
@@ -186,7 +187,7 @@ class MultiGrain(nn.Cell):
         """Logits of a pooled feature map, (N, C) -> (N, num_classes), the same with whitening and without."""
         if self.whitening is None:
             return self.fc(pooled)
-        length = ops.sqrt(ops.square(self.whitening.extended(pooled)).sum(axis=1, keepdims=True))
+        length = ops.sqrt(ops.square(extended(pooled)).sum(axis=1, keepdims=True))
         return self.fc(self.whitening(pooled)) * length
 
     def construct(self, x):

@@ -6,30 +6,42 @@ W' = [W | b] (P^T)^-1 with bias b' = [W | b] m, since then W' w + b' = [W | b] v
 which the network multiplies by |[x, 1]|. All of it is computed in float64.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import nn
 
+from ..checkpoint.weights import load_weights
 from ..common.errors import UserError
+from ..data.decode import decode
+from ..data.geometry import resize
+from ..deploy.embedding import Embedder
+from .config import MultiGrainConfig
+from .network import MultiGrain, extended
+from .recipe import MultiGrainRecipe
+
+COMPARED = 8  # pictures whose logits are compared
+TOLERANCE = 1e-3  # of the largest logit
 
 
 class Extended(nn.Cell):
-    """A network whose `embed` gives [x, 1] for an embedding x: what is whitened, once its length is 1."""
+    """A network whose `embed` gives [x, 1] for an embedding x."""
 
     def __init__(self, network: nn.Cell):
         super().__init__()
         self.network = network
 
     def embed(self, images):
-        x = self.network.embed(images).astype(ms.float32)
-        return ops.concat((x, ops.ones((x.shape[0], 1), ms.float32)), axis=1)
+        return extended(self.network.embed(images))
 
 
 @dataclass(frozen=True)
-class Whitening:
+class FittedWhitening:
     """The map v -> (v - mean) @ projection, whose result has unit covariance over the images of the fit.
 
     Attributes:
@@ -42,7 +54,7 @@ class Whitening:
     projection: np.ndarray
 
 
-def fit_pca(embeddings: np.ndarray, *, regularisation: float = 0.0) -> Whitening:
+def fit_pca(embeddings: np.ndarray, *, regularisation: float = 0.0) -> FittedWhitening:
     """The PCA whitening of scikit-learn (variances with n - 1), in all D directions.
 
     A direction's largest coordinate is made positive, so that the same embeddings give the same signs.
@@ -80,11 +92,11 @@ def fit_pca(embeddings: np.ndarray, *, regularisation: float = 0.0) -> Whitening
     variances += regularisation * variances.mean()
     peaks = np.abs(directions).argmax(axis=1)
     directions = directions * np.sign(directions[np.arange(dims), peaks])[:, None]
-    return Whitening(mean, directions.T / np.sqrt(variances))
+    return FittedWhitening(mean, directions.T / np.sqrt(variances))
 
 
 def fold(
-    whitening: Whitening, weight: np.ndarray, bias: np.ndarray | None = None
+    whitening: FittedWhitening, weight: np.ndarray, bias: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """A classifier of v as one of w = (v - mean) @ projection, with equal scores.
 
@@ -101,7 +113,7 @@ def fold(
     return np.linalg.solve(whitening.projection, weight.T).T, weight @ whitening.mean
 
 
-def whitened_weights(arrays: Mapping[str, np.ndarray], whitening: Whitening) -> dict[str, np.ndarray]:
+def whitened_weights(arrays: Mapping[str, np.ndarray], whitening: FittedWhitening) -> dict[str, np.ndarray]:
     """The arrays of the network with `whitening_dim` D, from those of the same network without, by name."""
     weight, bias = fold(whitening, arrays["fc.weight"], arrays["fc.bias"])
     new = {
@@ -111,3 +123,83 @@ def whitened_weights(arrays: Mapping[str, np.ndarray], whitening: Whitening) -> 
         "whitening.projection": whitening.projection,
     }
     return {**arrays, **{name: value.astype(np.float32) for name, value in new.items()}}
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """A whitened network.
+
+    Attributes:
+        arrays: of its parameters, by name.
+        config: the plain network's, with the length of the whitened embedding.
+        images: how many pictures it was fitted on.
+        skipped: how many could not be read.
+        score_change: how much a class score changed at most, in parts of the largest.
+    """
+
+    arrays: dict[str, np.ndarray]
+    config: MultiGrainConfig
+    images: int
+    skipped: int
+    score_change: float
+
+
+def whiten(trained: Any, files: Sequence[str], *, regularisation: float = 0.0) -> Whitened:
+    """Fits the whitening of a network's embedding on pictures, folds it, and compares the class scores.
+
+    Args:
+        trained: see `src.trained.Trained`; not whitened yet.
+        files: pictures; those that cannot be read are named in the log.
+        regularisation: see `fit_pca`.
+
+    Raises:
+        UserError: the checkpoint is of another model or whitened already, no picture can be read, there are
+            too few of them, or the scores change.
+    """
+    recipe, network = trained.recipe, trained.network
+    path = trained.checkpoint.path
+    if not isinstance(network, MultiGrain):
+        raise UserError(f"checkpoint {path} is of {recipe.config.model}; give one of MultiGrain")
+    if recipe.config.whitening_dim:
+        raise UserError(f"checkpoint {path} is whitened already; give the one before that")
+    plain = {p.name: p.asnumpy() for p in network.get_parameters()}  # another cell around it renames them
+    skipped = []
+
+    def skip(picture: str, error: Exception) -> None:
+        skipped.append(picture)
+        logging.getLogger("quartet").warning("left out: %s", error)
+
+    embedder = Embedder.from_trained(replace(trained, network=Extended(network)))
+    embedded = dict(embedder.embed(((file, partial(decode, file)) for file in files), skip=skip))
+    if not embedded:
+        raise UserError(f"images: none of the {len(files)} files can be read; give others")
+    fitted = fit_pca(np.stack(list(embedded.values())), regularisation=regularisation)
+    arrays = whitened_weights(plain, fitted)
+    config = recipe.config.model_copy(update={"whitening_dim": len(fitted.mean)})
+    change = _score_change(recipe, MultiGrainRecipe(config), plain, arrays, list(embedded)[:COMPARED])
+    if not change <= TOLERANCE:
+        raise UserError(
+            f"images: whitened, the class scores change by {change:.2g} of the largest, and nothing is "
+            "written; give more pictures, or a larger --regularisation"
+        )
+    return Whitened(arrays, config, len(embedded), len(skipped), change)
+
+
+def _score_change(
+    before: MultiGrainRecipe,
+    after: MultiGrainRecipe,
+    plain: Mapping[str, np.ndarray],
+    whitened: Mapping[str, np.ndarray],
+    files: Sequence[str],
+) -> float:
+    """The largest difference of a class score over these pictures, in parts of the largest score."""
+    side = before.image_size
+    images = before.inputs()(ms.Tensor(np.stack([resize(decode(f), side, side, "area") for f in files])))
+
+    def scores(recipe: MultiGrainRecipe, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        network = recipe.network(num_classes=len(arrays["fc.weight"]))
+        load_weights(network, arrays)
+        return network.set_train(False)(images).asnumpy()
+
+    expected = scores(before, plain)
+    return float(np.abs(scores(after, whitened) - expected).max() / np.abs(expected).max())

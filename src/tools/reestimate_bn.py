@@ -24,7 +24,9 @@ def main(arguments):
     from ..checkpoint.formats import check_output
     from ..common.errors import UserError
     from ..common.files import to_json
+    from ..common.table import table
     from ..evaluation.evaluate import evaluate_network
+    from ..evaluation.metrics import METRICS, in_words
     from ..trained import open_from_flags
     from ..training.precise_bn import reestimate_bn
 
@@ -37,38 +39,39 @@ def main(arguments):
     train_batches, eval_batches = recipe.train_batches(**shard), recipe.eval_batches(**shard)
     for batches in (train_batches, eval_batches):
         checkpoint.check_classes(batches.class_names)
-    inputs = recipe.inputs()
 
-    def evaluated(when):
-        metrics = evaluate_network(
+    def evaluated():
+        return evaluate_network(
             network,
-            inputs,
+            recipe.inputs(),
             eval_batches,
-            num_classes=len(trained.card.class_names),
+            num_classes=len(eval_batches.class_names),
             flip_tta=recipe.config.flip_tta,
             size=device.size,
         ).metrics
-        return {f"{name}_{when}": value for name, value in metrics.items() if name != "count"}
 
+    before, start = evaluated(), checkpoint.meta["step"]
+    with contextlib.closing(train_batches.batches(start, start + own.batches)) as batches:
+        reestimate_bn(network, recipe.inputs(), batches, size=device.size)
+    after = evaluated()
+    if device.rank:
+        return
+    prefix = AVERAGED if trained.averaged else ""
+    arrays = checkpoint.arrays | {prefix + p.name: p.asnumpy() for p in network.get_parameters()}
+    parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in arrays.items()]
+    write_checkpoint(output, parameters, {**checkpoint.meta, "bn_reestimated": True})
     facts = {
-        "checkpoint": own.checkpoint_path,
+        "checkpoint": str(checkpoint.path),
         "output": own.output,
         "model": recipe.config.model,
-        "step": checkpoint.meta["step"],
+        "step": start,
         "batches": own.batches,
         "averaged_weights": trained.averaged,
-        **evaluated("before"),
     }
-    start = checkpoint.meta["step"]
-    with contextlib.closing(train_batches.batches(start, start + own.batches)) as batches:
-        reestimate_bn(network, inputs, batches, size=device.size)
-    facts |= evaluated("after")
-    if device.rank == 0:
-        prefix = AVERAGED if trained.averaged else ""
-        arrays = checkpoint.arrays | {prefix + p.name: p.asnumpy() for p in network.get_parameters()}
-        parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in arrays.items()]
-        write_checkpoint(output, parameters, {**checkpoint.meta, "bn_reestimated": True})
-        print(to_json(facts))
+    print(table([*facts.items(), ("before", in_words(before)), ("after", in_words(after))]))
+    for when, figures in (("before", before), ("after", after)):
+        facts |= {f"{name}_{when}": value for name, value in figures.items() if name in METRICS}
+    print(to_json(facts))
 
 
 if __name__ == "__main__":
