@@ -175,14 +175,14 @@ def whiten(trained: Any, files: Sequence[str], *, regularisation: float = 0.0) -
         raise UserError(f"images: none of the {len(files)} files can be read; give others")
     fitted = fit_pca(np.stack(list(embedded.values())), regularisation=regularisation)
     arrays = whitened_weights(plain, fitted)
-    config = recipe.config.model_copy(update={"whitening_dim": len(fitted.mean)})
-    change = _score_change(recipe, MultiGrainRecipe(config), plain, arrays, list(embedded)[:COMPARED])
+    after = recipe.changed(whitening_dim=len(fitted.mean))
+    change = _score_change(recipe, after, plain, arrays, list(embedded)[:COMPARED])
     if not change <= TOLERANCE:
         raise UserError(
             f"images: whitened, the class scores change by {change:.2g} of the largest, and nothing is "
             "written; give more pictures, or a larger --regularisation"
         )
-    return Whitened(arrays, config, len(embedded), len(skipped), change)
+    return Whitened(arrays, after.config, len(embedded), len(skipped), change)
 
 
 def _score_change(
