@@ -4,6 +4,7 @@ python train.py --config_path configs/resnet9/quickstart.yaml --data_path data
 python train.py --resume runs/quickstart-20260101-120000
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -42,14 +43,15 @@ def main(arguments):
         return 0
     try:
         if own.resume is not None:
-            session.check_changes(rest, run_dir=Path(own.resume))
+            session.check_resume(own.resume, rest, config_path=own.config_path)
             heartbeat.announce(own.resume, arguments)  # a restart has the same keys
             session.resume(config, create_recipe, run_dir=Path(own.resume))
         else:
             name = Path(own.config_path).stem if own.config_path else config.model
             session.start(config, create_recipe, run_dir=session.new_run_dir(config, recipe_name=name))
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print(stop, file=sys.stderr)
         return stop.exit_code
     return 0
 

@@ -3,15 +3,26 @@
 `python -m src.shared_config` prints the text of default_config.yaml.
 """
 
+from typing import Any
+
 from .data.keys import DataKeys
 from .model_utils.modelarts.keys import CloudKeys
 from .model_utils.run_keys import RunKeys
 from .optim.keys import OptimizerKeys, ScheduleKeys
 from .training.keys import LoopKeys, StepKeys
 
+# Facts of the machine that a run is on; a checkpoint has none of them.
+HOST_KEYS = (
+    "data_path", "output_path", "run_name", "device_target", "pretrained_path", *CloudKeys.model_fields
+)  # fmt: skip
+
 
 class SharedConfig(CloudKeys, LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, RunKeys):
     """Every shared key. A model's config adds its own, and defaults of its own for shared ones (DEFAULTS)."""
+
+    def portable(self) -> dict[str, Any]:
+        """The keys without those of the host, as plain values: what a checkpoint holds."""
+        return self.model_dump(mode="json", exclude=set(HOST_KEYS))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from .common.log import setup_logging
 from .deploy.card import ModelCard
 from .deploy.mindir import network_predictor
 from .deploy.predict import Predictor
-from .model_utils.config import load_config, parse_overrides
+from .model_utils.config import load_config, parse_overrides, read_yaml
 from .model_utils.device_adapter import Device, set_up_device
 from .recipe import Recipe
 from .training.precision import set_precision
@@ -75,7 +75,7 @@ def open_trained(
         overrides,
         config_class_of=config_class_of,
         config_path=config_path,
-        base=checkpoint.meta["config"] if ours else None,
+        base=checkpoint.meta["config"] | _data_of_run(checkpoint.path) if ours else None,
         flags=flags,
     )
     setup_logging(None).setLevel(logging.WARNING)
@@ -106,6 +106,18 @@ def open_trained(
     averaged = checkpoint.has_average and not raw_weights
     network = set_precision(network, config.amp_level).set_train(False)
     return Trained(network, recipe, checkpoint, card, device, averaged)
+
+
+def _data_of_run(path: Path) -> dict[str, Any]:
+    """The data that the run of a checkpoint was trained on, if the file still lies in the run's folder.
+
+    The checkpoint itself says nothing of the machine that it was made on.
+    """
+    folder = path.resolve().parent
+    config = folder.parent / "config.yaml"
+    if folder.name != "checkpoints" or not config.is_file():
+        return {}
+    return {name: value for name, value in read_yaml(config).items() if name == "data_path"}
 
 
 def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless: bool = False) -> Trained:

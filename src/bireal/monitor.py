@@ -1,5 +1,7 @@
 """Whether a 1-bit network learns: which weights change sign, and which activations have no slope."""
 
+from collections.abc import Callable
+
 import mindspore as ms
 import numpy as np
 from mindspore import nn
@@ -9,7 +11,7 @@ from ..model_utils.device_adapter import without_graph
 
 
 class BinaryMonitor:
-    """`bit_flips` and `saturated_activations` of a network with signs (the protocol: evaluation/monitor.py).
+    """`bit_flips` and `saturated_activations` of a network with signs (the protocol: training/monitor.py).
 
     - bit_flips: share of the 1-bit weights whose sign is not what it was at the last measurement, that is
       with `eval_every` 1 an epoch ago. Near 0 long before the end, the network has stopped learning; high
@@ -33,12 +35,12 @@ class BinaryMonitor:
             for weight in self.weights
         ]
 
-    def measure(self, images: np.ndarray) -> dict[str, float]:
+    def measure(self, images: Callable[[], np.ndarray]) -> dict[str, float]:
         figures = {}
         if self.weights:
             figures["bit_flips"] = self._bit_flips()
         if self.activations:
-            figures["saturated_activations"] = self._saturated_activations(images)
+            figures["saturated_activations"] = self._saturated_activations(images())
         return figures
 
     def _bit_flips(self) -> float:

@@ -25,10 +25,8 @@ class CheckpointFolder:
         self.folder = folder
         self.keep = keep
 
-    def save(
-        self, parameters: Iterable[ms.Parameter], *, step: int, meta: dict[str, Any], best: bool
-    ) -> Path:
-        """Writes the checkpoint of `step`, names it `last` (and `best`), and removes those too old.
+    def save(self, parameters: Iterable[ms.Parameter], *, step: int, meta: dict[str, Any]) -> Path:
+        """Writes the checkpoint of `step`, names it `last`, and removes those too old.
 
         Later ones are removed too: a run that fell back to an earlier checkpoint found them damaged.
 
@@ -37,13 +35,16 @@ class CheckpointFolder:
         """
         path = self.folder / f"step_{step:08d}.ckpt"
         write_checkpoint(path, parameters, {**meta, "step": step})
-        for name in ["last.ckpt", "best.ckpt"] if best else ["last.ckpt"]:
-            _name_also(path, self.folder / name)
+        _name_also(path, self.folder / "last.ckpt")
         steps = self._steps()
         newest = [other for other in steps if other.name <= path.name][: self.keep]
         for other in set(steps) - set(newest):
             other.unlink()
         return path
+
+    def name_best(self, path: Path) -> None:
+        """Makes `best` another name of a checkpoint in this folder. Raises UserError as `save`."""
+        _name_also(path, self.folder / "best.ckpt")
 
     def _steps(self) -> list[Path]:
         return sorted(self.folder.glob("step_*.ckpt"), reverse=True)

@@ -38,7 +38,7 @@ class CopiedPictures:
 
 
 class KnnProbe:
-    """`knn_top1` and `instance_recall` of a network's embeddings (the protocol: evaluation/monitor.py).
+    """`knn_top1` and `instance_recall` of a network's embeddings (the protocol: training/monitor.py).
 
     - knn_top1: share of the queries whose class is that of the vote of their 20 nearest in the bank by cosine
       similarity, each with the weight exp(similarity / 0.07) (Wu et al., arXiv 1805.01978; DINO,
@@ -88,8 +88,8 @@ class KnnProbe:
             )
         )
 
-    def measure(self, images: np.ndarray) -> dict[str, float]:
-        """The two shares, in per cent; `images` are not looked at."""
+    def measure(self, images: Callable[[], np.ndarray]) -> dict[str, float]:
+        """The two shares, in per cent; `images` are not read."""
         bank, bank_labels = self._embed(self.bank)
         queries, labels = self._embed(self.queries)
         copies, _ = self._embed(self.copies)

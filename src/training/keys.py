@@ -52,5 +52,8 @@ class LoopKeys(Keys):
     max_nonfinite_steps: int = key(
         1, "batches in a row with a loss that is not finite before the run stops", unit="batches", ge=1
     )
+    allow_changed_data: bool = key(
+        False, "go on with --resume although images were added or removed: no longer the same run"
+    )
     profile: bool = key(False, "trace some steps and print the ten most expensive operators")
     profile_steps: int = key(5, "batches that are traced, after the first three", unit="batches", ge=1)

@@ -1,6 +1,6 @@
 """What a recipe may watch of its network while it trains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import mindspore as ms
@@ -17,14 +17,14 @@ class Monitor(Protocol):
 
     parameters: Sequence[ms.Parameter]
 
-    def measure(self, images: np.ndarray) -> dict[str, float]:
+    def measure(self, images: Callable[[], np.ndarray]) -> dict[str, float]:
         """Shares in per cent by name, as {"bit_flips": 1.2}; the names stay the same for the whole run.
 
-        Every rank calls it, on images of its own; the figures of rank 0 are written, as `monitor_<name>`. The
-        network is in evaluation mode, and must be so afterwards, with the same weights and statistics.
+        Rank 0 alone calls it; the figures are written as `monitor_<name>`. The network is in evaluation mode,
+        and must be so afterwards, with the same weights and statistics.
 
         Args:
-            images: the first evaluation batch, as the recipe's `inputs` cell takes it: uint8 (B, H, W, 3), or
-                float32 (B, 3, H, W), normalised.
+            images: reads the first evaluation batch, as the recipe's `inputs` cell takes it: uint8
+                (B, H, W, 3), or float32 (B, 3, H, W), normalised.
         """
         ...

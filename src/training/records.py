@@ -40,17 +40,20 @@ class MetricsLog:
         folder: the run directory.
         resume_images: the training images after which the run continues. Later records are dropped from
             metrics.jsonl, as is a broken last line, and hidden in TensorBoard; earlier lines keep their
-            bytes. None starts a new run.
+            bytes. None starts a new run; 0 starts it anew, and removes the TensorBoard files of this class.
+        evaluated: whether the evaluation at that place is not made again: its record stays.
 
     Raises:
         UserError: the files cannot be written, a new run finds records of an old one, or metrics.jsonl has a
             broken line before the last.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, resume_images: int | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike, *, resume_images: int | None = None, evaluated: bool = True
+    ) -> None:
         self._path = Path(folder) / "metrics.jsonl"
         if resume_images is not None:
-            _drop_after(self._path, resume_images)
+            _drop_after(self._path, resume_images, evaluated=evaluated)
         elif self._path.exists() and self._path.stat().st_size:
             raise UserError(
                 f"{self._path} holds the records of a run; resume it or choose another output_path"
@@ -128,11 +131,19 @@ def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     return whole
 
 
-def _drop_after(path: Path, images: int) -> None:
-    """Rewrites the file with the whole lines up to `images`; without a file there is nothing to drop."""
+def _drop_after(path: Path, images: int, *, evaluated: bool) -> None:
+    """Rewrites the file with the whole lines up to `images`; without a file there is nothing to drop.
+
+    Unless `evaluated`, an evaluation at `images` is dropped, too.
+    """
     if not path.exists():
         return
-    kept = [line + b"\n" for line, record in _read_lines(path) if record.get("images", images) <= images]
+
+    def stays(record: dict[str, Any]) -> bool:
+        place = record.get("images", images)
+        return place < images or (place == images and (evaluated or "eval_loss" not in record))
+
+    kept = [line + b"\n" for line, record in _read_lines(path) if stays(record)]
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"".join(kept))
 
@@ -167,6 +178,9 @@ class _EventFile:
         self._folder = folder
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            if resume_images == 0:
+                for path in folder.glob(f"events.out.tfevents.*.{'[0-9]' * 4}"):
+                    path.unlink()
             # Names have the time in seconds, and a writer overwrites a file of its name: this number tells
             # two of one second apart. TensorBoard reads the files in the order of their names.
             earlier = len(list(folder.glob("events.out.tfevents.*")))

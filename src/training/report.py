@@ -12,7 +12,7 @@ from ..model_utils.environment import environment, peak_memory_mib
 from .records import read_metrics
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from .trainer import Trainer
 
 log = logging.getLogger("quartet")
 
@@ -33,10 +33,10 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
         "model": c.model,
         "parameters": sum(p.size for p in trainer.network.trainable_params()),
         "final": _finite_or_none(evaluation.metrics),
-        "best": trainer.best,
+        "best": trainer.progress.best,
         "recall_by_class": _finite_or_none(recall_by_class),
-        "steps": trainer.steps,
-        "epochs": trainer.steps / trainer.steps_per_epoch,
+        "steps": trainer.course.steps,
+        "epochs": trainer.course.steps / trainer.course.epoch,
         "wall_seconds": round(trainer.seconds, 1),
         "images_per_second": None,
         "peak_memory_mib": round(peak_memory_mib()),

@@ -1,8 +1,9 @@
 """A run from a config, or from its own folder."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,21 @@ from typing import Any
 from ..checkpoint.folder import CheckpointFolder
 from ..common import heartbeat
 from ..common.errors import UserError
-from ..common.files import write_text
+from ..common.files import write_text, writing
+from ..common.lock import HeldError, locked
 from ..common.log import setup_logging
 from ..model_utils.config import dump, parse_overrides
 from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
 from ..model_utils.keys import Keys
 from ..parallel.collective import text_of_first
 from .build import TrainRecipe
-from .loop import Trainer
+from .trainer import Trainer
 
-# What may differ when a run goes on: nothing of what it computes, but for batch_size, so that another number
-# of cards can make the same batches together.
+# What may differ when a run goes on: nothing of what it computes, but for batch_size and accumulate_steps, so
+# that another number of cards can make the same updates, and data that the user says is changed.
 CHANGEABLE = (
-    "data_path", "device_target", "batch_size", "eval_batch_size", "log_every", "keep_checkpoints",
-    "dataset_sink", "profile", "profile_steps",
+    "data_path", "allow_changed_data", "device_target", "batch_size", "accumulate_steps", "eval_batch_size",
+    "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps",
 )  # fmt: skip
 
 CreateRecipe = Callable[[Keys], TrainRecipe]
@@ -37,46 +39,83 @@ def new_run_dir(config: Keys, *, recipe_name: str) -> Path:
 def start(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
     """Trains a new run in `run_dir` and returns its summary.
 
+    Without `run_name`, a folder that is there already is another run's, and a number is put behind the name.
+
     Raises:
-        UserError: `run_dir` holds a run already, or as `Trainer`.
+        UserError: `run_name` is the folder of another run, or as `Trainer`.
     """
+    if config.run_name:
+        _refuse_another_run(run_dir)  # before the minutes that a start may take
+    with contextlib.ExitStack() as stack:
+        early = stack.enter_context(_early_lines())
+        device = _set_up(config)
+        recipe = create_recipe(config).settled(size=device.size)
+        trainer = Trainer(recipe, device=device)
+        # Only now: a config that does not fit its data leaves no folder behind.
+        if device.rank == 0:
+            run_dir = _take_new(run_dir, stack, named=bool(config.run_name))
+            write_text(run_dir / "config.yaml", dump(recipe.config))
+            write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in trainer.class_names))
+        run_dir = Path(text_of_first(str(run_dir), size=device.size))
+        heartbeat.announce(run_dir)
+        early.into(run_dir, device.rank)
+        return trainer.run(run_dir)
+
+
+def _refuse_another_run(run_dir: Path) -> None:
     if (run_dir / "config.yaml").exists():
         raise UserError(
             f"{run_dir} holds a run already; continue it with --resume {run_dir}, or change run_name"
         )
-    early = MemoryHandler(capacity=1000)
-    logging.getLogger("quartet").addHandler(early)
+
+
+def _take_new(run_dir: Path, stack: contextlib.ExitStack, *, named: bool) -> Path:
+    """Takes the folder of a new run, and holds it until the stack ends."""
+    number = 1
+    path = run_dir
+    while not named:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()  # of several processes one makes it
+                break
+        number += 1
+        path = run_dir.with_name(f"{run_dir.name}-{number}")
+    _hold(path, stack)
+    _refuse_another_run(path)
+    return path
+
+
+def _hold(run_dir: Path, stack: contextlib.ExitStack) -> None:
+    """Keeps other processes from training in this folder until the stack ends, or this process does."""
     try:
-        device = _set_up(config, None)
-        run_dir = Path(text_of_first(str(run_dir), size=device.size))  # its name has the time, of rank 0 then
-        heartbeat.announce(run_dir)
-        recipe = create_recipe(config).settled(size=device.size)
-        trainer = Trainer(recipe, device=device, run_dir=run_dir)
-        # Only now: a config that does not fit its data leaves no folder behind.
-        if device.rank == 0:
-            write_text(run_dir / "config.yaml", dump(recipe.config))
-            write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in trainer.class_names))
-        early.setTarget(setup_logging(_log_file(run_dir, device.rank), rank=device.rank).handlers[-1])
-    finally:
-        early.close()  # what was said before the folder was there goes into train.log too
-        logging.getLogger("quartet").removeHandler(early)
-    return trainer.run()
+        stack.enter_context(locked(run_dir / ".lock", timeout=0))
+    except HeldError as error:
+        raise UserError(
+            f"{run_dir} is being trained by process {error.pid}; wait for it, or stop it first"
+        ) from error
 
 
-def check_changes(words: Sequence[str], *, run_dir: Path) -> None:
-    """Refuses keys on the command line that would make a resumed run another run.
+def check_resume(run_dir: str, words: Sequence[str], *, config_path: str | None) -> None:
+    """Refuses what would make a resumed run another run.
+
+    Args:
+        run_dir: as it stands on the command line.
+        words: the keys that stand there.
+        config_path: likewise.
 
     Raises:
-        UserError: `run_dir` is no run's folder, or a key is not one of CHANGEABLE.
+        UserError: `run_dir` is no run's folder, there is a `config_path`, or a key is not one of CHANGEABLE.
     """
-    for name, value in parse_overrides(words).items():
+    if not run_dir or not (Path(run_dir) / "config.yaml").is_file():
+        raise UserError(f"resume: {run_dir!r} is not the folder of a run, it holds no config.yaml")
+    given = {} if config_path is None else {"config_path": config_path}
+    for name, value in (given | parse_overrides(words)).items():
         if name not in CHANGEABLE:
             raise UserError(
                 f"{name}: {value!r} given with --resume, allowed there: {', '.join(CHANGEABLE)}; "
                 "a run continues as it began"
             )
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(f"resume: {str(run_dir)!r} is not the folder of a run, it holds no config.yaml")
 
 
 def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
@@ -85,23 +124,40 @@ def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[
     A run that has no checkpoint yet starts from the beginning.
 
     Raises:
-        UserError: no checkpoint is whole, or as `Trainer`.
+        UserError: another process trains it, no checkpoint is whole, or as `Trainer`.
     """
-    device = _set_up(config, run_dir)
-    folder = CheckpointFolder(run_dir / "checkpoints", keep=config.keep_checkpoints)
-    if device.rank == 0:
-        folder.remove_leftovers()
-    checkpoint = folder.newest() if folder.has_any() else None
-    if checkpoint is None and device.rank == 0:
-        (run_dir / "metrics.jsonl").unlink(missing_ok=True)
-    return Trainer(create_recipe(config), device=device, run_dir=run_dir, checkpoint=checkpoint).run()
+    with contextlib.ExitStack() as stack:
+        early = stack.enter_context(_early_lines())
+        device = _set_up(config)
+        folder = CheckpointFolder(run_dir / "checkpoints", keep=config.keep_checkpoints)
+        if device.rank == 0:
+            _hold(run_dir, stack)
+            folder.remove_leftovers()
+        early.into(run_dir, device.rank)
+        checkpoint = folder.newest() if folder.has_any() else None
+        trainer = Trainer(create_recipe(config), device=device, checkpoint=checkpoint)
+        return trainer.run(run_dir, resumed=True)
 
 
-def _log_file(run_dir: Path, rank: int) -> Path:
-    return run_dir / (f"train_rank_{rank}.log" if rank else "train.log")
+class _EarlyLines(MemoryHandler):
+    """What is said before the run's log file may be opened goes into it later, too."""
+
+    def into(self, run_dir: Path, rank: int) -> None:
+        log_file = run_dir / (f"train_rank_{rank}.log" if rank else "train.log")
+        self.setTarget(setup_logging(log_file, rank=rank).handlers[-1])
+        self.close()
 
 
-def _set_up(config: Keys, run_dir: Path | None) -> Device:
-    rank = get_rank_id()
-    setup_logging(run_dir and _log_file(run_dir, rank), rank=rank)
+@contextlib.contextmanager
+def _early_lines() -> Iterator[_EarlyLines]:
+    early, logger = _EarlyLines(capacity=1000), logging.getLogger("quartet")
+    logger.addHandler(early)
+    try:
+        yield early
+    finally:
+        logger.removeHandler(early)
+
+
+def _set_up(config: Keys) -> Device:
+    setup_logging(None, rank=get_rank_id())
     return set_up_device(config.device_target, seed=config.seed)

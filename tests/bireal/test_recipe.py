@@ -106,14 +106,14 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uin
 
 def test_flips_are_counted_since_the_last_measurement(watched):
     network, monitor = watched
-    assert monitor.measure(IMAGES)["bit_flips"] == 0
+    assert monitor.measure(lambda: IMAGES)["bit_flips"] == 0
     weights = [c.weight for _, c in network.cells_and_names() if isinstance(c, BinaryConv2d)]
     changed = weights[1].asnumpy().copy()
     changed.reshape(-1)[:5] *= -1
     weights[1].set_data(ms.Tensor(changed))
     expected = 100 * 5 / sum(weight.size for weight in weights)
-    assert monitor.measure(IMAGES)["bit_flips"] == pytest.approx(expected)
-    assert monitor.measure(IMAGES)["bit_flips"] == 0
+    assert monitor.measure(lambda: IMAGES)["bit_flips"] == pytest.approx(expected)
+    assert monitor.measure(lambda: IMAGES)["bit_flips"] == 0
     assert {p.name for p in monitor.parameters} == {f"monitor.{weight.name}" for weight in weights}
     assert all(p.dtype == ms.int8 and not p.requires_grad for p in monitor.parameters)
 
@@ -137,7 +137,7 @@ def test_saturation_against_a_walk_through_the_blocks(watched):
                 values = values / values.std(axis=(1, 2, 3), keepdims=True)
             counted, total = counted + (np.abs(values) >= 1).sum(), total + values.size
             x = block(x)
-    share = monitor.measure(IMAGES)["saturated_activations"]
+    share = monitor.measure(lambda: IMAGES)["saturated_activations"]
     assert share == pytest.approx(100 * counted / total, abs=0.02) and 5 < share < 95
     assert all((a == p.asnumpy()).all() for a, p in zip(before, network.get_parameters(), strict=True))
     assert ms.get_context("mode") == ms.GRAPH_MODE
@@ -149,7 +149,7 @@ def test_what_has_no_signs_is_not_watched():
     assert twin.monitor(twin.network(num_classes=3), twin.inputs()) is None
     half = recipe(**SMALL, activation="clip")
     monitor = half.monitor(half.network(num_classes=3), half.inputs())
-    assert isinstance(monitor, BinaryMonitor) and monitor.measure(IMAGES).keys() == {"bit_flips"}
+    assert isinstance(monitor, BinaryMonitor) and monitor.measure(lambda: IMAGES).keys() == {"bit_flips"}
 
 
 def test_a_twin_s_weights_start_a_binary_network():

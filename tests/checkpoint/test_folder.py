@@ -21,7 +21,10 @@ def parameters(step):
 
 
 def save(folder, step, *, best=False):
-    return folder.save(parameters(step), step=step, meta={"config": {"lr": 0.1}}, best=best)
+    path = folder.save(parameters(step), step=step, meta={"config": {"lr": 0.1}})
+    if best:
+        folder.name_best(path)
+    return path
 
 
 def steps(folder):
@@ -80,12 +83,20 @@ def test_best_outlives_its_step_and_moves_only_when_told(folder):
     assert steps(folder)["best.ckpt"] == 50
 
 
-def test_saving_a_step_again_as_the_best_renames_it_all(folder):
-    save(folder, 10)
-    folder.save(parameters(10), step=10, meta={"config": {}, "again": True}, best=True)
+def test_saving_a_step_again_leaves_the_best_as_it_was(folder):
+    save(folder, 10, best=True)
+    folder.save(parameters(10), step=10, meta={"config": {}, "again": True})
     assert steps(folder) == {"best.ckpt": 10, "last.ckpt": 10, "step_00000010.ckpt": 10}
-    for name in ("best.ckpt", "last.ckpt"):
-        assert read_checkpoint(folder.folder / name).meta["again"]
+    assert read_checkpoint(folder.folder / "last.ckpt").meta["again"]
+    assert "again" not in read_checkpoint(folder.folder / "best.ckpt").meta
+
+
+def test_the_best_is_another_name_of_the_saved_file(folder):
+    path = save(folder, 10, best=True)
+    assert os.path.samefile(path, folder.folder / "best.ckpt")
+    folder.name_best(folder.folder / "last.ckpt")
+    folder.name_best(folder.folder / "best.ckpt")  # what a run came back from, where all others are damaged
+    assert steps(folder) == {"best.ckpt": 10, "last.ckpt": 10, "step_00000010.ckpt": 10}
 
 
 def test_steps_that_a_run_fell_back_behind_are_not_taken_for_newer_ones(tmp_path):

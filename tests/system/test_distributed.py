@@ -131,7 +131,7 @@ def test_a_signal_to_one_rank_stops_all_and_another_number_of_cards_goes_on(
     # Asked at step 4, agreed at 6, where the ranks log; the evaluation due at 4 was made, that at 8 after it.
     stops = [(tmp_path / f"stopped_of_rank_{rank}.txt").read_text() for rank in range(2)]
     assert stops[0] == stops[1]
-    assert stops[0].startswith("stopped after step 6 of 10, state saved")
+    assert stops[0].startswith("stopped after batch 6 of 10, state saved")
     straight, stopped = (
         read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("straight", "stopped")
     )

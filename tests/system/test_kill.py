@@ -30,7 +30,7 @@ def start(*words):
 def send_at(process, step, number):
     """Sends the signal once the process says that it has made `step` steps; returns how it ended."""
     for line in process.stderr:
-        made = re.match(r"step (\d+)/", line)
+        made = re.match(r"batch (\d+)/", line)
         if made and int(made[1]) >= step:
             process.send_signal(number)
             break

@@ -53,7 +53,7 @@ def training(data_path, folder, count=2, **how):
 
 def test_a_killed_worker_ends_the_script_and_is_named(data_path, tmp_path):
     with training(data_path, tmp_path) as process:
-        wait_for(tmp_path / "logs" / "worker_0.log", "step 10/")
+        wait_for(tmp_path / "logs" / "worker_0.log", "batch 10/")
         pid = pid_of(tmp_path / "logs", 1)
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
@@ -68,9 +68,9 @@ def test_a_killed_worker_ends_the_script_and_is_named(data_path, tmp_path):
 def test_a_killed_and_a_stopped_worker_change_nothing(data_path, tmp_path, undisturbed):
     logs = tmp_path / "logs"
     with training(data_path, tmp_path, MAX_RESTARTS="2", HANG_TIMEOUT="10") as process:
-        wait_for(logs / "worker_0.log", "step 13/")
+        wait_for(logs / "worker_0.log", "batch 13/")
         os.kill(pid_of(logs, 1), signal.SIGKILL)
-        wait_for(logs / "restart_1" / "worker_0.log", "step 42/")
+        wait_for(logs / "restart_1" / "worker_0.log", "batch 42/")
         os.kill(pid_of(logs / "restart_1", 1), signal.SIGSTOP)
         _, errors = process.communicate(timeout=BOUND)
     assert process.returncode == 0, errors
@@ -84,7 +84,7 @@ def test_a_killed_and_a_stopped_worker_change_nothing(data_path, tmp_path, undis
 @pytest.mark.slow
 def test_a_polite_signal_saves_on_all_ranks(data_path, tmp_path):
     with training(data_path, tmp_path, MAX_RESTARTS="1") as process:
-        wait_for(tmp_path / "logs" / "worker_0.log", "step 10/")
+        wait_for(tmp_path / "logs" / "worker_0.log", "batch 10/")
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=BOUND)
     assert process.returncode == 143, errors

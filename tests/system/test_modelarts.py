@@ -60,7 +60,7 @@ def test_a_stopped_training_is_in_the_bucket_and_goes_on_from_there(cloud):
     keys = {**TINY, "epochs": 12, "log_every": 1, "eval_every": 6}
     process = job(cloud, "train", train_url="obs://bucket/out", run_name="r", **keys)
     for line in process.stderr:
-        if re.match(r"step \d+/120 ", line):
+        if re.match(r"batch \d+/120 ", line):
             process.send_signal(signal.SIGTERM)
             break
     out, error = process.communicate(timeout=300)

@@ -33,7 +33,7 @@ class SignMonitor:
         signs = self._signs()
         flips = 100 * np.mean(signs != self.memory.asnumpy())
         self.memory.set_data(ms.Tensor(signs))
-        return {"bit_flips": float(flips), "images": float(len(images))}
+        return {"bit_flips": float(flips), "images": float(len(images()))}
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from src.layers.basic import batch_norm2d, dense
 from src.layers.pixels import Pixels
 from src.model_utils.device_adapter import Device
 from src.optim.groups import ParamRule
-from src.training import loop, precise_bn
+from src.training import evaluator, precise_bn
 from src.training.precise_bn import reestimate_bn
 from src.training.records import read_metrics
+from src.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -101,12 +102,12 @@ def test_batches_are_mixed_as_in_training():
     np.testing.assert_allclose(statistics(network), oracle([mixed]), rtol=2e-5)
 
 
-def test_a_network_without_any_is_refused_before_the_training(tmp_path, narrow_config, tiny_recipe):
+def test_a_network_without_any_is_refused_before_the_training(narrow_config, tiny_recipe):
     recipe = tiny_recipe(narrow_config(bn_reestimation_batches=2))
     recipe.network = lambda num_classes: dense(in_channels=2, out_channels=num_classes)
     recipe.param_rules = lambda: [ParamRule("all", ".*", 0.0)]
     with pytest.raises(UserError, match="no batch normalisation: leave bn_reestimation_batches at 0"):
-        loop.Trainer(recipe, device=Device("CPU"), run_dir=tmp_path)
+        Trainer(recipe, device=Device("CPU"))
 
 
 KEYS = {"train_steps": 5, "ema_decay": 0.5, "bn_reestimation_batches": 3, "log_every": 5}
@@ -127,7 +128,7 @@ def test_a_finished_run_does_it_once(finished, resume):
     assert before["step"] == after["step"] == 5
     assert before["eval_loss"] != after["eval_loss"] == summary["final"]["loss"]
     last = read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
-    assert last.meta["bn_reestimated"]
+    assert last.meta["progress"]["bn_reestimated"]
     changed = {n for n, v in last.network_weights().items() if not np.array_equal(v, last.arrays[n])}
     assert {"bn.moving_mean", "bn.moving_variance"} <= changed
     line = "batch normalisation anew over 3 batches: top-1 {:.2f} %, before {:.2f} %"
@@ -149,10 +150,12 @@ def test_a_process_that_is_killed_before_it_does_it_when_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "reestimate_bn", killed)
+        patch.setattr(evaluator, "reestimate_bn", killed)
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path / "cut", **KEYS)
-    assert not read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt").meta["bn_reestimated"]
+    assert not read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt").meta["progress"][
+        "bn_reestimated"
+    ]
     assert resume(tmp_path / "cut")["final"] == summary["final"]
     assert evaluations(tmp_path / "cut") == evaluations(straight)
     found, expected = (
@@ -170,12 +173,13 @@ def test_the_best_may_be_either(start, tmp_path, monkeypatch, better):
         metrics = {"top1": next(figures), "loss": 1.0, "count": 70}
         return Evaluation(metrics, Totals(4), [])
 
-    monkeypatch.setattr(loop, "evaluate_network", evaluate)
+    monkeypatch.setattr(evaluator, "evaluate_network", evaluate)
     summary = start(tmp_path / "run", **KEYS | {"ema_decay": 0.0})
     assert summary["final"]["top1"] == (60 if better else 40)
     assert summary["best"]["top1"] == (60 if better else 50)
     folder = tmp_path / "run" / "checkpoints"
     best, last = (read_checkpoint(folder / f"{name}.ckpt") for name in ("best", "last"))
-    assert last.meta["bn_reestimated"] and best.meta["bn_reestimated"] is better
+    assert last.meta["progress"]["bn_reestimated"]
+    assert best.meta["progress"]["bn_reestimated"] is better
     same = np.array_equal(best.arrays["bn.moving_mean"], last.arrays["bn.moving_mean"])
     assert same is better

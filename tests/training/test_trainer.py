@@ -16,9 +16,9 @@ from src.evaluation.evaluate import Evaluation
 from src.evaluation.metrics import Totals
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import Device
-from src.training import loop, session
-from src.training.loop import Trainer
+from src.training import evaluator, session
 from src.training.records import read_metrics
+from src.training.trainer import Trainer
 from src.zoo import config_class_of, create_recipe
 
 pytestmark = pytest.mark.usefixtures("quartet_log", "graph_mode")
@@ -121,20 +121,20 @@ def test_the_log_file_has_a_line_for_every_record(finished):
     run_dir, _ = finished
     lines = (run_dir / "train.log").read_text().splitlines()
     records = read_metrics(run_dir / "metrics.jsonl")
-    assert sum(" step " in line and "images/s" in line for line in lines) == sum("loss" in r for r in records)
+    assert sum("images/s" in line for line in lines) == sum("loss" in r for r in records)
     assert sum("top-1" in line and "(70 images)" in line for line in lines) == 3
     assert lines[-1].endswith(f"summary and pictures are in {run_dir}")
 
 
 def test_what_is_evaluated_is_the_average(start, tmp_path, monkeypatch):
     seen = []
-    evaluate = loop.evaluate_network
+    evaluate = evaluator.evaluate_network
 
     def spy(network, *arguments, **keys):
         seen.append({p.name: p.asnumpy().copy() for p in network.get_parameters()})
         return evaluate(network, *arguments, **keys)
 
-    monkeypatch.setattr(loop, "evaluate_network", spy)
+    monkeypatch.setattr(evaluator, "evaluate_network", spy)
     start(tmp_path / "run", ema_decay=0.9, train_steps=5)
     last = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     averaged, raw = last.network_weights(), last.network_weights(ema=False)
@@ -154,7 +154,7 @@ def prescribed(monkeypatch, figures):
         top1, loss = next(rest)
         return Evaluation({"top1": top1, "loss": loss, "count": 70}, totals, [])
 
-    monkeypatch.setattr(loop, "evaluate_network", evaluate)
+    monkeypatch.setattr(evaluator, "evaluate_network", evaluate)
     return rest
 
 
@@ -167,15 +167,14 @@ def test_best_and_the_interval_of_evaluation(start, tmp_path, monkeypatch, metri
     summary = start(tmp_path / "run", eval_every=0.4, save_every=9.0, best_metric=metric, keep_checkpoints=9)
     assert next(rest, None) is None
     top1, loss = figures[step // 2 - 1]
-    best = {"step": step, "top1": top1, "loss": loss, "count": 70}
+    best = {"images": 40 * step, "epoch": step / 5, "top1": top1, "loss": loss, "count": 70}
     assert summary["best"] == best
     saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    assert (saved.meta["step"], saved.meta["best"]) == (step, best)
+    assert saved.meta["step"] == step
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [r["step"] for r in records if "eval_top1" in r] == [2, 4, 6, 8, 10]
-    steps = {2, 4, 10} if metric == "top1" else {2, 4, 8, 10}
     names = {path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")}
-    assert names == {f"step_{s:08d}.ckpt" for s in steps}
+    assert names == {f"step_{s:08d}.ckpt" for s in (2, 4, 6, 8, 10)}, "what is evaluated is saved first"
 
 
 def test_a_last_evaluation_that_is_no_number_still_makes_a_valid_summary(start, tmp_path, monkeypatch):
@@ -189,23 +188,39 @@ def test_a_last_evaluation_that_is_no_number_still_makes_a_valid_summary(start, 
 
 
 @pytest.mark.parametrize(
-    ("keys", "steps", "eval_interval", "save_interval"),
+    ("keys", "steps", "updates"),
     [
-        ({"epochs": 3.0}, 15, 5, 5),
-        ({"epochs": 0.5}, 2, 5, 5),
-        ({"epochs": 0.01, "warmup_epochs": 0.0}, 1, 5, 5),
-        ({"epochs": 3.0, "train_steps": 7, "eval_every": 2.0, "save_every": 0.6}, 7, 10, 3),
-        ({"eval_every": 0.01, "save_every": 0.01}, 10, 1, 1),
+        ({"epochs": 3.0}, 15, 15),
+        ({"epochs": 0.5}, 2, 2),
+        ({"epochs": 0.01, "warmup_epochs": 0.0}, 1, 1),
+        ({"epochs": 3.0, "train_steps": 7}, 7, 7),
+        ({"epochs": 2.0, "accumulate_steps": 3}, 9, 3),  # the tenth batch alone makes no update
+        ({"epochs": 2.0, "accumulate_steps": 10}, 10, 1),
     ],
 )
-def test_lengths_in_epochs_and_batches(
-    narrow_config, tiny_recipe, tmp_path, keys, steps, eval_interval, save_interval
-):
-    trainer = Trainer(tiny_recipe(narrow_config(**keys)), device=Device("CPU"), run_dir=tmp_path)
-    assert (trainer.steps, trainer.eval_interval, trainer.save_interval) == (
-        steps, eval_interval, save_interval
-    )  # fmt: skip
-    assert len(trainer.train_step.rates) == steps
+def test_the_length_of_a_run(narrow_config, tiny_recipe, keys, steps, updates):
+    trainer = Trainer(tiny_recipe(narrow_config(**keys)), device=Device("CPU"))
+    assert (trainer.course.steps, trainer.course.updates) == (steps, updates)
+    assert len(trainer.train_step.rates) == updates
+
+
+def test_a_run_shorter_than_one_update_is_refused(narrow_config, tiny_recipe):
+    config = narrow_config(epochs=2.0, accumulate_steps=11)
+    with pytest.raises(UserError, match="accumulate_steps: 11 given, and the run has 10 batches: no update"):
+        Trainer(tiny_recipe(config), device=Device("CPU"))
+
+
+def test_what_is_due_inside_an_accumulation_comes_after_its_update(start, tmp_path):
+    """5 batches an epoch: it ends inside the second update of 3, and inside the fourth."""
+    run_dir = tmp_path / "run"
+    start(run_dir, accumulate_steps=3, epochs=3.0, log_every=2, save_every=0.2, keep_checkpoints=9)
+    records = read_metrics(run_dir / "metrics.jsonl")
+    assert [r["step"] for r in records if "eval_top1" in r] == [6, 12, 15]
+    assert [r["step"] for r in records if "loss" in r] == [3, 6, 9, 12, 15]
+    assert [r["images"] for r in records if "loss" in r] == [120, 240, 360, 480, 600]
+    steps = [read_checkpoint(path).meta["step"] for path in (run_dir / "checkpoints").glob("step_*")]
+    assert sorted(steps) == [3, 6, 9, 12, 15]
+    assert "batch 6/15  epoch 1.20" in (run_dir / "train.log").read_text()
 
 
 def test_a_run_in_batches_evaluates_at_its_end(start, tmp_path):
@@ -220,7 +235,7 @@ def test_a_run_in_batches_evaluates_at_its_end(start, tmp_path):
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(start, tmp_path):
     (tmp_path / "config.yaml").write_text("lr: 1\n")
     with pytest.raises(UserError, match=r"holds a run already.*--resume .*run_name") as error:
-        start(tmp_path)
+        start(tmp_path, run_name="mine")
     assert str(tmp_path) in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
@@ -244,12 +259,12 @@ def test_a_terminal_gets_a_bar_and_no_lines_of_steps(start, tmp_path, monkeypatc
     assert "images/s" in shown
     assert "top-1" in shown
     log = (tmp_path / "run" / "train.log").read_text()
-    assert "step 4/4" not in shown + log
+    assert "batch 4/4" not in shown + log
 
 
 def test_without_a_terminal_there_are_lines_and_no_bar(start, tmp_path, capsys):
     start(tmp_path / "run", train_steps=4)
     shown = capsys.readouterr().err
-    assert "step 4/4  epoch 0.80  loss " in shown
+    assert "batch 4/4  epoch 0.80  loss " in shown
     assert "\r" not in shown
     assert "batch/s" not in shown

@@ -1,0 +1,119 @@
+"""How a run is divided into batches, updates and epochs, how far it is, and what data it has."""
+
+import logging
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint.file import Checkpoint
+from ..common.errors import UserError
+from ..model_utils.keys import Keys
+from .build import TrainRecipe
+
+log = logging.getLogger("quartet")
+
+
+@dataclass(frozen=True)
+class Course:
+    """The batches of a run. A resume with other batches, cards or data has another one.
+
+    Attributes:
+        batch: images of a batch, over all cards.
+        accumulate: batches an update.
+        epoch: batches an epoch.
+        steps: batches of the whole run, a multiple of `accumulate`.
+        unit: images of a batch as `train_steps` counts them, those of the run's start.
+    """
+
+    batch: int
+    accumulate: int
+    epoch: int
+    steps: int
+    unit: int
+
+    @classmethod
+    def of(cls, config: Keys, *, epoch: int, cards: int, before: "Course | None" = None) -> "Course":
+        """The course that a config means. Batches at the end that make no whole update are left out.
+
+        Args:
+            epoch: batches an epoch.
+            cards: how many train together.
+            before: of the checkpoint that the run continues from.
+
+        Raises:
+            UserError: the run is shorter than one update.
+        """
+        batch, accumulate = config.batch_size * cards, config.accumulate_steps
+        unit = before.unit if before else batch
+        batches = max(1, round(config.epochs * epoch))
+        if config.train_steps:
+            batches = max(1, round(config.train_steps * unit / batch))
+        if batches < accumulate:
+            raise UserError(
+                f"accumulate_steps: {accumulate} given, and the run has {batches} batches: "
+                "no update would be made; lower it, or train longer"
+            )
+        return cls(batch, accumulate, epoch, batches - batches % accumulate, unit)
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole run."""
+        return self.steps // self.accumulate
+
+    def place_of(self, step: int, before: "Course") -> int:
+        """Where a run goes on after `step` batches of another course: as many epochs, in whole updates."""
+        exact = step * self.epoch / before.epoch
+        update = max(self.accumulate, before.accumulate * self.epoch / before.epoch)
+        if step == before.steps and abs(self.steps - exact) < update:
+            return self.steps  # it had ended: rounding adds no update
+        return min(round(exact / self.accumulate) * self.accumulate, self.steps)
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: batches of the present course so far, a multiple of its `accumulate`.
+        images: training images so far, over all cards and processes: the same count on any course.
+        best: the metrics of the best evaluation, with the `images` and `epoch` where it was made.
+        evaluation_due: the evaluation after this step is still to be made.
+        bn_reestimated: the statistics of batch normalisation are computed anew, after the last step.
+        seconds: wall time, over all processes.
+    """
+
+    step: int = 0
+    images: int = 0
+    best: dict[str, Any] | None = None
+    evaluation_due: bool = False
+    bn_reestimated: bool = False
+    seconds: float = 0.0
+
+
+def facts_of(recipe: TrainRecipe) -> dict[str, int]:
+    """How many images a run has: `train`, `test`; and a checksum of their `labels`, in order."""
+    labels = {split: np.asarray(recipe.source(split).labels, np.int32) for split in ("train", "test")}
+    counts = {split: len(values) for split, values in labels.items()}
+    return counts | {"labels": zlib.crc32(b"".join(values.tobytes() for values in labels.values()))}
+
+
+def check_same_data(data: dict[str, int], checkpoint: Checkpoint, config: Keys) -> None:
+    """Compares `facts_of` the data with those that a checkpoint holds.
+
+    Raises:
+        UserError: they differ, and `allow_changed_data` is false.
+    """
+    before = checkpoint.meta["data"]
+    if data == before:
+        return
+    what = (
+        f"data_path: {config.data_path} has {data['train']} training and {data['test']} held-out images, "
+        f"and had {before['train']} and {before['test']} when {checkpoint.path} was written"
+    )
+    if not config.allow_changed_data:
+        raise UserError(
+            f"{what}; restore them, or add --allow_changed_data true: it is then no longer the same run"
+        )
+    log.warning("%s (allow_changed_data): it is no longer the same run", what)
