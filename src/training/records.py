@@ -131,7 +131,7 @@ def _read_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     return whole
 
 
-def _drop_after(path: Path, images: int, *, evaluated: bool) -> None:
+def _drop_after(path: Path, images: int, *, evaluated: bool = True) -> None:
     """Rewrites the file with the whole lines up to `images`; without a file there is nothing to drop.
 
     Unless `evaluated`, an evaluation at `images` is dropped, too.

@@ -185,12 +185,25 @@ def test_each_session_has_its_own_event_file(tmp_path):
     assert _tensorboard(tmp_path)["train/loss"].keys() == set(range(10, 130, 10))
 
 
-def test_resume_before_the_first_image_keeps_nothing(tmp_path):
+def test_a_run_that_starts_anew_keeps_nothing_of_its_own(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.write(_train(1))
+    others = [tmp_path / "tensorboard" / name for name in ("events.out.tfevents.1.host", "notes.0000")]
+    for path in others:
+        path.write_bytes(b"")
     MetricsLog(tmp_path, resume_images=0).close()
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
-    assert _tensorboard(tmp_path)["train/loss"] == {}
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1 + len(others)
+    assert all(path.exists() for path in others)
+
+
+def test_an_evaluation_that_is_made_again_is_dropped_and_the_step_before_it_stays(tmp_path):
+    records = [_train(1), _eval(1), _train(2), _eval(2), _train(3)]
+    with MetricsLog(tmp_path) as log:
+        for record in records:
+            log.write(record)
+    MetricsLog(tmp_path, resume_images=2 * BATCH, evaluated=False).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == records[:3]
 
 
 def test_resume_without_a_file_starts_one(tmp_path):
