@@ -91,6 +91,10 @@ class Progress:
     bn_reestimated: bool = False
     seconds: float = 0.0
 
+    def place(self, course: Course) -> dict[str, int | float]:
+        """Where a record stands: `images` alone grows whatever the batch size and the number of cards."""
+        return {"images": self.images, "step": self.step, "epoch": self.step / course.epoch}
+
 
 def facts_of(recipe: TrainRecipe) -> dict[str, int]:
     """How many images a run has: `train`, `test`; and a checksum of their `labels`, in order."""

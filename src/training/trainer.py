@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from ..checkpoint.file import Checkpoint
 from ..checkpoint.folder import CheckpointFolder
-from ..common import heartbeat
 from ..common.errors import UserError
 from ..evaluation.evaluate import Evaluation, EvaluationStopped
 from ..evaluation.metrics import check_metric, in_words, is_better, warning_of
@@ -30,7 +29,8 @@ from .progress import Course, Progress, check_same_data, facts_of
 from .records import MetricsLog
 from .report import write_report
 from .signals import AgreedStop, Interrupted, StopRequest
-from .soundness import Row, Soundness
+from .soundness import Soundness
+from .step_log import StepLog
 
 log = logging.getLogger("quartet")
 
@@ -80,7 +80,6 @@ class Trainer:
         )  # fmt: skip
         self.progress = Progress()
         self.saved: tuple[int, Path | None] = (-1, None)  # the step of the newest checkpoint, and its file
-        self.pending: list[tuple] = []
         if checkpoint is not None:
             self._restore(checkpoint, before)
         broadcast_from_first(self.train_step.state, size=device.size)
@@ -105,9 +104,12 @@ class Trainer:
             most = max(1, self.config.log_every // self.course.accumulate)
             self.stopping = AgreedStop(self.request, size=self.device.size, most=most)
             self.metrics = stack.enter_context(self._metrics())
-            self.bar = stack.enter_context(self._progress_bar())
+            bar = stack.enter_context(self._progress_bar())
+            self.step_log = StepLog(
+                self.train_step, self.course, self.soundness, metrics=self.metrics, bar=bar
+            )
             steps = stack.enter_context(contextlib.closing(self._steps()))
-            self._start_interval()
+            self.step_log.start_interval(self.progress.step)
             evaluation = None
             if self.progress.evaluation_due and self.progress.step < self.course.steps:
                 self._evaluate_and_mark()  # the process before saved and did not come to it
@@ -178,9 +180,7 @@ class Trainer:
                 if batch == 0:  # inside an accumulation there is no state to go on from
                     self._save_before_error()
                 raise
-            self.pending.append((self.progress.step + batch + 1, outputs))
-            self.bar.update()
-            heartbeat.progress()
+            self.step_log.add(self.progress.step + batch + 1, outputs)
         self.progress.step += self.course.accumulate
         self.progress.images += self.course.accumulate * self.course.batch
 
@@ -221,57 +221,14 @@ class Trainer:
             + (kept if self.saved[0] >= 0 else "there is no checkpoint yet")
         )
 
-    def _start_interval(self) -> None:
-        """The next record's images/s counts from here, without evaluation, saving and writing."""
-        self.interval_start, self.interval_step = time.monotonic(), self.progress.step
-
     def _flush(self) -> None:
-        """Reads the losses since the last time: one wait for the device, one record, one check."""
-        if not self.pending:
-            return
-        rows = [Row.of(step, *(float(value.asnumpy()) for value in outputs)) for step, outputs in self.pending]
-        self.pending = []
-        step, course = self.progress.step, self.course
-        seconds_a_batch = (time.monotonic() - self.interval_start) / (step - self.interval_step)
-        speed = course.batch / seconds_a_batch
+        """Records the batches so far. Raises UserError where training cannot go on."""
         try:
-            self.soundness.check(rows)
+            self.step_log.flush(self.progress)
         except UserError as error:
             kept = self.run_dir / "checkpoints" / "last.ckpt"
             there = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
             raise UserError(f"{error}; {there}") from error
-        rates = self.train_step.rates
-        record = {
-            **self._place(),
-            "loss": float(np.mean([row.loss for row in rows])),
-            **{
-                f"loss_{part}": float(np.mean(values))
-                for part, values in zip(self.train_step.parts, zip(*(row.parts for row in rows)))
-            },
-            "lr": float(rates[min(step // course.accumulate, len(rates)) - 1]),
-            "images_per_second": speed,
-            "loss_scale": rows[-1].loss_scale,
-            "overflow": int(sum(row.overflow for row in rows)),
-            "grad_norm": rows[-1].grad_norm,
-        }
-        self._write(record)
-        self._start_interval()
-        self.bar.set_postfix_str(f"loss {record['loss']:.3f}, lr {record['lr']:.4g}, {speed:.0f} images/s")
-        if self.bar.disable:
-            log.info(
-                "batch %d/%d  epoch %.2f  loss %.4f  lr %.4g  %.0f images/s  %s left",
-                step, course.steps, record["epoch"], record["loss"], record["lr"], speed,
-                tqdm.format_interval((course.steps - step) * seconds_a_batch),
-            )  # fmt: skip
-
-    def _place(self) -> dict[str, Any]:
-        """Where the run is. `images` alone grows whatever the batch size and the number of cards."""
-        step = self.progress.step
-        return {"images": self.progress.images, "step": step, "epoch": step / self.course.epoch}
-
-    def _write(self, record: dict[str, Any]) -> None:
-        if self.metrics is not None:
-            self.metrics.write(record)
 
     def _evaluate(self) -> Evaluation:
         """Evaluates, and records it if it is due. Raises Interrupted if a signal cuts it short."""
@@ -286,20 +243,17 @@ class Trainer:
             progress.evaluation_due = False
             if not progress.bn_reestimated:  # which changes no weight
                 shares = self.evaluator.measure()
-            self._write(
-                {
-                    **self._place(),
-                    **{f"eval_{name}": value for name, value in metrics.items()},
-                    **{f"monitor_{name}": share for name, share in shares.items()},
-                }
-            )
+            if self.metrics is not None:
+                figures = {f"eval_{name}": value for name, value in metrics.items()}
+                figures |= {f"monitor_{name}": share for name, share in shares.items()}
+                self.metrics.write(progress.place(self.course) | figures)
         log.info(
-            "epoch %.2f  %s%s", self._place()["epoch"], in_words(metrics),
+            "epoch %.2f  %s%s", progress.place(self.course)["epoch"], in_words(metrics),
             "".join(f"  {name.replace('_', ' ')} {share:.2f} %" for name, share in shares.items()),
         )  # fmt: skip
         if progress.best is None and (warning := warning_of(metrics["count"])):
             log.warning(warning)
-        self._start_interval()
+        self.step_log.start_interval(self.progress.step)
         return evaluation
 
     def _evaluate_and_mark(self) -> Evaluation:
@@ -316,7 +270,7 @@ class Trainer:
             return False
         if best is not None and not is_better(self.config.best_metric, metrics, best):
             return False
-        place = self._place()
+        place = self.progress.place(self.course)
         self.progress.best = {"images": place["images"], "epoch": place["epoch"], **metrics}
         return True
 
@@ -363,7 +317,7 @@ class Trainer:
             }
             path = self.checkpoints.save(self.state, step=step, meta=meta)
         self.saved = (step, path)
-        self._start_interval()
+        self.step_log.start_interval(self.progress.step)
 
     def _save_before_error(self) -> None:
         """Rank 0 saves what the other ranks, which wait in the next step, have as well."""

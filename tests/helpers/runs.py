@@ -8,16 +8,16 @@ import numpy as np
 from src.checkpoint.file import read_checkpoint
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import set_up_device
-from src.training.loop import Trainer
 from src.training.records import read_metrics
+from src.training.trainer import Trainer
 from src.zoo import config_class_of, create_recipe
 from tests.helpers.doors import call_door
 
 
-def prepare_run(folder: Path, keys: dict, *, config_path: str | None = None) -> Trainer:
+def prepare_run(keys: dict, *, config_path: str | None = None) -> Trainer:
     """What train.py makes of those keys before it takes the first step, which would compile the network."""
     config = load_config(keys, config_class_of=config_class_of, config_path=config_path)
-    return Trainer(create_recipe(config), device=set_up_device("CPU", seed=config.seed), run_dir=folder)
+    return Trainer(create_recipe(config), device=set_up_device("CPU", seed=config.seed))
 
 
 def check_resumes_to_the_same_bits(run: Path, copy: Path, *, step: int) -> None:

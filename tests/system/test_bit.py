@@ -55,10 +55,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run, tmp_path):
     assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
 
 
-def test_fine_tuning_starts_from_a_checkpoint_with_other_classes(checkpoint, data_path, tmp_path, caplog):
+def test_fine_tuning_starts_from_a_checkpoint_with_other_classes(checkpoint, data_path, caplog):
     keys = {**SMALL, "data_path": str(data_path), "examples_per_class": 3, "pretrained_path": str(checkpoint)}
     with caplog.at_level("INFO", logger="quartet"):
-        network = prepare_run(tmp_path, keys).network
+        network = prepare_run(keys).network
     assert f"starting from {checkpoint}, sha256 " in caplog.text
     tuned = {p.name: p.asnumpy() for p in network.get_parameters()}
     first = read_checkpoint(checkpoint).network_weights()

@@ -50,7 +50,7 @@ def undisturbed(data_path, tmp_path_factory):
 def assert_same(run, undisturbed):
     last = read_checkpoint(run / "checkpoints" / "last.ckpt")
     assert last.meta["step"] == undisturbed.meta["step"] == STEPS
-    assert last.meta["best"] == undisturbed.meta["best"]
+    assert last.meta["progress"]["best"] == undisturbed.meta["progress"]["best"]
     assert last.arrays.keys() == undisturbed.arrays.keys()
     different = [n for n in last.arrays if not np.array_equal(last.arrays[n], undisturbed.arrays[n])]
     assert not different

@@ -42,7 +42,7 @@ def test_a_training_and_the_evaluation_of_its_checkpoint(cloud):
     assert set(tree(run.parent)) - set(results) == {f"r/checkpoints/{n}" for n in tree(run / "checkpoints")}
     # The run does not remember the cloud: its checkpoint is used anywhere.
     assert read_yaml(run / "config.yaml")["enable_modelarts"] is False
-    assert not read_checkpoint(run / "checkpoints" / "best.ckpt").meta["config"]["data_url"]
+    assert "data_url" not in read_checkpoint(run / "checkpoints" / "best.ckpt").meta["config"]
 
     checkpoint = cloud.server / "in" / "best.ckpt"
     process = job(

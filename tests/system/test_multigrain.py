@@ -76,9 +76,9 @@ def test_the_export_gives_the_same_answers(door, checkpoint, pictures, tmp_path)
     check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint, count=36)
 
 
-def test_the_triplet_loss_trains(pictures, tmp_path):
+def test_the_triplet_loss_trains(pictures):
     keys = {**RUN, "metric_loss": "triplet", "negatives": "card", "classification_weight": 0}
-    trainer = prepare_run(tmp_path, {**keys, "data_path": str(pictures)}, config_path=CONFIG)
+    trainer = prepare_run({**keys, "data_path": str(pictures)}, config_path=CONFIG)
     assert not any(p.name == "loss.beta" for p in trainer.train_step.state)
     weight = trainer.network.layer1[0].conv1.weight
     before = weight.asnumpy().copy()
