@@ -128,10 +128,11 @@ def test_a_signal_to_one_rank_stops_all_and_another_number_of_cards_goes_on(
     data_path, tmp_path, graph_mode, plain_logger
 ):
     in_two_processes(tmp_path / "log", SCRIPT, "stop", tmp_path, data_path)
-    # Asked at step 4, agreed at 6, where the ranks log; the evaluation due at 4 was made, that at 8 after it.
+    # 5 batches an epoch in updates of 2: its end lies inside an accumulation. Asked while batch 4 is in hand,
+    # stopped after its update; the evaluation that is due there is made by the resume.
     stops = [(tmp_path / f"stopped_of_rank_{rank}.txt").read_text() for rank in range(2)]
     assert stops[0] == stops[1]
-    assert stops[0].startswith("stopped after batch 6 of 10, state saved")
+    assert stops[0].startswith("stopped after batch 4 of 10, state saved")
     straight, stopped = (
         read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("straight", "stopped")
     )
