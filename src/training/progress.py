@@ -24,7 +24,7 @@ class Course:
         accumulate: batches an update.
         epoch: batches an epoch.
         steps: batches of the whole run, a multiple of `accumulate`.
-        unit: images of a batch as `train_steps` counts them, those of the run's start.
+        unit: images of an update as `train_steps` counts updates, those of the run's start.
     """
 
     batch: int
@@ -46,10 +46,10 @@ class Course:
             UserError: the run is shorter than one update.
         """
         batch, accumulate = config.batch_size * cards, config.accumulate_steps
-        unit = before.unit if before else batch
+        unit = before.unit if before else batch * accumulate
         batches = max(1, round(config.epochs * epoch))
         if config.train_steps:
-            batches = max(1, round(config.train_steps * unit / batch))
+            batches = accumulate * max(1, round(config.train_steps * unit / (batch * accumulate)))
         if batches < accumulate:
             raise UserError(
                 f"accumulate_steps: {accumulate} given, and the run has {batches} batches: "

@@ -58,7 +58,7 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
         mean=c.image_mean,
         std=c.image_std,
         of=_weights_in_words(trainer),
-        name_of=trainer.eval_batches.source.name,
+        name_of=trainer.evaluator.batches.source.name,
     )
     log.info("summary and pictures are in %s", run_dir)
     return summary
@@ -67,9 +67,10 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
 def _weights_in_words(trainer: "Trainer") -> str:
     """Which weights the pictures show: the last ones, which need not be those of `best`."""
     kind = "averaged" if trainer.config.ema_decay else "raw"
-    text = f"step {trainer.step}, epoch {trainer.step / trainer.steps_per_epoch:.4g}, {kind} weights"
-    if trainer.best and trainer.best["step"] != trainer.step:
-        text += f" (best: step {trainer.best['step']})"
+    place, best = trainer.progress.place(trainer.course), trainer.progress.best
+    text = f"epoch {place['epoch']:.4g}, {kind} weights"
+    if best and best["images"] != place["images"]:
+        text += f" (best: epoch {best['epoch']:.4g})"
     return text
 
 
