@@ -66,7 +66,7 @@ class Trainer:
             recipe.load_pretrained(self.network)
         self.train_step = build_train_step(
             recipe, self.network, steps=self.course.steps, steps_per_epoch=self.course.epoch,
-            cards=device.size,
+            cards=device.size, rank=device.rank,
         )  # fmt: skip
         self.evaluator = Evaluator(
             recipe, self.network, self.train_step, num_classes=len(self.class_names), device=device
