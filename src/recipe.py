@@ -17,6 +17,7 @@ from .data import from_keys
 from .data.batches import ShardBatches, ShuffledBatches
 from .data.cifar10 import Split
 from .data.from_keys import Source
+from .layers.device import on_cpu
 from .layers.losses import CrossEntropy
 from .layers.pixels import Pixels
 from .model_utils.cpu import use_fast_convolutions
@@ -38,7 +39,7 @@ def build_network(
     network_class: Callable[..., nn.Cell], config: SharedConfig, *, num_classes: int
 ) -> nn.Cell:
     """A network with initial weights, each argument of its signature from the config key of that name."""
-    if ms.get_context("device_target") == "CPU":
+    if on_cpu():
         use_fast_convolutions()
     arguments = {name: getattr(config, name) for name in network_keys(network_class)}
     return network_class(num_classes=num_classes, **arguments)

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
+from ..layers.names import ACTIVATIONS, STEMS, WEIGHT_GRADIENTS
 from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
 
@@ -41,14 +42,14 @@ class BiRealConfig(SharedConfig):
     widths: FourCounts = key(
         (64, 128, 256, 512), "channels of the four stages, of bottlenecks a quarter", unit="channels"
     )
-    stem: Literal["imagenet", "small"] = key(
+    stem: Literal[STEMS] = key(
         "imagenet", "7x7 convolution and max-pool, both stride 2; small: 3x3 convolution, stride 2"
     )
-    activation: Literal["approx_sign", "ste_sign", "relu", "leaky_clip", "clip"] = key(
+    activation: Literal[ACTIVATIONS] = key(
         "approx_sign", "of each block's input: a sign with its slope, or what a real-valued network has"
     )
     binary_weights: bool = key(True, "1-bit weights in the blocks; false: real ones")
-    weight_gradient: Literal["clipped", "scaled_identity"] = key(
+    weight_gradient: Literal[WEIGHT_GRADIENTS] = key(
         "clipped", "straight-through gradient of 1-bit weights; scaled_identity: the earlier port's"
     )
     divide_by_deviation: bool = key(

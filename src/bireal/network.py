@@ -17,18 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import nn
 
-from ..layers.basic import batch_norm2d, conv2d, dense
+from ..layers.activation import activation, is_sign
 from ..layers.binary import (
     BinaryConv2d,
     LeakyClip,
     ScaledSign,
     UnitDeviation,
     fold_scale,
-    input_activation,
-    is_sign,
 )
+from ..layers.conv import conv2d, dense
 from ..layers.init import initialise, small_positive, torch_default
-from ..layers.pooling import AvgPool2d, PaddedMaxPool2d
+from ..layers.norm import batch_norm2d
+from ..layers.pooling import AvgPool2d
+from ..layers.stages import BlockShape, four_stages, stem_cells
 from .weights import translate
 
 EXPANSION = 4
@@ -39,7 +40,7 @@ class Binarisation:
     """What a network does to the inputs and weights of its blocks.
 
     Attributes:
-        activation: of each block's input, one of `layers.binary.ACTIVATIONS`; a sign, or what stands for it.
+        activation: of each block's input, one of `layers.names.ACTIVATIONS`; a sign, or what stands for it.
         binary_weights: false for a real-valued network of the same shape and names.
         weight_gradient: of ScaledSign.
         divide_by_deviation: UnitDeviation before the activation (an earlier port's).
@@ -54,7 +55,7 @@ class Binarisation:
 
     def input(self) -> nn.Cell:
         """What comes before a convolution."""
-        cell = input_activation(self.activation)
+        cell = activation(self.activation)
         return nn.SequentialCell(UnitDeviation(), cell) if self.divide_by_deviation else cell
 
     def conv(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Cell:
@@ -76,12 +77,14 @@ class Binarisation:
         return LeakyClip(slope=0.0) if self.clip_after_add else nn.Identity()
 
 
-def _downsample(in_channels: int, out_channels: int, *, stride: int) -> nn.Cell:
+def _downsample(shape: BlockShape) -> nn.Cell | None:
     """The shortcut where the shape changes: mean of 2x2 pixels, 1x1 convolution, batch normalisation."""
+    if not shape.changes:
+        return None
     return nn.SequentialCell(
-        AvgPool2d(2) if stride > 1 else nn.Identity(),
-        conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=1),
-        batch_norm2d(channels=out_channels),
+        AvgPool2d(2) if shape.stride > 1 else nn.Identity(),
+        conv2d(in_channels=shape.in_channels, out_channels=shape.out_channels, kernel_size=1),
+        batch_norm2d(channels=shape.out_channels),
     )
 
 
@@ -91,14 +94,12 @@ class BasicBlock(nn.Cell):
     (N, in, H, W) -> (N, out, H / stride, W / stride).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int, binarisation: Binarisation):
+    def __init__(self, shape: BlockShape, *, binarisation: Binarisation):
         super().__init__()
         self.activation = binarisation.input()
-        self.binary_conv = binarisation.conv(in_channels, out_channels, stride=stride)
-        self.bn1 = batch_norm2d(channels=out_channels)
-        self.downsample = None
-        if stride > 1 or in_channels != out_channels:
-            self.downsample = _downsample(in_channels, out_channels, stride=stride)
+        self.binary_conv = binarisation.conv(shape.in_channels, shape.out_channels, stride=shape.stride)
+        self.bn1 = batch_norm2d(channels=shape.out_channels)
+        self.downsample = _downsample(shape)
         self.after_add = binarisation.after_add()
 
     def construct(self, x):
@@ -113,15 +114,14 @@ class Bottleneck(nn.Cell):
     convolution is real-valued, of a leaky clip of its input, and the narrow stream begins behind it.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, first: bool, binarisation: Binarisation
-    ):
+    def __init__(self, shape: BlockShape, *, binarisation: Binarisation):
         super().__init__()
+        in_channels, out_channels, stride = shape.in_channels, shape.out_channels, shape.stride
         middle = out_channels // EXPANSION
-        self.first = first
+        self.first = shape.is_first
         self.activation = binarisation.input()
-        self.first_activation = LeakyClip() if first else None
-        if first:
+        self.first_activation = LeakyClip() if self.first else None
+        if self.first:
             self.conv1 = conv2d(in_channels=in_channels, out_channels=middle, kernel_size=1)
         else:
             self.conv1 = binarisation.conv(in_channels, middle, kernel_size=1)
@@ -130,13 +130,12 @@ class Bottleneck(nn.Cell):
         self.bn2 = batch_norm2d(channels=middle)
         self.conv3 = binarisation.conv(middle, out_channels, kernel_size=1)
         self.bn3 = batch_norm2d(channels=out_channels)
-        changes = stride > 1 or in_channels != out_channels
         self.down_conv1x1 = None
-        if changes and not first:
+        if shape.changes and not self.first:
             self.down_conv1x1 = conv2d(
                 in_channels=in_channels // EXPANSION, out_channels=middle, kernel_size=1
             )
-        self.downsample = _downsample(in_channels, out_channels, stride=stride) if changes else None
+        self.downsample = _downsample(shape)
         self.pooling = AvgPool2d(2) if stride > 1 else None
         self.after_add = binarisation.after_add()
 
@@ -194,27 +193,20 @@ class BiRealNet(nn.Cell):
             clip_after_add=clip_after_add,
         )
         self.bottleneck = bottleneck
-        large = stem == "imagenet"
-        self.conv1 = conv2d(in_channels=3, out_channels=widths[0], kernel_size=7 if large else 3, stride=2)
-        self.bn1 = batch_norm2d(channels=widths[0])
+        self.conv1, self.bn1, pool = stem_cells(stem, channels=widths[0])
         self.after_stem = binarisation.after_add()
-        self.maxpool = PaddedMaxPool2d() if large else nn.Identity()
-        factor = EXPANSION if bottleneck else 1
-        channels, stages = widths[0], []
-        for stage, (units, width) in enumerate(zip(block_units, widths, strict=True)):
-            blocks = []
-            for unit in range(units):
-                stride = 2 if stage and not unit else 1
-                kind = {"stride": stride, "binarisation": binarisation}
-                if bottleneck:
-                    kind["first"] = not stage and not unit
-                blocks.append((Bottleneck if bottleneck else BasicBlock)(channels, factor * width, **kind))
-                channels = factor * width
-            stages.append(blocks)
+        self.maxpool = pool
+        block, factor = (Bottleneck, EXPANSION) if bottleneck else (BasicBlock, 1)
+        outputs = [factor * width for width in widths]
+        stages = [
+            [block(shape, binarisation=binarisation) for shape in shapes]
+            for shapes in four_stages(in_channels=widths[0], out_channels=outputs, block_units=block_units)
+        ]
         if bottleneck:
             self.layers = nn.CellList([block for blocks in stages for block in blocks])
         else:
-            self.layer1, self.layer2, self.layer3, self.layer4 = (nn.SequentialCell(b) for b in stages)
+            self.layer1, self.layer2, self.layer3, self.layer4 = map(nn.SequentialCell, stages)
+        channels = outputs[-1]
         self.head_norm = batch_norm2d(channels=channels) if head_norm else nn.Identity()
         self.fc = dense(in_channels=channels, out_channels=num_classes)
         initialise(self, seed=seed, weight=torch_default)

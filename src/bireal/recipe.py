@@ -2,7 +2,7 @@
 
 from mindspore import nn
 
-from ..layers.binary import is_sign
+from ..layers.activation import is_sign
 from ..optim.groups import ParamRule
 from ..recipe import Recipe
 from .config import BiRealConfig

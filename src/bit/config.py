@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
+from ..layers.names import PADDINGS
 from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
 
@@ -43,7 +44,7 @@ class BiTConfig(SharedConfig):
     width_factor: float = key(
         1.0, "factor on all channels, a multiple of 0.5; left out: that of the model", unit="factor", gt=0
     )
-    stride_padding: Literal["symmetric", "same"] = key(
+    stride_padding: Literal[PADDINGS] = key(
         "symmetric", "padding of 3x3 convolutions with stride 2; same: the earlier port's"
     )
     recompute: bool = key(False, "keep less for the backward pass and compute it again: memory for time")

@@ -24,10 +24,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..layers.basic import conv2d
+from ..layers.conv import conv2d
 from ..layers.init import initialise, torch_default
 from ..layers.norm import GroupNorm
 from ..layers.pooling import ZeroPaddedMaxPool2d
+from ..layers.stages import BlockShape, four_stages
 from ..layers.weight_standardization import StdConv2d
 from .weights import translate
 
@@ -41,8 +42,9 @@ class PreActBottleneck(nn.Cell):
     convolution of the normalised input (He et al., arXiv 1603.05027).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int, padding: str):
+    def __init__(self, shape: BlockShape, *, padding: str):
         super().__init__()
+        in_channels, out_channels, stride = shape.in_channels, shape.out_channels, shape.stride
         middle = out_channels // 4
         self.gn1 = GroupNorm(channels=in_channels, groups=GROUPS)
         self.conv1 = StdConv2d(in_channels=in_channels, out_channels=middle, kernel_size=1)
@@ -53,7 +55,7 @@ class PreActBottleneck(nn.Cell):
         self.gn3 = GroupNorm(channels=middle, groups=GROUPS)
         self.conv3 = StdConv2d(in_channels=middle, out_channels=out_channels, kernel_size=1)
         self.downsample = None
-        if stride > 1 or in_channels != out_channels:
+        if shape.changes:
             self.downsample = StdConv2d(
                 in_channels=in_channels, out_channels=out_channels, kernel_size=1, stride=stride
             )
@@ -114,29 +116,23 @@ class ResNetV2(nn.Cell):
         super().__init__()
         self.block_units = tuple(block_units)
         self.width_factor = width_factor
-        widths = [int(width_factor * channels) for channels in (64, 256, 512, 1024, 2048)]
+        root, *widths = (int(width_factor * channels) for channels in (64, 256, 512, 1024, 2048))
         self.root = nn.SequentialCell(
             OrderedDict(
-                conv=StdConv2d(in_channels=3, out_channels=widths[0], kernel_size=7, stride=2),
+                conv=StdConv2d(in_channels=3, out_channels=root, kernel_size=7, stride=2),
                 pool=ZeroPaddedMaxPool2d(),
             )
         )
         blocks = OrderedDict()
-        for number, units in enumerate(block_units, start=1):
-            channels = widths[number]
-            stride = 1 if number == 1 else 2
-            block = OrderedDict()
-            for unit in range(1, units + 1):
-                first = unit == 1
-                block[f"unit{unit:02d}"] = PreActBottleneck(
-                    widths[number - 1] if first else channels,
-                    channels,
-                    stride=stride if first else 1,
-                    padding=stride_padding,
-                )
-            blocks[f"block{number}"] = nn.SequentialCell(block)
+        stages = four_stages(in_channels=root, out_channels=widths, block_units=block_units)
+        for number, shapes in enumerate(stages, start=1):
+            units = {
+                f"unit{unit:02d}": PreActBottleneck(shape, padding=stride_padding)
+                for unit, shape in enumerate(shapes, start=1)
+            }
+            blocks[f"block{number}"] = nn.SequentialCell(OrderedDict(units))
         self.body = nn.SequentialCell(blocks)
-        self.head = Head(widths[4], num_classes)
+        self.head = Head(widths[-1], num_classes)
         initialise(self, seed=seed, weight=torch_default)
         if pretrained_head == "zero":
             weight = self.head.conv.weight

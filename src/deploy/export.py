@@ -14,6 +14,7 @@ from mindspore import nn
 
 from ..common.errors import UserError
 from ..common.files import write_json
+from ..layers.device import use_plain_operators
 from ..layers.pixels import Pixels
 from .card import ModelCard
 from .formats import Format, find_format
@@ -178,9 +179,7 @@ def _prepare(network: nn.Cell) -> None:
     """For all files that follow, after the network was asked for its answers."""
     if hasattr(network, "fold"):
         network.fold()
-    for _, cell in network.cells_and_names():
-        if hasattr(cell, "on_cpu"):
-            cell.on_cpu = False  # the file is for other devices too: no detours that are fast on this one
+    use_plain_operators(network)  # the file is for other devices too
 
 
 def _write(

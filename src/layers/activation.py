@@ -1,8 +1,12 @@
-"""Activations by name."""
+"""Activations by name. A new one is a cell, a row of _CELLS, and its name in names.py."""
+
+from functools import partial
 
 from mindspore import nn, ops
 
 from ..common.errors import UserError
+from .binary import ApproxSign, LeakyClip, SteSign
+from .names import ACTIVATIONS
 
 
 class CELU(nn.Cell):
@@ -28,24 +32,33 @@ class GELU(nn.Cell):
         return ops.gelu(x, approximate="none")
 
 
-ACTIVATIONS = ("relu", "celu", "gelu")
+_CELLS = {
+    "relu": nn.ReLU,
+    "celu": CELU,
+    "gelu": GELU,
+    "leaky_clip": LeakyClip,
+    "clip": partial(LeakyClip, slope=0.0),
+    "approx_sign": ApproxSign,
+    "ste_sign": SteSign,
+}
 # A function that never falls commutes with taking a maximum, so it may run after pooling, on fewer numbers.
-NON_DECREASING = ("relu", "celu")
+NON_DECREASING = frozenset(ACTIVATIONS) - {"gelu"}
 
 
 def activation(name: str, *, celu_alpha: float = 1.0) -> nn.Cell:
-    """The activation cell of that name, one of ACTIVATIONS.
+    """The activation cell of that name, one of `names.ACTIVATIONS`.
 
     Args:
         celu_alpha: CELU saturates at -celu_alpha; the others ignore it.
 
     Raises:
-        UserError: the name is none of ACTIVATIONS.
+        UserError: the name is none of them.
     """
-    if name == "relu":
-        return nn.ReLU()
-    if name == "celu":
-        return CELU(celu_alpha)
-    if name == "gelu":
-        return GELU()
-    raise UserError(f"activation is {name!r}; known are {', '.join(ACTIVATIONS)}")
+    if name not in _CELLS:
+        raise UserError(f"activation is {name!r}; known are {', '.join(_CELLS)}")
+    return CELU(celu_alpha) if name == "celu" else _CELLS[name]()
+
+
+def is_sign(name: str) -> bool:
+    """Whether that activation leaves one bit."""
+    return name.endswith("_sign")

@@ -12,6 +12,8 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..common.errors import UserError
+from .conv import conv2d_operator
+from .names import WEIGHT_GRADIENTS
 
 
 def binary_sign(x):
@@ -92,8 +94,8 @@ class ScaledSign(StraightThrough):
     """
 
     def __init__(self, *, gradient: str = "clipped"):
-        if gradient not in ("clipped", "scaled_identity"):
-            raise UserError(f"gradient is {gradient!r}; known are clipped, scaled_identity")
+        if gradient not in WEIGHT_GRADIENTS:
+            raise UserError(f"gradient is {gradient!r}; known are {', '.join(WEIGHT_GRADIENTS)}")
         super().__init__(_ScaledSign(clipped=gradient == "clipped"))
 
 
@@ -148,32 +150,6 @@ class UnitDeviation(nn.Cell):
         return (flat * ops.rsqrt(variance + 1e-10)).reshape(x.shape)
 
 
-ACTIVATIONS = ("approx_sign", "ste_sign", "relu", "leaky_clip", "clip")
-
-
-def input_activation(name: str) -> nn.Cell:
-    """What a block does to its input, by name: a sign, or what a real-valued network has in its place.
-
-    Raises:
-        UserError: the name is none of ACTIVATIONS.
-    """
-    cells = {
-        "approx_sign": ApproxSign,
-        "ste_sign": SteSign,
-        "relu": nn.ReLU,
-        "leaky_clip": LeakyClip,
-        "clip": lambda: LeakyClip(slope=0.0),
-    }
-    if name not in cells:
-        raise UserError(f"activation is {name!r}; known are {', '.join(cells)}")
-    return cells[name]()
-
-
-def is_sign(name: str) -> bool:
-    """Whether that activation leaves one bit."""
-    return name.endswith("_sign")
-
-
 class BinaryConv2d(nn.Cell):
     """Convolution with weights of one bit and a scale a filter, (N, in, H, W) -> (N, out, H', W'), no bias.
 
@@ -197,13 +173,7 @@ class BinaryConv2d(nn.Cell):
         super().__init__()
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
-        self.conv = ops.Conv2D(
-            out_channel=out_channels,
-            kernel_size=kernel_size,
-            pad_mode="pad",
-            pad=kernel_size // 2,
-            stride=stride,
-        )
+        self.conv = conv2d_operator(out_channels=out_channels, kernel_size=kernel_size, stride=stride)
         self.quantiser = quantiser
         self.weight_bits = 1 if quantiser else 32
         self.input_bits = input_bits

@@ -10,18 +10,13 @@ from mindspore import nn
 Initialiser = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
-def fan_in(shape: tuple[int, ...]) -> int:
-    """Inputs to one output of a weight (out, in, *kernel)."""
-    return int(np.prod(shape[1:]))
-
-
 def torch_default(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """U(-b, b) with b = 1 / sqrt(fan_in), shape (out, in, *kernel).
 
     PyTorch's default for convolutions and dense layers, which the DAWNBench ResNet9 is trained from: He's
     uniform initialisation (arXiv 1502.01852) with the slope a = sqrt(5).
     """
-    bound = 1 / np.sqrt(fan_in(shape))
+    bound = 1 / np.sqrt(np.prod(shape[1:]))
     return rng.uniform(-bound, bound, shape)
 
 

@@ -1,8 +1,123 @@
-"""Group normalisation."""
+"""Batch normalisation, of one card's batch or of all cards' batches, and group normalisation.
+
+This is the only caller of `nn.BatchNorm2d`: MindSpore has announced that its signature, its defaults and the
+meaning of its momentum change after 2.9, so every argument is passed by keyword.
+"""
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
+
+from ..common.errors import UserError
+from .device import on_cpu
+
+
+def batch_norm2d(*, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> nn.Cell:
+    """Batch normalisation over (N, H, W), (N, C, H, W) -> the same, scale 1 and offset 0 at the start.
+
+    Args:
+        momentum: weight of the *new* batch in the running statistics, as in the papers and in PyTorch
+            (MindSpore's own argument is the weight of the old ones).
+    """
+    return BatchNorm(
+        num_features=channels,
+        eps=eps,
+        momentum=1 - momentum,
+        affine=True,
+        gamma_init="ones",
+        beta_init="zeros",
+        moving_mean_init="zeros",
+        moving_var_init="ones",
+        use_batch_statistics=None,
+    )
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation, (N, C, H, W) -> the same; with `synchronise` over the batches of several cards.
+
+    Parameters and running statistics are those of `nn.BatchNorm2d`, under the same names, so a checkpoint
+    fits whether the training was synchronised or not, and evaluation never is.
+    """
+
+    def synchronise(self, cards: int) -> None:
+        """From now on a training step has the statistics of all `cards`, each with as many images."""
+        self.across_cards = _AcrossCards(cards=cards, eps=self.eps)
+
+    def construct(self, x):
+        if not (self.training and hasattr(self, "across_cards")):
+            return super().construct(x)
+        y, mean, variance = self.across_cards(x, self.gamma, self.beta)
+        share = self.momentum  # of the new batch
+        ops.assign(self.moving_mean, self.moving_mean + share * (mean - self.moving_mean))
+        ops.assign(self.moving_variance, self.moving_variance + share * (variance - self.moving_variance))
+        return y
+
+
+def synchronise_batch_norm(network: nn.Cell, *, cards: int) -> None:
+    """Lets every `BatchNorm` of a network share its statistics over `cards`.
+
+    Raises:
+        UserError: there are none.
+    """
+    cells = [cell for _, cell in network.cells_and_names() if isinstance(cell, BatchNorm)]
+    if not cells:
+        raise UserError("the network has no batch normalisation: leave sync_bn false")
+    if cards > 1:
+        for cell in cells:
+            cell.synchronise(cards)
+
+
+class _AcrossCards(nn.Cell):
+    """(x, gamma, beta) -> (y, mean, unbiased variance) over all cards, in plain operators.
+
+    With n numbers a channel on each card, m and v a card's mean and biased variance, and averages over cards:
+    mean = avg(m) and variance = avg(v) + avg((m - mean)^2), which loses no digits as E[x^2] - mean^2 does.
+    Backward, with x^ = (x - mean) / std and sums over all cards (Ioffe and Szegedy, arXiv 1502.03167):
+    dx = gamma / std (dy - sum(dy) / (cards n) - x^ sum(dy x^) / (cards n)). The gradients of gamma and beta
+    are this card's part, as all gradients in the train step. One small collective a pass.
+    """
+
+    keep_float32 = True
+
+    def __init__(self, *, cards: int, eps: float):
+        super().__init__(auto_prefix=False)
+        self.cards = cards
+        self.eps = eps
+        self.gather = ops.AllGather()
+        self.reduce = ops.AllReduce(ops.ReduceOp.SUM)
+        self.normalise = ops.BatchNorm(is_training=False, epsilon=eps)
+
+    def construct(self, x, gamma, beta):
+        mean = _over_images(x) / _count(x)
+        centred = x - mean.reshape(1, -1, 1, 1)
+        variance = _over_images(centred * centred) / _count(x)
+        every = self.gather(ops.stack((mean, variance)).expand_dims(0))  # (cards, 2, C)
+        mean = every[:, 0].mean(axis=0)
+        variance = every[:, 1].mean(axis=0) + ops.square(every[:, 0] - mean).mean(axis=0)
+        count = _count(x) * self.cards
+        y = self.normalise(x, gamma, beta, mean, variance)[0]
+        return y, mean, variance * (count / (count - 1))
+
+    def bprop(self, x, gamma, beta, out, dout):
+        count = _count(x) * self.cards
+        biased = out[2] * ((count - 1) / count)
+        scale = ops.rsqrt(biased + self.eps)
+        standard = (x - out[1].reshape(1, -1, 1, 1)) * scale.reshape(1, -1, 1, 1)
+        dy = dout[0]
+        mine = ops.stack((_over_images(dy), _over_images(dy * standard)))
+        both = self.reduce(mine) / count
+        dx = dy - both[0].reshape(1, -1, 1, 1) - standard * both[1].reshape(1, -1, 1, 1)
+        return dx * (gamma * scale).reshape(1, -1, 1, 1), mine[1], mine[0]
+
+
+def _count(x: ms.Tensor) -> int:
+    """Numbers a channel on one card."""
+    return x.shape[0] * x.shape[2] * x.shape[3]
+
+
+def _over_images(x: ms.Tensor) -> ms.Tensor:
+    """(N, C, H, W) -> (C,): two sums, as on a CPU one over three axes takes several times as long."""
+    return x.reshape(x.shape[0], x.shape[1], -1).sum(axis=2).sum(axis=0)
 
 
 class GroupNorm(nn.Cell):
@@ -28,7 +143,7 @@ class GroupNorm(nn.Cell):
         self.eps = eps
         self.gamma = ms.Parameter(ms.Tensor(np.ones(channels, np.float32)), name="gamma")
         self.beta = ms.Parameter(ms.Tensor(np.zeros(channels, np.float32)), name="beta")
-        self.on_cpu = ms.get_context("device_target") == "CPU"
+        self.on_cpu = on_cpu()
         if self.on_cpu:
             # With momentum 0 the running statistics, which nobody reads, stay as they are.
             self.standardise = ops.BatchNorm(is_training=True, epsilon=eps, momentum=0.0)

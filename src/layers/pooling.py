@@ -1,7 +1,8 @@
 """Maximum and average pooling."""
 
-import mindspore as ms
 from mindspore import nn, ops
+
+from .device import on_cpu
 
 
 class MaxPool2d(nn.Cell):
@@ -21,7 +22,7 @@ class MaxPool2d(nn.Cell):
         self.pool = nn.MaxPool2d(
             kernel_size=kernel_size, stride=kernel_size, pad_mode="valid", padding=0, ceil_mode=False
         )
-        self.on_cpu = ms.get_context("device_target") == "CPU"
+        self.on_cpu = on_cpu()
 
     def construct(self, x):
         k = self.kernel_size

@@ -4,7 +4,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..common.errors import UserError
+from .conv import conv2d_operator
+from .device import on_cpu
 
 EPSILON = 1e-10
 
@@ -27,7 +28,7 @@ class Standardise(nn.Cell):
 
     def __init__(self, *, channels: int):
         super().__init__()
-        self.on_cpu = ms.get_context("device_target") == "CPU"
+        self.on_cpu = on_cpu()
         if self.on_cpu:
             self.norm = ops.BatchNorm(is_training=True, epsilon=EPSILON, momentum=0.0)
             self.one = ms.Tensor(np.ones(channels, np.float32))
@@ -50,8 +51,7 @@ class StdConv2d(nn.Cell):
     one, as official BiT files hold it; `fold` puts the standardised one in its place, for inference.
 
     Args:
-        padding: "symmetric" (kernel_size // 2 on all sides) or "same" (MindSpore's and TensorFlow's: an even
-            image with stride 2 gets its padding on the right and bottom alone).
+        padding: of `conv2d_operator`.
     """
 
     def __init__(
@@ -64,17 +64,10 @@ class StdConv2d(nn.Cell):
         padding: str = "symmetric",
     ):
         super().__init__()
-        if padding not in ("symmetric", "same"):
-            raise UserError(f"padding is {padding!r}; known are symmetric, same")
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
-        symmetric = padding == "symmetric"
-        self.conv = ops.Conv2D(
-            out_channel=out_channels,
-            kernel_size=kernel_size,
-            pad_mode="pad" if symmetric else "same",
-            pad=kernel_size // 2 if symmetric else 0,
-            stride=stride,
+        self.conv = conv2d_operator(
+            out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding
         )
         self.standardise = Standardise(channels=out_channels)
         self.folded = False

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
+from ..layers.names import STEMS
 from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
 
@@ -50,7 +51,7 @@ class MultiGrainConfig(SharedConfig):
         "channels of the four stages; bottlenecks put out 4 times as many",
         unit="channels",
     )
-    stem: Literal["imagenet", "small"] = key(
+    stem: Literal[STEMS] = key(
         "imagenet", "7x7 convolution and max-pool, both stride 2; small: 3x3 convolution, stride 2"
     )
     pooling_exponent: float | Literal["max"] = key(

@@ -20,37 +20,44 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..layers.basic import batch_norm2d, conv2d, dense
+from ..layers.conv import conv2d, dense
 from ..layers.gem import GeM, l2_normalise
 from ..layers.init import he_normal_fan_out, initialise, torch_default
-from ..layers.pooling import PaddedMaxPool2d
+from ..layers.norm import batch_norm2d
+from ..layers.stages import BlockShape, four_stages, stem_cells
 from .weights import translate
 
 EXPANSION = 4
 
 
-def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Cell | None:
+def _downsample(shape: BlockShape) -> nn.Cell | None:
     """The shortcut where the shape changes."""
-    if stride == 1 and in_channels == out_channels:
+    if not shape.changes:
         return None
     return nn.SequentialCell(
-        conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=1, stride=stride),
-        batch_norm2d(channels=out_channels),
+        conv2d(
+            in_channels=shape.in_channels,
+            out_channels=shape.out_channels,
+            kernel_size=1,
+            stride=shape.stride,
+        ),
+        batch_norm2d(channels=shape.out_channels),
     )
 
 
 class BasicBlock(nn.Cell):
-    """Two 3x3 convolutions and a shortcut, (N, in, H, W) -> (N, width, H / stride, W / stride)."""
+    """Two 3x3 convolutions and a shortcut, (N, in, H, W) -> (N, out, H / stride, W / stride)."""
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, *, stride: int):
+    def __init__(self, shape: BlockShape):
         super().__init__()
+        in_channels, width, stride = shape.in_channels, shape.out_channels, shape.stride
         self.conv1 = conv2d(in_channels=in_channels, out_channels=width, kernel_size=3, stride=stride)
         self.bn1 = batch_norm2d(channels=width)
         self.conv2 = conv2d(in_channels=width, out_channels=width, kernel_size=3)
         self.bn2 = batch_norm2d(channels=width)
-        self.downsample = _downsample(in_channels, width, stride)
+        self.downsample = _downsample(shape)
 
     def construct(self, x):
         out = ops.relu(self.bn1(self.conv1(x)))
@@ -59,20 +66,21 @@ class BasicBlock(nn.Cell):
 
 
 class Bottleneck(nn.Cell):
-    """1x1, 3x3 and 1x1 convolution and a shortcut, (N, in, H, W) -> (N, 4 width, H / stride, W / stride)."""
+    """1x1, 3x3 and 1x1 convolution and a shortcut, (N, in, H, W) -> (N, out, H / stride, W / stride)."""
 
     expansion = EXPANSION
 
-    def __init__(self, in_channels: int, width: int, *, stride: int):
+    def __init__(self, shape: BlockShape):
         super().__init__()
-        out_channels = EXPANSION * width
+        in_channels, out_channels, stride = shape.in_channels, shape.out_channels, shape.stride
+        width = out_channels // EXPANSION
         self.conv1 = conv2d(in_channels=in_channels, out_channels=width, kernel_size=1)
         self.bn1 = batch_norm2d(channels=width)
         self.conv2 = conv2d(in_channels=width, out_channels=width, kernel_size=3, stride=stride)
         self.bn2 = batch_norm2d(channels=width)
         self.conv3 = conv2d(in_channels=width, out_channels=out_channels, kernel_size=1)
         self.bn3 = batch_norm2d(channels=out_channels)
-        self.downsample = _downsample(in_channels, out_channels, stride)
+        self.downsample = _downsample(shape)
 
     def construct(self, x):
         out = ops.relu(self.bn1(self.conv1(x)))
@@ -152,20 +160,14 @@ class MultiGrain(nn.Cell):
     ):
         super().__init__()
         block = Bottleneck if bottleneck else BasicBlock
-        channels = block.expansion * widths[-1]
-        large = stem == "imagenet"
+        outputs = [block.expansion * width for width in widths]
+        channels = outputs[-1]
         self.training_embedding = False
-        self.conv1 = conv2d(in_channels=3, out_channels=widths[0], kernel_size=7 if large else 3, stride=2)
-        self.bn1 = batch_norm2d(channels=widths[0])
-        self.maxpool = PaddedMaxPool2d() if large else nn.Identity()
-        stages, before = [], widths[0]
-        for stage, (units, width) in enumerate(zip(block_units, widths, strict=True)):
-            blocks = []
-            for unit in range(units):
-                blocks.append(block(before, width, stride=2 if stage and not unit else 1))
-                before = block.expansion * width
-            stages.append(nn.SequentialCell(blocks))
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.conv1, self.bn1, self.maxpool = stem_cells(stem, channels=widths[0])
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            nn.SequentialCell([block(shape) for shape in shapes])
+            for shapes in four_stages(in_channels=widths[0], out_channels=outputs, block_units=block_units)
+        )
         p, eval_p = (math.inf if p == "max" else p for p in (pooling_exponent, eval_pooling_exponent))
         self.pool = GeM(p, learn=learn_pooling_exponent, eval_exponent=eval_p)
         self.whitening = Whitening(channels, whitening_dim) if whitening_dim else None

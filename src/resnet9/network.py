@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from mindspore import nn
 
 from ..layers.activation import NON_DECREASING, activation
-from ..layers.basic import batch_norm2d, conv2d, dense
+from ..layers.conv import conv2d, dense
 from ..layers.init import initialise, torch_default
+from ..layers.norm import batch_norm2d
 from ..layers.pooling import MaxPool2d
 
 
@@ -58,7 +59,7 @@ class ResNet9(nn.Cell):
     Args:
         num_classes: number of classes.
         widths: channels of prep, layer1, layer2 and layer3.
-        activation: a name of `layers.activation.ACTIVATIONS`; `celu_alpha` is for CELU.
+        activation: a name of `layers.names.ACTIVATIONS`; `celu_alpha` is for CELU.
         pool_before_norm: pool right behind the convolution, before batch normalisation.
         head_scale: factor on the logits.
         seed: seed of the initial weights.

@@ -29,6 +29,7 @@ def summarise(recipe, num_classes: int, card_memory: float, depth: int = 0) -> d
     The blocks are the cells down to level `depth`; 0: down to where they are five or more.
     """
     from ..analysis.cost import measure
+    from ..layers.device import use_plain_operators
     from ..training.precision import set_precision
 
     config = recipe.config
@@ -44,9 +45,8 @@ def summarise(recipe, num_classes: int, card_memory: float, depth: int = 0) -> d
         "accumulation": trained if config.accumulate_steps > 1 else 0,
     }
     del optimizer
-    for _, cell in network.cells_and_names():
-        if config.device_target != "CPU" and hasattr(cell, "on_cpu"):
-            cell.on_cpu = False  # a card's operators keep other tensors
+    if config.device_target != "CPU":
+        use_plain_operators(network)  # a card's operators keep other tensors
     cost = measure(set_precision(network, config.amp_level), image_size=config.image_size)
     counts = _sums(cost.cells)
     one_bit = counts["parameters_1bit"]

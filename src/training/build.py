@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from mindspore import nn
 
-from ..layers.sync_bn import synchronise_batch_norm
+from ..layers.norm import synchronise_batch_norm
 from ..model_utils.keys import Keys
 from ..optim.optimizers import Optimizer
 from .ema import EMA

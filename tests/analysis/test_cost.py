@@ -7,7 +7,8 @@ from mindspore import nn, ops
 
 from src.analysis.cost import measure
 from src.common.errors import UserError
-from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.conv import conv2d, dense
+from src.layers.norm import batch_norm2d
 from src.training.precision import set_precision
 from src.zoo import create_network
 

@@ -12,7 +12,7 @@ from src.bireal.recipe import BiRealRecipe
 from src.common.errors import UserError
 from src.layers.binary import BinaryConv2d, ScaledSign
 from src.layers.losses import CrossEntropy
-from src.layers.sync_bn import BatchNorm
+from src.layers.norm import BatchNorm
 from src.model_utils.config import check, load_config
 from src.zoo import config_class_of
 

@@ -6,7 +6,7 @@ from mindspore import nn
 
 from src.checkpoint.weights import WeightsError, load_weights
 from src.common.errors import UserError
-from src.layers.basic import dense
+from src.layers.conv import dense
 from src.layers.norm import GroupNorm
 
 TORCH_LEAF = {

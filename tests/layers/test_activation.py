@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.layers.activation import ACTIVATIONS, NON_DECREASING, activation
+from src.layers.activation import _CELLS, NON_DECREASING, activation, is_sign
+from src.layers.names import ACTIVATIONS
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -82,6 +83,12 @@ def test_which_activations_may_follow_a_maximum(name):
     assert bool((np.diff(values) >= 0).all()) == (name in NON_DECREASING)
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_which_activations_leave_one_bit(name):
+    assert (set(activation(name)(ms.Tensor(X)).asnumpy()) == {-1, 1}) == is_sign(name)
+
+
 def test_an_unknown_name():
     with pytest.raises(UserError, match=r"activation is 'swish'; known are relu, celu, gelu"):
         activation("swish")
+    assert tuple(_CELLS) == ACTIVATIONS

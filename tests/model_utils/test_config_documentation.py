@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.data.cifar10 import ImageSet
-from src.layers.activation import ACTIVATIONS
+from src.layers.names import ACTIVATIONS
 from src.model_utils.config import DEFAULTS, allowed, as_yaml, default_yaml, describe, load_config, read_yaml
 from src.resnet9.config import ResNet9Config
 from src.shared_config import SharedConfig

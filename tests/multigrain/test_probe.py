@@ -9,7 +9,7 @@ from mindspore import nn
 
 from src.data.copies import KINDS, copy_rng, distort
 from src.data.picture_batches import PictureEvalBatches
-from src.layers.basic import batch_norm2d
+from src.layers.norm import batch_norm2d
 from src.layers.pixels import Pixels
 from src.multigrain.probe import KnnProbe, balanced_subset, knn_correct, nearest_is_own
 from tests.helpers.pictures import Pictures

@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import nn
 
 from src.common.cli import run
-from src.layers.basic import dense
+from src.layers.conv import dense
 from src.layers.init import initialise, torch_default
 from src.layers.pixels import Pixels
 from src.model_utils.device_adapter import set_up_device

@@ -11,11 +11,11 @@ from mindspore import nn, ops
 
 from src.common.cli import run
 from src.common.errors import UserError
-from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.layers.losses import CrossEntropy
+from src.layers.norm import batch_norm2d, synchronise_batch_norm
 from src.layers.pixels import Pixels
-from src.layers.sync_bn import synchronise_batch_norm
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_rank_id, set_up_device
 from src.optim.groups import ParamGroup

@@ -8,8 +8,9 @@ import pytest
 from mindspore import nn, ops
 
 from src.checkpoint.file import read_checkpoint
-from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
+from src.layers.norm import batch_norm2d
 from src.model_utils.config import load_config
 from src.resnet9.recipe import ResNet9Recipe
 from src.tools import reestimate_bn

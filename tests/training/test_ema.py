@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.layers.basic import batch_norm2d, conv2d
+from src.layers.conv import conv2d
+from src.layers.norm import batch_norm2d
 from src.training.ema import EMA
 
 

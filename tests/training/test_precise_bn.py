@@ -9,7 +9,8 @@ from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
 from src.evaluation.evaluate import Evaluation
 from src.evaluation.metrics import Totals
-from src.layers.basic import batch_norm2d, dense
+from src.layers.conv import dense
+from src.layers.norm import batch_norm2d
 from src.layers.pixels import Pixels
 from src.model_utils.device_adapter import Device
 from src.optim.groups import ParamRule

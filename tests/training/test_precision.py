@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.conv import conv2d, dense
 from src.layers.losses import CrossEntropy
+from src.layers.norm import batch_norm2d
 from src.training.precision import keeps_float32, set_precision
 from src.zoo import create_network
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.layers.basic import batch_norm2d, conv2d, dense
+from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.layers.losses import CrossEntropy
+from src.layers.norm import batch_norm2d
 from src.layers.pixels import Pixels
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD

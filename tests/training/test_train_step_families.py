@@ -7,9 +7,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
+from src.layers.sync_bn import synchronise_batch_norm
 
 from src.layers import sync_bn
-from src.layers.sync_bn import synchronise_batch_norm
 from src.model_utils.config import load_config
 from src.training.build import build_train_step
 from src.training.feed import as_tensors

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.layers.basic import batch_norm2d
 from src.layers.losses import CrossEntropy
+from src.layers.norm import batch_norm2d
 from src.layers.pixels import Pixels
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD, Adam

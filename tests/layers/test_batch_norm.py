@@ -1,4 +1,7 @@
-"""Batch normalisation over all cards by its formulas; tests/system/test_distributed.py has two real ranks."""
+"""Batch normalisation of one card and over all cards by its formulas.
+
+tests/system/test_distributed.py has two real ranks.
+"""
 
 import mindspore as ms
 import numpy as np
@@ -6,12 +9,71 @@ import pytest
 from mindspore import nn, ops
 
 from src.common.errors import UserError
-from src.layers import sync_bn
-from src.layers.basic import batch_norm2d, conv2d
-from src.layers.sync_bn import synchronise_batch_norm
+from src.layers import norm as module
+from src.layers.conv import conv2d
+from src.layers.norm import batch_norm2d, synchronise_batch_norm
 
 CARDS = 2
 EPS = 1e-5
+
+
+def _normal(*shape, seed=0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+def _statistics(x) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance (divided by the count) and unbiased variance of each channel, float64."""
+    x = x.astype(np.float64)
+    count = x.size // x.shape[1]
+    variance = x.var(axis=(0, 2, 3))
+    return x.mean(axis=(0, 2, 3)), variance, variance * count / (count - 1)
+
+
+def _normalise(x, mean, variance, eps) -> np.ndarray:
+    shape = (1, -1, 1, 1)
+    return (x.astype(np.float64) - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + eps)
+
+
+@pytest.mark.usefixtures("graph_mode")
+@pytest.mark.parametrize(("momentum", "eps"), [(0.1, 1e-5), (0.6, 1e-2)])
+def test_batch_norm_weighs_the_new_batch_by_momentum(momentum, eps):
+    cell = batch_norm2d(channels=3, momentum=momentum, eps=eps)
+    gamma, beta = np.array([1.0, 2.0, -0.5]), np.array([0.0, 1.0, -3.0])
+    cell.gamma.set_data(ms.Tensor(gamma, ms.float32))
+    cell.beta.set_data(ms.Tensor(beta, ms.float32))
+    cell.set_train(True)
+    running_mean, running_variance = np.zeros(3), np.ones(3)
+    for step in range(3):
+        x = 2 * _normal(4, 3, 3, 2, seed=step) + 5
+        mean, variance, unbiased = _statistics(x)
+        expected = _normalise(x, mean, variance, eps) * gamma[:, None, None] + beta[:, None, None]
+        np.testing.assert_allclose(cell(ms.Tensor(x)).asnumpy(), expected, rtol=0, atol=2e-5)
+        running_mean = (1 - momentum) * running_mean + momentum * mean
+        running_variance = (1 - momentum) * running_variance + momentum * unbiased
+        np.testing.assert_allclose(cell.moving_mean.asnumpy(), running_mean, rtol=1e-5)
+        np.testing.assert_allclose(cell.moving_variance.asnumpy(), running_variance, rtol=1e-5)
+
+    cell.set_train(False)
+    x = _normal(2, 3, 3, 2, seed=9)
+    expected = _normalise(x, running_mean, running_variance, eps) * gamma[:, None, None] + beta[:, None, None]
+    np.testing.assert_allclose(cell(ms.Tensor(x)).asnumpy(), expected, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(cell.moving_mean.asnumpy(), running_mean, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_batch_norm_of_a_constant_channel_is_its_offset():
+    cell = batch_norm2d(channels=2)
+    cell.set_train(True)
+    out = cell(ms.Tensor(np.full((3, 2, 2, 2), 7, np.float32))).asnumpy()
+    np.testing.assert_allclose(out, 0, atol=1e-3)
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_batch_norm_starts_as_the_identity_in_evaluation():
+    cell = batch_norm2d(channels=2, eps=1e-9)
+    cell.set_train(False)
+    x = _normal(2, 2, 3, 3)
+    np.testing.assert_allclose(cell(ms.Tensor(x)).asnumpy(), x, rtol=1e-6)
 
 
 class AllAlike(nn.Cell):
@@ -27,8 +89,8 @@ class AllAlike(nn.Cell):
 
 @pytest.fixture
 def alike(monkeypatch, graph_mode):
-    monkeypatch.setattr(sync_bn.ops, "AllGather", lambda: AllAlike(True))
-    monkeypatch.setattr(sync_bn.ops, "AllReduce", lambda _: AllAlike(False))
+    monkeypatch.setattr(module.ops, "AllGather", lambda: AllAlike(True))
+    monkeypatch.setattr(module.ops, "AllReduce", lambda _: AllAlike(False))
 
 
 def oracle(x, gamma, beta, dy):

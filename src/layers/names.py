@@ -1,0 +1,6 @@
+"""Names that config keys choose from, importable without MindSpore; the cells are in the modules beside."""
+
+ACTIVATIONS = ("relu", "celu", "gelu", "leaky_clip", "clip", "approx_sign", "ste_sign")
+PADDINGS = ("symmetric", "same")
+STEMS = ("imagenet", "small")
+WEIGHT_GRADIENTS = ("clipped", "scaled_identity")
