@@ -14,10 +14,19 @@ from . import heartbeat
 from .errors import UserError
 
 Main = Callable[[Sequence[str]], int | None]
+_PACKAGE = __package__.partition(".")[0]
+
+
+def as_called_here(text: str) -> str:
+    """A text with its commands as they are called here: of `src` in a clone, of `quartet` if installed."""
+    return text.replace("python -m src.", f"python -m {_PACKAGE}.")
 
 
 class _Parser(argparse.ArgumentParser):
     _words: Sequence[str] = ()
+
+    def format_help(self) -> str:
+        return as_called_here(super().format_help())
 
     def parse_known_args(self, args=None, namespace=None):
         self._words = list(sys.argv[1:] if args is None else args)
@@ -87,12 +96,12 @@ def _exit_code(main: Main) -> int:
     try:
         return main(sys.argv[1:]) or 0
     except UserError as error:
-        message, code = f"error: {' '.join(str(error).split())}", 2
+        message, code = f"error: {as_called_here(' '.join(str(error).split()))}", 2
     except KeyboardInterrupt:
         message, code = "stopped by Ctrl-C", 130
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", __name__.partition(".")[0]):
+        if package in ("", _PACKAGE):
             raise
         message, code = (
             f"error: {sys.executable} has no package {package}; use the Python that the requirements are "

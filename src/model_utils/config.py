@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from ..common.errors import UserError
 from .keys import Keys, groups_of, own_keys
+from .run_keys import RunKeys
 
 DEFAULTS = Path(__file__).parents[2] / "default_config.yaml"
 
@@ -155,9 +156,11 @@ def load_config(
     Raises:
         UserError: one line with the key, what was given, what is allowed, and the nearest known key.
     """
-    below = read_yaml(DEFAULTS) if base is None else base
+    below = base
+    if base is None:  # an installed package has no such file, and the same defaults
+        below = read_yaml(DEFAULTS) if DEFAULTS.is_file() else {}
     recipe = read_yaml(config_path) if config_path else {}
-    model = {**below, **recipe, **overrides}.get("model", "resnet9")
+    model = {**below, **recipe, **overrides}.get("model", RunKeys.model_fields["model"].default)
     model = model.text if isinstance(model, Word) else model
     if not isinstance(model, str):
         raise UserError(f"model: {model!r} given, allowed: the name of a model")

@@ -1,0 +1,70 @@
+"""The wheel holds the code of src as the package quartet, and works away from the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+USE = """
+import mindspore as ms
+import numpy as np
+import quartet.tools.search, quartet.trained
+from quartet.zoo import create_network, list_models
+assert "bit_r50x1" in list_models()
+network = create_network("resnet9", num_classes=3, widths=[2, 2, 2, 2]).set_train(False)
+print(quartet.__file__, network(ms.Tensor(np.zeros((1, 3, 32, 32), np.float32))).shape)
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """A folder of installed packages that holds the wheel."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    # A build leaves folders beside what it builds.
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    flags = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *flags, str(source)], check=True)
+    (wheel,) = folder.glob("quartet-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def called(site: Path, *words: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=site, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_it_holds_every_module_and_names_its_requirements(site):
+    modules = {path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*.py")}
+    assert {path.relative_to(site / "quartet") for path in (site / "quartet").rglob("*.py")} == modules
+    assert not (site / "src").exists()
+    (metadata,) = site.glob("quartet-*.dist-info/METADATA")
+    pinned = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    lines = metadata.read_text().splitlines()
+    assert [line for line in lines if line.startswith("Requires-Dist")] == [
+        f"Requires-Dist: {requirement}" for requirement in pinned if requirement
+    ]
+    assert "Classifier: License :: OSI Approved :: Apache Software License" in lines
+
+
+def test_a_network_from_another_folder(site):
+    file, shape = called(site, "-c", USE).strip().split(" ", 1)
+    assert Path(file).parent == site / "quartet" and shape == "(1, 3)"
+
+
+def test_a_tool_says_how_it_is_called_there(site):
+    said = called(site, "-m", "quartet.tools.summary", "--help")
+    assert "usage: python -m quartet.tools.summary [MODEL]" in said
+    assert "src." not in said
