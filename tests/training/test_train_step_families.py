@@ -7,9 +7,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
-from src.layers.sync_bn import synchronise_batch_norm
 
-from src.layers import sync_bn
+from src.layers import norm as module
+from src.layers.norm import synchronise_batch_norm
 from src.model_utils.config import load_config
 from src.training.build import build_train_step
 from src.training.feed import as_tensors
@@ -69,8 +69,8 @@ def test_two_updates(graph_mode, data_path, family, level, accumulate_steps):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_cell_with_a_gradient_of_its_own_stands_in_one_that_keeps_float32(monkeypatch, data_path, family):
     """Mixed precision does not cast back what a `bprop` gives, so it must not cast the input either."""
-    monkeypatch.setattr(sync_bn.ops, "AllGather", nn.Identity)
-    monkeypatch.setattr(sync_bn.ops, "AllReduce", lambda _: None)
+    monkeypatch.setattr(module.ops, "AllGather", nn.Identity)
+    monkeypatch.setattr(module.ops, "AllReduce", lambda _: None)
     network = recipe_of(family, data_path).network(num_classes=4)
     if family != "bit":
         synchronise_batch_norm(network, cards=2)
