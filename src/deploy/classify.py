@@ -13,7 +13,7 @@ import numpy as np
 from ..common.errors import UserError
 from ..data.batches import prefetch
 from ..data.decode import UnreadableImage
-from ..evaluation.metrics import score
+from ..evaluation.metrics import METRICS, Totals
 from ..model_utils.cpu import worker_count
 from .card import ModelCard
 from .images import preprocess
@@ -30,8 +30,8 @@ class Classified:
             "label" where it is known.
         skipped: {"file", "reason"} of each that cannot.
         performance: see `classify`.
-        accuracy: {"count", "top1", "top5"} in percent and {"top1_correct", "top5_correct"} in images, of the
-            results; None without labels.
+        accuracy: of the results "count", "top1", and above 5 classes "top5", in percent, and "top1_correct",
+            "top5_correct" in images; None without labels.
     """
 
     results: list[dict[str, Any]]
@@ -70,7 +70,7 @@ def classify(
     workers = workers or worker_count()
     card, results, skipped = predictor.card, [], []
     prepared: list[float] = []
-    right, known = np.zeros(2, np.int64), False  # images whose class came first, and among five
+    totals, known = Totals(len(card.class_names)), False
     predictor.warm_up()
     began = time.perf_counter()
     for batch, images in _batches(pictures, card, predictor.batch_size, workers, skipped, prepared):
@@ -84,15 +84,14 @@ def classify(
             labelled = {} if picture.label is None else {"label": card.class_names[picture.label]}
             results.append({**found, **labelled})
         if batch[0].label is not None:
-            places = score(logits, np.array([picture.label for picture in batch])).place
-            right += [(places < 1).sum(), (places < 5).sum()]
+            totals.update(logits, np.array([picture.label for picture in batch]))
             known = True
     seconds = time.perf_counter() - began
     return Classified(
         results,
         skipped,
         _performance(predictor, len(results), seconds, prepared, workers),
-        _accuracy(len(results), *right.tolist()) if known else None,
+        _accuracy(totals) if known else None,
     )
 
 
@@ -147,15 +146,12 @@ def _likeliest(logits: np.ndarray, class_names: tuple[str, ...], top: int) -> li
     return [{"class": class_names[k], "probability": float(probabilities[k])} for k in order]
 
 
-def _accuracy(count: int, top1: int, top5: int) -> dict[str, Any]:
-    share = 100 / count if count else float("nan")
-    return {
-        "count": count,
-        "top1": share * top1,
-        "top5": share * top5,
-        "top1_correct": top1,
-        "top5_correct": top5,
-    }
+def _accuracy(totals: Totals) -> dict[str, Any]:
+    """Those metrics that are shares of images, in percent and in images."""
+    share = 100 / totals.count if totals.count else float("nan")
+    right = {name: int(total) for name, total in totals.sums.items() if METRICS[name].unit == "%"}
+    shares = {name: share * count for name, count in right.items()}
+    return {"count": totals.count, **shares, **{f"{name}_correct": count for name, count in right.items()}}
 
 
 def _performance(

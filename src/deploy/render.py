@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from ..common.table import table
+from ..evaluation.metrics import METRICS
 from .classify import Classified
 
 _NAMES = {"mindspore": "MindSpore", "lite": "MindSpore Lite"}
@@ -76,11 +77,12 @@ def _figures(performance: dict[str, Any]) -> list[str]:
 
 
 def _accuracy(accuracy: dict[str, Any]) -> str:
-    count = accuracy["count"]
-    return (
-        f"accuracy     top-1 {accuracy['top1']:.2f} % ({accuracy['top1_correct']} of {count}), "
-        f"top-5 {accuracy['top5']:.2f} % ({accuracy['top5_correct']} of {count})"
-    )
+    shares = [
+        f"{metric.title} {metric.text(accuracy[name])} ({accuracy[f'{name}_correct']} of {accuracy['count']})"
+        for name, metric in METRICS.items()
+        if name in accuracy
+    ]
+    return f"accuracy     {', '.join(shares)}"
 
 
 def _rate(figures: dict[str, Any]) -> str:

@@ -51,6 +51,7 @@ def build(own, rest):
 
     from ..common.errors import UserError
     from ..common.files import checksum, to_json
+    from ..common.table import table
     from ..deploy.embedding import Embedder
     from ..deploy.picture_index import update
     from ..model_utils.config import parse_overrides, read_yaml
@@ -89,7 +90,9 @@ def build(own, rest):
         rebuild=own.rebuild,
         damaged=lambda error: print(f"skipped {error}", file=sys.stderr),
     )
-    print(to_json({**facts, "seconds": round(time.perf_counter() - began, 1)}))
+    facts = {**facts, "seconds": round(time.perf_counter() - began, 1)}
+    print(table(facts.items()))
+    print(to_json(facts))
 
 
 def search(own, rest):

@@ -145,6 +145,11 @@ def test_accuracy_counts_what_could_be_read(paths, tmp_path):
     assert [result["label"] for result in found.results] == ["c0", "c0", "c1", "c4", "c5", "c6", "c0"]
 
 
+def test_top5_of_few_classes_is_left_out(predictor, paths):
+    found = classify(predictor, as_pictures(paths, [0] * 7))
+    assert found.accuracy.keys() == {"count", "top1", "top1_correct"}
+
+
 def _card_of(classes):
     from src.deploy.card import ModelCard
 
