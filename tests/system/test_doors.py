@@ -1,5 +1,6 @@
 """train.py, eval.py, export.py and infer.py from the outside: files, last lines, exit codes, messages."""
 
+import csv
 import json
 
 import numpy as np
@@ -49,6 +50,25 @@ def test_evaluation_agrees_with_training_and_on_any_batch_size(door, best, train
     assert whole["averaged_weights"] and whole["count"] == parts["count"] == 70
     assert whole["top1"] == parts["top1"] == summary["best"]["top1"]
     assert whole["loss"] == pytest.approx(parts["loss"], rel=1e-5)
+
+
+def test_a_run_is_evaluated_by_its_best_checkpoint_for_people_and_programs(door, trained, tmp_path):
+    """A folder in place of a file; a table above the JSON; every prediction; pictures of these weights."""
+    asked = {"predictions": tmp_path / "out.csv", "pictures": tmp_path / "pictures"}
+    done = door("eval.py", checkpoint_path=trained, **asked)
+    answer = last_json(done)
+    best = json.loads((trained / "summary.json").read_text())["best"]
+    assert (answer["top1"], answer["step"]) == (best["top1"], best["step"])
+    assert answer["checkpoint"] == str(trained / "checkpoints" / "best.ckpt") and "top5" not in answer
+    low, high = answer["top1_interval"]
+    assert f"top-1       {answer['top1']:.2f} %  (95 % interval {low:.2f} to {high:.2f})" in done.stdout
+    with asked["predictions"].open() as file:
+        lines = list(csv.DictReader(file))
+    right = sum(line["label"] == line["predicted"] for line in lines)
+    assert len(lines) == 70 and 100 * right / 70 == pytest.approx(answer["top1"])
+    assert {path.name for path in asked["pictures"].iterdir()} == {
+        "confusion_matrix.png", "recall_by_class.png", "worst_mistakes.png",
+    }  # fmt: skip
 
 
 def test_raw_weights_are_not_the_average(door, best):
