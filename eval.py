@@ -6,11 +6,12 @@ python eval.py --checkpoint_path runs/RUN --task retrieval --data_path holidays
 """
 
 from src.common.cli import checkpoint_parser, run
+from src.key_help import key_help
 from src.model_utils.modelarts import on_modelarts
 
 
 def main(arguments):
-    flags = checkpoint_parser(__doc__)
+    flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--task", choices=("classification", "retrieval"), default="classification")
     answers = flags.add_argument_group("classification")
     answers.add_argument("--predictions", metavar="CSV", help="what is said of each image: a file to write")

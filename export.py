@@ -10,11 +10,12 @@ from dataclasses import replace
 from src.common.cli import checkpoint_parser, run
 from src.common.errors import UserError
 from src.deploy.formats import find_format, names_in_words
+from src.key_help import key_help
 from src.model_utils.modelarts import on_modelarts
 
 
 def main(arguments):
-    flags = checkpoint_parser(__doc__)
+    flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--file_format", default="MINDIR", help=f"{names_in_words()} (default MINDIR)")
     flags.add_argument("--file_name", metavar="OUT", help="file or folder/ (default: in the run's folder)")
     flags.add_argument(

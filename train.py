@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from src.common.cli import flag_names, parser, run
+from src.key_help import key_help
 from src.model_utils.modelarts import on_modelarts
 
-FLAGS = parser(__doc__, add_help=False)
-FLAGS.add_argument("-h", "--help", action="store_true", help="show this, and every key of the model")
+FLAGS = parser(__doc__, keys=key_help)
 FLAGS.add_argument("--config_path", help="a recipe of configs/")
 FLAGS.add_argument("--resume", metavar="RUN_DIR", help="continue this run exactly where it stopped")
 
@@ -31,16 +31,12 @@ def settings(arguments):
 
 def main(arguments):
     from src.common import heartbeat
-    from src.model_utils.config import describe
     from src.training import session
     from src.training.signals import Interrupted
     from src.zoo import create_recipe
 
     own, rest = FLAGS.parse_known_args(arguments)
     config = settings(arguments)
-    if own.help:
-        print(f"{FLAGS.format_help()}\n{describe(config)}")
-        return 0
     try:
         if own.resume is not None:
             session.check_resume(own.resume, rest, config_path=own.config_path)

@@ -1,47 +1,79 @@
 """The one table of models, and networks by name for use in other code.
 
-from src.zoo import create_network, list_models, load_weights
-net = create_network("resnet9", num_classes=10)
+    from src.zoo import create_network, list_models, load_weights
+    net = create_network("resnet9", num_classes=10)
+
+Names and configs need no MindSpore; it is imported with the first network, recipe or weights.
 """
 
 import difflib
-from typing import Any
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from mindspore import nn
-
-from .bireal.recipe import BiRealRecipe
-from .bit.recipe import BiTRecipe
-from .checkpoint.weights import load_weights
 from .common.errors import UserError
 from .model_utils.config import check
-from .multigrain.recipe import MultiGrainRecipe
-from .recipe import Recipe, build_network, network_keys
-from .resnet9.recipe import ResNet9Recipe
 from .shared_config import SharedConfig
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+    from .checkpoint.weights import load_weights
+    from .recipe import Recipe
 
 __all__ = ["config_class_of", "create_network", "create_recipe", "list_models", "load_weights"]
 
-_MODELS = {
-    name: recipe
-    for recipe in (ResNet9Recipe, BiTRecipe, BiRealRecipe, MultiGrainRecipe)
-    for name in recipe.config_class.VARIANTS
-}
+# Package -> NAME of its classes: NAMEConfig in config.py, whose VARIANTS name the models, and NAMERecipe in
+# recipe.py.
+_PACKAGES = {"resnet9": "ResNet9", "bit": "BiT", "bireal": "BiReal", "multigrain": "MultiGrain"}
+
+
+def _class_in(package: str, module: str) -> type:
+    found = importlib.import_module(f".{package}.{module}", __package__)
+    return getattr(found, _PACKAGES[package] + module.capitalize())
+
+
+def _packages() -> dict[str, str]:
+    """Model -> its package."""
+    return {name: package for package in _PACKAGES for name in _class_in(package, "config").VARIANTS}
 
 
 def list_models() -> list[str]:
     """The names that `create_network` and the config key `model` know."""
-    return sorted(_MODELS)
+    return sorted(_packages())
 
 
-def _recipe_of(name: str) -> type[Recipe]:
-    if name not in _MODELS:
-        near = difflib.get_close_matches(name, _MODELS, n=1, cutoff=0.5)
+def _package_of(name: str) -> str:
+    if not name:
+        raise UserError(
+            "model: none given; name a recipe, --config_path configs/MODEL/RECIPE.yaml, or one of "
+            f"--model {', '.join(list_models())}"
+        )
+    packages = _packages()
+    if name not in packages:
+        near = difflib.get_close_matches(name, packages, n=1, cutoff=0.5)
         hint = f"the nearest known model is {near[0]}" if near else f"known are {', '.join(list_models())}"
         raise UserError(f"model: {name!r} given, but there is no such model; {hint}")
-    return _MODELS[name]
+    return packages[name]
 
 
-def create_network(name: str, *, num_classes: int, **arguments: Any) -> nn.Cell:
+def config_class_of(name: str) -> type[SharedConfig]:
+    """The config class of a model, "": of the shared keys. Raises UserError as `create_network` does."""
+    if not name:
+        return SharedConfig
+    return _class_in(_package_of(name), "config")
+
+
+def _recipe_of(name: str) -> "type[Recipe]":
+    return _class_in(_package_of(name), "recipe")
+
+
+def create_recipe(config: SharedConfig, sources: Mapping[str, Any] | None = None) -> "Recipe":
+    """The recipe that a config means, with images by split in place of those of `data_path`."""
+    return _recipe_of(config.model)(config, sources)
+
+
+def create_network(name: str, *, num_classes: int, **arguments: Any) -> "nn.Cell":
     """A network with initial weights: NCHW float32 -> logits (N, num_classes), and `embed` for features.
 
     Args:
@@ -51,20 +83,20 @@ def create_network(name: str, *, num_classes: int, **arguments: Any) -> nn.Cell:
     Raises:
         UserError: there is no such model, or an argument is none of its network's or out of range.
     """
-    recipe = _recipe_of(name)
-    keys = network_keys(recipe.network_class)
+    from .recipe import build_network, network_keys
+
+    network_class = _recipe_of(name).network_class
+    keys = network_keys(network_class)
     others = ", ".join(sorted(arguments.keys() - set(keys)))
     if others:
         raise UserError(f"{others}: no argument of {name}'s network, which takes {', '.join(keys)}")
-    config = check({"model": name, **arguments}, recipe.config_class)
-    return build_network(recipe.network_class, config, num_classes=num_classes)
+    config = check({"model": name, **arguments}, config_class_of(name))
+    return build_network(network_class, config, num_classes=num_classes)
 
 
-def config_class_of(name: str) -> type[SharedConfig]:
-    """The config class of a model. Raises UserError as `create_network` does."""
-    return _recipe_of(name).config_class
+def __getattr__(name: str) -> Any:
+    if name == "load_weights":
+        from .checkpoint.weights import load_weights
 
-
-def create_recipe(config: SharedConfig) -> Recipe:
-    """The recipe that a config means."""
-    return _recipe_of(config.model)(config)
+        return load_weights
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

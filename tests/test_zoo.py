@@ -2,6 +2,11 @@
 
 import functools
 import inspect
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import mindspore as ms
 import numpy as np
@@ -12,6 +17,8 @@ from src.checkpoint.weights import load_weights
 from src.common.errors import UserError
 from src.recipe import Recipe, build_network, network_keys
 from src.shared_config import SharedConfig
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_models():
@@ -48,7 +55,7 @@ def test_weights_are_loaded_by_the_function_of_weights():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("resnet8", "the nearest known model is resnet9"), ("vgg", "known are "), ("", "known are ")],
+    [("resnet8", "the nearest known model is resnet9"), ("vgg", "known are ")],
 )
 @pytest.mark.parametrize(
     "use", [lambda name: zoo.create_network(name, num_classes=10), zoo.config_class_of], ids=["net", "config"]
@@ -106,3 +113,41 @@ def test_a_models_name_stands_for_values_that_a_key_can_change():
     assert (changed.block_units, changed.width_factor) == ((3, 8, 36, 3), 0.5)
     for keys in (config_class.VARIANTS, zoo.config_class_of("birealnet18").VARIANTS):
         assert set(keys) < set(zoo.list_models())
+
+
+def test_names_and_configs_need_no_mindspore():
+    """Old behaviour: the table imported every network, so a --help took five seconds and more."""
+    code = (
+        "import sys; from src.zoo import config_class_of, list_models\n"
+        "for name in list_models(): config_class_of(name)(model=name)\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'mindspore'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+
+
+def test_a_model_is_one_row(monkeypatch):
+    """A fifth model: its package, and one row."""
+
+    class FifthConfig(SharedConfig):
+        VARIANTS: ClassVar = {"fifth_small": {}, "fifth_large": {}}
+
+    class FifthRecipe(Recipe):
+        config_class = FifthConfig
+
+    for module, one in (("config", FifthConfig), ("recipe", FifthRecipe)):
+        monkeypatch.setitem(sys.modules, f"src.fifth.{module}", SimpleNamespace(**{one.__name__: one}))
+    monkeypatch.setitem(zoo._PACKAGES, "fifth", "Fifth")
+    assert {"fifth_small", "fifth_large"} < set(zoo.list_models())
+    assert zoo.config_class_of("fifth_large") is FifthConfig
+    assert type(zoo.create_recipe(FifthConfig(model="fifth_small"))) is FifthRecipe
+
+
+def test_no_model_is_said_with_what_to_do():
+    """Old behaviour: without a word, `python train.py` trained ResNet9 on a folder that was not there."""
+    assert zoo.config_class_of("") is SharedConfig
+    for use in (lambda: zoo.create_recipe(SharedConfig()), lambda: zoo.create_network("", num_classes=2)):
+        with pytest.raises(
+            UserError, match=r"^model: none given; name a recipe, --config_path configs/MODEL/"
+        ):
+            use()

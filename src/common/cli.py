@@ -24,6 +24,12 @@ def as_called_here(text: str) -> str:
 
 class _Parser(argparse.ArgumentParser):
     _words: Sequence[str] = ()
+    keys: Callable[[Sequence[str]], str] | None = None
+
+    def print_help(self, file=None):
+        super().print_help(file)
+        if self.keys is not None:
+            print(f"\n{self.keys(self._words)}", file=file)
 
     def format_help(self) -> str:
         return as_called_here(super().format_help())
@@ -46,14 +52,24 @@ class _Parser(argparse.ArgumentParser):
         return ""
 
 
-def parser(description: str, *, add_help: bool = True) -> argparse.ArgumentParser:
-    """An argument parser for a door's own flags; every other --key belongs to the config."""
-    return _Parser(
+def parser(
+    description: str, *, keys: Callable[[Sequence[str]], str] | None = None, add_help: bool = True
+) -> argparse.ArgumentParser:
+    """An argument parser for a door's own flags; every other --key belongs to the config.
+
+    Args:
+        description: what --help shows first.
+        keys: from the command line to what --help shows last, the config's keys.
+        add_help: whether there is a --help.
+    """
+    made = _Parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=add_help,
         allow_abbrev=False,
     )
+    made.keys = keys
+    return made
 
 
 def flag_names(flags: argparse.ArgumentParser) -> list[str]:
@@ -61,10 +77,12 @@ def flag_names(flags: argparse.ArgumentParser) -> list[str]:
     return [text[2:] for action in flags._actions for text in action.option_strings if text.startswith("--")]
 
 
-def checkpoint_parser(description: str) -> argparse.ArgumentParser:
+def checkpoint_parser(
+    description: str, *, keys: Callable[[Sequence[str]], str] | None = None
+) -> argparse.ArgumentParser:
     """`parser` for the doors that start from a checkpoint."""
-    made = parser(description)
-    made.epilog = "Every other --key value overrides the checkpoint's config; train.py --help lists the keys."
+    made = parser(description, keys=keys)
+    made.epilog = "Every other --key value overrides the checkpoint's config."
     made.add_argument(
         "--checkpoint_path", required=True, help="a .ckpt of a run, or others' weights with --config_path"
     )

@@ -24,7 +24,6 @@ from pydantic.fields import FieldInfo
 
 from ..common.errors import UserError
 from .keys import Keys, groups_of, own_keys
-from .run_keys import RunKeys
 
 DEFAULTS = Path(__file__).parents[2] / "default_config.yaml"
 
@@ -147,7 +146,8 @@ def load_config(
 
     Args:
         overrides: the command line's keys, from `parse_overrides`, or values.
-        config_class_of: model name -> its config class; raises UserError for a model it does not know.
+        config_class_of: model name -> its config class, "" -> that of the shared keys; raises UserError for a
+            model it does not know.
         config_path: the recipe's file.
         base: keys of an earlier run, in place of default_config.yaml.
         flags: what else the command line may hold, to find the nearest name for an unknown key.
@@ -160,7 +160,7 @@ def load_config(
     if base is None:  # an installed package has no such file, and the same defaults
         below = read_yaml(DEFAULTS) if DEFAULTS.is_file() else {}
     recipe = read_yaml(config_path) if config_path else {}
-    model = {**below, **recipe, **overrides}.get("model", RunKeys.model_fields["model"].default)
+    model = {**below, **recipe, **overrides}.get("model", "")
     model = model.text if isinstance(model, Word) else model
     if not isinstance(model, str):
         raise UserError(f"model: {model!r} given, allowed: the name of a model")
@@ -211,6 +211,7 @@ def _explain(problem: Mapping[str, Any], config_class: type[Keys], flags: Iterab
         return (
             f"{name}: {problem['input']!r} given, but there is no such key; "
             f"the nearest known key is {_nearest(name, config_class, flags)}"
+            + ("" if config_class.VARIANTS else "; no model is named, by --config_path or --model")
         )
     given = problem["input"]
     where = (

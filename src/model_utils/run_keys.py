@@ -11,7 +11,7 @@ PRETRAINED_HEADS = ("keep", "replace", "zero")
 class RunKeys(Keys):
     """The run: what, where, on which device."""
 
-    model: str = key("resnet9", "network to train; src/zoo.py lists them")
+    model: str = key("", "network to train, a name of src/zoo.py; needed")
     data_path: InputPath = key(
         "data", "folder of the data set, or one that holds cifar-10-batches-bin", unit="folder"
     )

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 
 from ..common.cli import parser, run
+from ..key_help import key_help
 
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
@@ -104,7 +105,7 @@ def as_text(found: dict) -> str:
 
 
 def main(arguments):
-    flags = parser(__doc__)
+    flags = parser(__doc__, keys=key_help)
     flags.usage = "python -m src.tools.ascend_check CONFIG [flags] [--key value ...]"
     flags.add_argument("config", metavar="CONFIG", help="a recipe of configs/; comes first")
     flags.add_argument("--num_classes", type=int, default=10, help="classes of the data (10)")

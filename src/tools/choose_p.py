@@ -11,10 +11,11 @@ is one JSON object; what it names as `use` goes to eval.py, export.py and the ot
 """
 
 from ..common.cli import checkpoint_parser, run
+from ..key_help import key_help
 
 
 def main(arguments):
-    flags = checkpoint_parser(__doc__)
+    flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--p", help="exponents to try (1,1.5,2 ... 8,max, then tenths about the best)")
     flags.add_argument(
         "--split", choices=("test", "train"), default="test", help="whose images choose (test)"

@@ -8,10 +8,11 @@ figures before and after.
 """
 
 from ..common.cli import checkpoint_parser, run
+from ..key_help import key_help
 
 
 def main(arguments):
-    flags = checkpoint_parser(__doc__)
+    flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--output", required=True, help="the .ckpt file to write")
     flags.add_argument("--batches", type=int, default=100, help="training batches a card (100)")
     own, rest = flags.parse_known_args(arguments)

@@ -16,6 +16,7 @@ import bisect
 import math
 
 from ..common.cli import parser, run
+from ..key_help import key_help
 
 GIB = 2**30
 USABLE = 0.9  # the share of a card that working memory, framework and communication leave: an assumption
@@ -139,7 +140,7 @@ def as_text(facts: dict) -> str:
 
 def main(arguments):
     named = {"model": arguments[0]} if arguments and not arguments[0].startswith("-") else {}
-    flags = parser(__doc__)
+    flags = parser(__doc__, keys=key_help)
     flags.usage = "python -m src.tools.summary [MODEL] [flags] [--key value ...]"
     flags.add_argument("--config_path", help="a recipe of configs/")
     flags.add_argument("--num_classes", type=int, default=10, help="classes of the data (10)")

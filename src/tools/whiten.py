@@ -11,10 +11,11 @@ it as any checkpoint. The last line is one JSON object.
 """
 
 from ..common.cli import checkpoint_parser, run
+from ..key_help import key_help
 
 
 def main(arguments):
-    flags = checkpoint_parser(__doc__)
+    flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--images", required=True, help="a folder of pictures, to any depth")
     flags.add_argument("--output", required=True, help="the .ckpt file to write")
     flags.add_argument(

@@ -39,7 +39,7 @@ def test_a_models_own_defaults_come_before_the_shared_ones(tmp_path):
     config = load_config({"batch_size": 7}, config_class_of=config_class_of, config_path=file)
     assert (config.image_size, config.train_crop, config.weight_decay) == (128, "resize", 0.0)
     assert (config.lr, config.batch_size, config.epochs) == (0.5, 7, 24.0)
-    assert load_config({}, config_class_of=config_class_of).image_size == 32
+    assert load_config({"model": "resnet9"}, config_class_of=config_class_of).image_size == 32
 
 
 def test_limits_of_the_shared_keys_stay():

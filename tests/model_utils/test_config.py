@@ -12,8 +12,9 @@ from src.resnet9.config import ResNet9Config
 from src.zoo import config_class_of
 
 
-def _load(config_path=None, **overrides):
-    return load_config(overrides, config_class_of=config_class_of, config_path=config_path)
+def _load(config_path=None, *, words=(), model="resnet9", **overrides):
+    given = {"model": model, **parse_overrides(words), **overrides}
+    return load_config(given, config_class_of=config_class_of, config_path=config_path)
 
 
 def _complaint(**overrides) -> str:
@@ -35,7 +36,9 @@ def test_later_layers_win(tmp_path):
 
 
 def test_a_base_takes_the_place_of_the_default_file():
-    config = load_config({"seed": 4}, config_class_of=config_class_of, base={"lr": 0.25, "seed": 1})
+    config = load_config(
+        {"seed": 4}, config_class_of=config_class_of, base={"model": "resnet9", "lr": 0.25, "seed": 1}
+    )
     assert (config.lr, config.seed) == (0.25, 4)
 
 
@@ -49,7 +52,7 @@ def test_a_config_is_frozen():
 
 def test_both_spellings_of_an_override_and_yaml_values():
     words = ["--lr", "1e-3", "--seed=2", "--flip", "none", "--lr_values=[0.1, 1e-4]"]
-    config = load_config(parse_overrides(words), config_class_of=config_class_of)
+    config = _load(words=words)
     assert (config.lr, config.seed, config.flip, config.lr_values) == (1e-3, 2, "none", (0.1, 1e-4))
     assert parse_overrides(["--clip_norm", "-1"])["clip_norm"].read("clip_norm", None) == -1
     assert parse_overrides([]) == {}
@@ -66,7 +69,7 @@ def test_both_spellings_of_an_override_and_yaml_values():
 )
 def test_words_that_are_no_key_and_value(words, part):
     with pytest.raises(UserError, match=part):
-        load_config(parse_overrides(words), config_class_of=config_class_of)
+        _load(words=words)
 
 
 @pytest.mark.parametrize(

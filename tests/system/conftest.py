@@ -10,7 +10,14 @@ from tests.helpers.doors import call_door
 
 CLASSES = ("blue jays", "grass", "red")  # of `pictures`
 # A network that is compiled in seconds, and 10 batches an epoch.
-TINY = {"widths": "[4,4,8,8]", "batch_size": 20, "epochs": 2, "warmup_epochs": 0.5, "lr": 0.1}
+TINY = {
+    "model": "resnet9",
+    "widths": "[4,4,8,8]",
+    "batch_size": 20,
+    "epochs": 2,
+    "warmup_epochs": 0.5,
+    "lr": 0.1,
+}
 
 
 @pytest.fixture(scope="session")

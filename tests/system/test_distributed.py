@@ -158,9 +158,9 @@ def test_a_signal_to_one_rank_stops_all_and_another_number_of_cards_goes_on(
 def test_a_run_of_two_processes_leaves_the_files_of_one(data_path, tmp_path, graph_mode):
     in_two_processes(
         tmp_path / "log", "train.py", "--data_path", data_path, "--output_path", tmp_path / "runs",
-        "--run_name", "two", "--device_target", "CPU", "--widths", "[4,4,8,8]", "--batch_size", "20",
-        "--eval_batch_size", "20", "--epochs", "2", "--warmup_epochs", "0.4", "--lr", "0.1",
-        "--lr_base_batch", "40", "--ema_decay", "0.5", "--log_every", "1",
+        "--run_name", "two", "--model", "resnet9", "--device_target", "CPU", "--widths", "[4,4,8,8]",
+        "--batch_size", "20", "--eval_batch_size", "20", "--epochs", "2", "--warmup_epochs", "0.4",
+        "--lr", "0.1", "--lr_base_batch", "40", "--ema_decay", "0.5", "--log_every", "1",
     )  # fmt: skip
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["two"]
     run_dir = tmp_path / "runs" / "two"

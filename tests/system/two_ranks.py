@@ -151,10 +151,9 @@ def stop_and_resume(folder, data_path):
     """Trains straight through, and twice with a stop, of which one goes on; says where the ranks stopped."""
     config = load_config(
         {
-            "data_path": str(data_path), "device_target": "CPU", "widths": [2, 2, 4, 4], "batch_size": 20,
-            "eval_batch_size": 35, "epochs": 2.0, "warmup_epochs": 0.4, "lr": 0.1, "log_every": 3,
-            "accumulate_steps": 2,
-            "eval_every": 0.8, "ema_decay": 0.5, "sync_bn": True,
+            "model": "resnet9", "data_path": str(data_path), "device_target": "CPU", "widths": [2, 2, 4, 4],
+            "batch_size": 20, "eval_batch_size": 35, "epochs": 2.0, "warmup_epochs": 0.4, "lr": 0.1,
+            "log_every": 3, "accumulate_steps": 2, "eval_every": 0.8, "ema_decay": 0.5, "sync_bn": True,
         },
         config_class_of=config_class_of,
     )  # fmt: skip

@@ -191,7 +191,7 @@ def test_the_config_may_come_from_a_file(facts_of, tmp_path):
 def test_the_summary_describes_the_network_that_is_trained(facts_of):
     network = create_network("resnet9", num_classes=10, widths=(2, 3, 4, 5))
     assert sum(p.size for p in network.trainable_params()) == facts_of(*NARROW)["parameters"]
-    config = load_config({}, config_class_of=config_class_of)
+    config = load_config({"model": "resnet9"}, config_class_of=config_class_of)
     assert facts_of(*NARROW)["batch_size"] == config.batch_size
 
 
