@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ..model_utils.keys import Keys, key, refusal
 from .autoaugment import autoaugment_from_keys
+from .geometry import Interpolation
 from .randaugment import RandAugment
 from .sources import DATASETS
 
@@ -28,61 +29,85 @@ class DataKeys(Keys):
     """Data and augmentation; positions and sizes in pixels of the training image."""
 
     dataset: Literal["auto", *DATASETS] = key(
-        "auto", "layout of data_path; folder: a folder of images a class; auto: what is found there"
+        "auto", "kind of data in data_path; folder: one folder of images for each class; auto: detect it"
     )
     val_fraction: float = key(
-        0.1, "of each class, where a folder has no val or test", unit="0..1", gt=0, lt=1
+        0.1,
+        "share of each class held out for evaluation, if there is no val or test folder",
+        unit="0..1",
+        gt=0,
+        lt=1,
     )
-    damaged_images: Literal["fail", "skip"] = key("fail", "files of a folder that are no whole images")
-    examples_per_class: int = key(0, "few-shot: training images of each class; 0: all", unit="images", ge=0)
-    subset_seed: int = key(0, "seed of the few-shot choice and of the val split", ge=0, le=4_000_000_000)
-    batch_size: int = key(512, "images a card in one batch", unit="images", ge=1)
-    eval_batch_size: int = key(500, "images a card in one evaluation batch", unit="images", ge=1)
-    image_mean: Channels = key((125.31, 122.95, 113.87), "mean of red, green, blue", unit="0..255")
-    image_std: Channels = key((62.99, 62.09, 66.70), "deviation of red, green, blue", unit="0..255")
-    image_size: int = key(32, "side of the training image", unit="pixels", ge=1)
+    damaged_images: Literal["fail", "skip"] = key("fail", "what to do about damaged image files")
+    examples_per_class: int = key(
+        0, "few-shot: training images used of each class; 0: all", unit="images", ge=0
+    )
+    subset_seed: int = key(0, "seed of the few-shot choice and of the held-out share", ge=0, le=4_000_000_000)
+    batch_size: int = key(512, "images in a batch of one card", unit="images", ge=1)
+    eval_batch_size: int = key(500, "images in an evaluation batch of one card", unit="images", ge=1)
+    image_mean: Channels = key((125.31, 122.95, 113.87), "mean of red, green and blue", unit="0..255")
+    image_std: Channels = key(
+        (62.99, 62.09, 66.70), "standard deviation of red, green and blue", unit="0..255"
+    )
+    image_size: int = key(32, "side of a training image", unit="pixels", ge=1)
     train_crop: Literal["pad", "resize", "random_resized"] = key(
-        "pad", "pad: of 32x32 sets, from a border; resize: squash, then crop; random_resized: Inception's"
+        "pad",
+        "pad: pad a 32x32 image and crop it; resize: resize to a square and crop it; random_resized: crop a "
+        "random area and resize it (Inception)",
     )
-    crop_pad: int = key(4, "pad: reflected border; 0: none", unit="pixels", ge=0, le=31)
-    resize_size: int = key(0, "resize: side before the crop; 0: image_size", unit="pixels", ge=0)
-    crop_area: Range = key((0.08, 1.0), "random_resized: share of the image's area", unit="0..1")
-    crop_ratio: Range = key((0.75, 4 / 3), "random_resized: width / height of the crop")
-    interpolation: Literal["bilinear", "bicubic", "area"] = key("bilinear", "of all resizing")
-    eval_image_size: int = key(0, "side in evaluation; 0: image_size", unit="pixels", ge=0)
+    crop_pad: int = key(4, "pad: width of the reflected border; 0: none", unit="pixels", ge=0, le=31)
+    resize_size: int = key(
+        0, "resize: side of the square before the crop; 0: image_size", unit="pixels", ge=0
+    )
+    crop_area: Range = key(
+        (0.08, 1.0), "random_resized: smallest and largest share of the image's area", unit="0..1"
+    )
+    crop_ratio: Range = key((0.75, 4 / 3), "random_resized: smallest and largest width / height")
+    interpolation: Interpolation = key("bilinear", "interpolation wherever images are resized")
+    eval_image_size: int = key(0, "side of an evaluation image; 0: image_size", unit="pixels", ge=0)
     eval_crop: Literal["squash", "centre", "whole"] = key(
         "squash",
-        "evaluation: resize to a square, or the short side and cut the centre, or the longer side and cut "
-        "nothing",
+        "evaluation; squash: resize to a square; centre: resize the shorter side and crop the centre; whole: "
+        "resize the longer side, no crop",
     )
     crop_percentage: float = key(
-        1.0, "evaluation: share of the resized side in the centre that is cut out", unit="0..1", gt=0, le=1
+        1.0, "evaluation: side of the crop as a share of the resized side", unit="0..1", gt=0, le=1
     )
     flip: Literal["none", "random", "alternating"] = key(
-        "random", "mirror at random, or each image in every second epoch"
+        "random", "mirror images; random: half of them; alternating: each one in every second epoch"
     )
     cutout: int = key(
-        0, "pad: side of the square set to the mean colour; 0: none", unit="pixels", ge=0, le=32
+        0, "pad: Cutout, side of the square set to the mean colour; 0: none", unit="pixels", ge=0, le=32
     )
-    translate: int = key(0, "pad: largest shift over the mean colour; 0: none", unit="pixels", ge=0, le=31)
-    randaugment_layers: int = key(0, "RandAugment: operations an image; 0: none", unit="operations", ge=0)
-    randaugment_magnitude: float = key(10.0, "RandAugment: mean magnitude, 10 the nominal full range", ge=0)
-    randaugment_std: float = key(0.5, "RandAugment: deviation of the magnitude", ge=0)
-    autoaugment: Literal["none", "imagenet"] = key("none", "AutoAugment: the policy found on ImageNet")
+    translate: int = key(
+        0, "pad: largest shift; uncovered pixels get the mean colour; 0: none", unit="pixels", ge=0, le=31
+    )
+    randaugment_layers: int = key(
+        0, "RandAugment: operations for each image; 0: none", unit="operations", ge=0
+    )
+    randaugment_magnitude: float = key(10.0, "RandAugment: mean magnitude; 10 is the full range", ge=0)
+    randaugment_std: float = key(0.5, "RandAugment: standard deviation of the magnitude", ge=0)
+    autoaugment: Literal["none", "imagenet"] = key("none", "AutoAugment policy")
     colour_jitter: Jitter = key(
-        (0.0, 0.0, 0.0, 0.0), "strength of brightness, contrast, saturation (factors) and hue (turns)"
+        (0.0, 0.0, 0.0, 0.0), "strength of random brightness, contrast, saturation (factors) and hue (turns)"
     )
-    lighting: float = key(0.0, "AlexNet's noise along ImageNet's colours: deviation of its weights", ge=0)
-    random_erasing: float = key(0.0, "probability that a rectangle is erased", unit="0..1", ge=0, le=1)
-    erasing_fill: Literal["mean", "noise"] = key("mean", "random erasing: image_mean, or noise about it")
-    mixup_alpha: float = key(0.0, "mixup weight ~ Beta(alpha, alpha); 0: none", ge=0)
+    lighting: float = key(0.0, "AlexNet's lighting noise: standard deviation of its weights", ge=0)
+    random_erasing: float = key(
+        0.0, "probability that a random rectangle of an image is erased", unit="0..1", ge=0, le=1
+    )
+    erasing_fill: Literal["mean", "noise"] = key(
+        "mean", "random erasing fills with image_mean, or with noise around it"
+    )
+    mixup_alpha: float = key(0.0, "mixup: weights from Beta(alpha, alpha); 0: none", ge=0)
     cutmix_alpha: float = key(
-        0.0, "CutMix share ~ Beta(alpha, alpha); 0: none; with mixup, each batch has one of them", ge=0
+        0.0, "CutMix: areas from Beta(alpha, alpha); 0: none; with mixup, a batch has one of the two", ge=0
     )
     mixup_per_image: bool = key(
-        False, "mixup, CutMix: each image with the next one, drawn for itself; not alike in a batch"
+        False, "mixup and CutMix: draw the weight or rectangle for each image, not once for a batch"
     )
-    label_smoothing: float = key(0.0, "share of the target spread over all classes", unit="0..1", ge=0, lt=1)
+    label_smoothing: float = key(
+        0.0, "share of the target that is spread evenly over all classes", unit="0..1", ge=0, lt=1
+    )
 
     @model_validator(mode="after")
     def _colours_fit(self) -> "DataKeys":

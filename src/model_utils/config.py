@@ -304,10 +304,13 @@ def default_yaml(config_class: type[Keys]) -> str:
         lines += ["", f"# {group.__doc__.splitlines()[0]}"]
         for name in own_keys(group):
             field = group.model_fields[name]
-            meaning = f"{field.description}{_unit(field)}; {allowed(field)}"
-            line = f"{name + ': ' + as_yaml(field.default):<40}# {meaning}"
+            meaning, range_ = f"{field.description}{_unit(field)}", allowed(field)
+            line = f"{name + ': ' + as_yaml(field.default):<40}# {meaning}; {range_}"
             if len(line) > 150:
-                lines += [f"# {part}" for part in textwrap.wrap(meaning, 108, break_on_hyphens=False)]
+                wrapped = [
+                    textwrap.wrap(text, 108, break_on_hyphens=False) for text in (f"{meaning};", range_)
+                ]
+                lines += [f"# {part}" for parts in wrapped for part in parts]
                 line = f"{name}: {as_yaml(field.default)}"
             lines.append(line)
     return "\n".join(lines) + "\n"

@@ -11,17 +11,17 @@ PRETRAINED_HEADS = ("keep", "replace", "zero")
 class RunKeys(Keys):
     """The run: what, where, on which device."""
 
-    model: str = key("", "network to train, a name of src/zoo.py; needed")
+    model: str = key("", "model to train; required; src/zoo.py lists the names")
     data_path: InputPath = key(
-        "data", "folder of the data set, or one that holds cifar-10-batches-bin", unit="folder"
+        "data", "folder of the data set, or the folder that holds cifar-10-batches-bin", unit="folder"
     )
-    output_path: OutputPath = key("runs", "folder that receives one folder a run", unit="folder")
+    output_path: OutputPath = key("runs", "folder in which each run gets a folder of its own", unit="folder")
     run_name: str = key("", "name of the run's folder; empty: recipe, date and time")
     device_target: Literal[DEVICE_TARGETS] = key(
-        "auto", "device; auto takes the first of Ascend, GPU, CPU that is there"
+        "auto", "device; auto: the first of Ascend, GPU, CPU that this machine has"
     )
-    seed: int = key(0, "seed of weights, order and augmentation", ge=0, le=4_000_000_000)
+    seed: int = key(0, "seed of initial weights, order of images and augmentation", ge=0, le=4_000_000_000)
     pretrained_path: InputPath = key("", "weights to start from; empty: none", unit="file or folder")
     pretrained_head: Literal[PRETRAINED_HEADS] = key(
-        "replace", "classifier with pretrained weights: theirs, a new one, or zeros"
+        "replace", "classifier of pretrained weights; keep: theirs; replace: a new one; zero: zeros"
     )

@@ -39,12 +39,12 @@ class ScheduleKeys(Keys):
 
     epochs: float = key(24.0, "length of training", unit="epochs", gt=0)
     train_steps: int = key(0, "length of training in updates; 0: `epochs` decides", unit="updates", ge=0)
-    lr: float = key(0.4, "peak learning rate, for lr_base_batch images an update", unit="rate", gt=0)
+    lr: float = key(0.4, "peak learning rate, for lr_base_batch images per update", unit="rate", gt=0)
     lr_scale_rule: Literal[tuple(LR_SCALE_RULES)] = key(
         "none",
-        "how the rates follow images an update / lr_base_batch; none: they do not, and the log says so",
+        "how rates follow the images per update / lr_base_batch; linear: in proportion; sqrt: by its root",
     )
-    lr_base_batch: int = key(512, "images an update for which the rates hold", unit="images", ge=1)
+    lr_base_batch: int = key(512, "images per update that the rates are meant for", unit="images", ge=1)
     lr_schedule: Literal[tuple(SCHEDULES)] = key(
         "one_cycle", "course of the learning rate; src/optim/schedules.py has the formulas"
     )
@@ -110,14 +110,17 @@ class OptimizerKeys(Keys):
     momentum: float = key(0.9, "momentum of sgd and rmsprop", ge=0, lt=1)
     nesterov: bool = key(True, "Nesterov's form of momentum (sgd)")
     lr_in_velocity: bool = key(
-        False, "sgd's velocity sums rate x gradient, as in cifar10-fast, not the gradient, as in PyTorch"
+        False,
+        "velocity of sgd; true: sum of rate x gradient (cifar10-fast); false: of the gradient (PyTorch)",
     )
-    beta1: float = key(0.9, "decay of the gradient's mean (adam, adamw)", ge=0, lt=1)
-    beta2: float = key(0.999, "decay of its square's mean (adam, adamw)", ge=0, lt=1)
-    optimizer_eps: float = key(1e-8, "added to (rmsprop: under) the root of adam, adamw, rmsprop", gt=0)
-    rmsprop_decay: float = key(0.9, "decay of the square's mean (rmsprop)", ge=0, lt=1)
-    weight_decay: float = key(5e-4, "weight decay, a rate-1 step", ge=0)
-    decay_norm_and_bias: bool = key(True, "decay normalisation parameters and biases too")
+    beta1: float = key(0.9, "decay of the mean of the gradient (adam, adamw)", ge=0, lt=1)
+    beta2: float = key(0.999, "decay of the mean of the squared gradient (adam, adamw)", ge=0, lt=1)
+    optimizer_eps: float = key(
+        1e-8, "epsilon, added to the root (adam, adamw) or under the root (rmsprop)", gt=0
+    )
+    rmsprop_decay: float = key(0.9, "decay of the mean of the squared gradient (rmsprop)", ge=0, lt=1)
+    weight_decay: float = key(5e-4, "weight decay, before it is multiplied by the learning rate", ge=0)
+    decay_norm_and_bias: bool = key(True, "also decay normalisation parameters and biases")
     bias_lr_multiplier: float = key(
-        1.0, "factor on the rate of biases; their decay is divided by it", unit="factor", gt=0
+        1.0, "factor on the learning rate of biases; their weight decay is divided by it", unit="factor", gt=0
     )

@@ -12,6 +12,7 @@ looks into some (src/deploy/vector_index.py).
 """
 
 from ..common.cli import parser, run
+from ..key_help import key_help
 
 ELSEWHERE = {"device_target", "data_path"}  # keys that may differ from build to build
 
@@ -20,6 +21,7 @@ def main(arguments):
     flags = parser(__doc__)
     commands = flags.add_subparsers(dest="command", required=True)
     one = commands.add_parser("build", help="bring an index up to date with folders", allow_abbrev=False)
+    one.keys = key_help
     one.add_argument("folders", nargs="+", metavar="FOLDER")
     one.add_argument("--checkpoint", required=True, help="a .ckpt, or others' weights with --config_path")
     one.add_argument("--index", required=True, help="folder of the index; made if need be")
