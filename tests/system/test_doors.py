@@ -114,11 +114,6 @@ def test_an_unreadable_image_is_named_and_the_exit_code_says_so(door, best, phot
         ("train.py", ["--confg_path", "x"], "the nearest known key is config_path; no model is named"),
         ("train.py", ["--model", "resnet9", "--lerning_rate", "1"], "lerning_rate: 1 given, but there is no"),
         ("train.py", ["--resume", "nowhere"], "nowhere"),
-        (
-            "train.py",
-            ["--resume", "nowhere", "--lr", "1"],
-            "lr: 1 given with --resume, allowed there: data_path",
-        ),
         ("train.py", ["--model", "resnet9", "--data_path", "nowhere"], "nowhere"),
         ("train.py", ["extra"], "'extra' given where a --key is expected"),
         ("eval.py", ["--checkpoint_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
