@@ -74,7 +74,8 @@ class Evaluator:
 
     def measure(self) -> dict[str, float]:
         """The monitor's figures. Rank 0's are written, so it alone takes them."""
-        if self.monitor is None or self._device.rank != 0 or not len(self.batches):
+        empty = self.batches.start == self.batches.stop  # whole pictures have no number of batches
+        if self.monitor is None or self._device.rank != 0 or empty:
             return {}
 
         def images() -> np.ndarray:
