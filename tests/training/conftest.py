@@ -1,6 +1,5 @@
 """What the tests of training share: clean compilation, a linear network with its oracle, a narrow config."""
 
-import contextlib
 import gc
 
 import mindspore as ms
@@ -8,19 +7,16 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from src.layers.conv import conv2d, dense
-from src.layers.init import initialise, torch_default
 from src.layers.losses import CrossEntropy
-from src.layers.norm import batch_norm2d
 from src.layers.pixels import Pixels
 from src.model_utils.config import load_config
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
-from src.resnet9.recipe import ResNet9Recipe
 from src.training import session
 from src.training.loss_scale import LossScale
 from src.training.train_step import TrainStep
 from src.zoo import config_class_of
+from tests.helpers.tiny import TinyRecipe
 
 
 @pytest.fixture(autouse=True)
@@ -167,50 +163,6 @@ def narrow_config(data_path):
         return load_config({**settings, **keys}, config_class_of=config_class_of)
 
     return build
-
-
-class TinyNet(nn.Cell):
-    """One convolution, as little to compile as trains: (N, 3, 32, 32) -> (N, num_classes)."""
-
-    def __init__(self, *, num_classes, seed):
-        super().__init__()
-        self.conv = conv2d(in_channels=3, out_channels=4, kernel_size=3, stride=2)
-        self.bn = batch_norm2d(channels=4)
-        self.linear = dense(in_channels=4, out_channels=num_classes, bias=False)
-        initialise(self, seed=seed, weight=torch_default)
-
-    def construct(self, x):
-        return self.linear(ops.relu(self.bn(self.conv(x))).mean((2, 3)))
-
-
-class WatchedBatches:
-    """Training batches that call `watch(step, images, targets)` first; steps are counted from 1."""
-
-    def __init__(self, batches, watch):
-        self._batches, self._watch = batches, watch
-        self.class_names = batches.class_names
-
-    def __len__(self):
-        return len(self._batches)
-
-    def batches(self, start, stop):
-        with contextlib.closing(self._batches.batches(start, stop)) as batches:
-            for step, batch in enumerate(batches, start + 1):
-                if self._watch is not None:
-                    self._watch(step, *batch)
-                yield batch
-
-
-class TinyRecipe(ResNet9Recipe):
-    def __init__(self, config, watch):
-        super().__init__(config)
-        self.watch = watch
-
-    def network(self, *, num_classes):
-        return TinyNet(num_classes=num_classes, seed=self.config.seed)
-
-    def train_batches(self, *, rank=0, size=1):
-        return WatchedBatches(super().train_batches(rank=rank, size=size), self.watch)
 
 
 @pytest.fixture(scope="session")

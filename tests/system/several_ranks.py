@@ -1,7 +1,11 @@
-"""What each process of test_distributed.py does: two_ranks.py step|stop OUT_FOLDER [DATA_FOLDER]."""
+"""What each process of test_distributed.py does: several_ranks.py TASK OUT_FOLDER DATA_FOLDER [MANY_FOLDER].
+
+TASK is one of those at the end of this file.
+"""
 
 import gc
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,13 +15,14 @@ from mindspore import nn, ops
 
 from src.common.cli import run
 from src.common.errors import UserError
+from src.evaluation.evaluate import evaluate_network
 from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.layers.losses import CrossEntropy
 from src.layers.norm import batch_norm2d, synchronise_batch_norm
 from src.layers.pixels import Pixels
 from src.model_utils.config import load_config
-from src.model_utils.device_adapter import get_rank_id, set_up_device
+from src.model_utils.device_adapter import get_device_num, get_rank_id, set_up_device
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
 from src.parallel.collective import (
@@ -30,10 +35,12 @@ from src.training import session
 from src.training.loss_scale import LossScale
 from src.training.signals import Interrupted
 from src.training.train_step import TrainStep
-from src.zoo import config_class_of, create_recipe
+from src.zoo import config_class_of
+from tests.helpers.tiny import TinyRecipe
+from tests.system import pairs_of_ranks
 
 STEPS, BATCH, BAD_STEP = 5, 12, 2
-STOP_REQUEST = 4
+STOP_REQUEST, KILLED_IN = 4, 8
 
 
 class Net(nn.Cell):
@@ -67,7 +74,7 @@ def build(cards, *, normalised=False):
     )
 
 
-def train(step, *, rank, size):
+def train_steps(step, *, rank, size):
     """Rows of (loss, loss scale, overflow, gradient norm); each rank takes its part of every batch."""
     rows = []
     for number in range(STEPS):
@@ -91,13 +98,13 @@ def try_the_step(folder):
     """Trains, adds vectors up, trains again; saves what came out of it."""
     device = set_up_device("CPU")
     step = build(cards=device.size)
-    rows = train(step, rank=device.rank, size=device.size)
+    rows = train_steps(step, rank=device.rank, size=device.size)
     arrays = {p.name: p.asnumpy().copy() for p in step.get_parameters()}
     integers, reals = (sum_over_ranks(vector, size=device.size) for vector in vectors_of(device.rank))
-    train(step, rank=device.rank, size=device.size)
+    train_steps(step, rank=device.rank, size=device.size)
     path = folder / f"rank_{device.rank}.npz"
     synchronised = build(cards=device.size, normalised=True)
-    arrays["bn.rows"] = train(synchronised, rank=device.rank, size=device.size)
+    arrays["bn.rows"] = train_steps(synchronised, rank=device.rank, size=device.size)
     arrays |= {f"bn.{p.name}": p.asnumpy() for p in synchronised.get_parameters()}
     arrays |= differences(step, device)
     np.savez(path, rows=rows, integers=integers, reals=reals, graphs=len(step.compile_cache), **arrays)
@@ -123,54 +130,80 @@ def differences(step, device):
     return {"said": np.array(said), "linear.from_first": step.network.linear.weight.asnumpy()}
 
 
-class SignalAt:
-    """Training batches; before batch STOP_REQUEST the last rank alone gets a SIGTERM."""
-
-    def __init__(self, batches):
-        self._batches = batches
-        self.class_names = batches.class_names
-
-    def __len__(self):
-        return len(self._batches)
-
-    def batches(self, start, stop):
-        for step, batch in enumerate(self._batches.batches(start, stop), start + 1):
-            if step == STOP_REQUEST and get_rank_id() == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-
-def recipe_with_signal(config):
-    recipe = create_recipe(config)
-    batches = recipe.train_batches
-    recipe.train_batches = lambda **where: SignalAt(batches(**where))
-    return recipe
-
-
-def stop_and_resume(folder, data_path):
-    """Trains straight through, and twice with a stop, of which one goes on; says where the ranks stopped."""
-    config = load_config(
+def config_of(data_path, **keys):
+    """5 batches of 36 images an epoch, so in updates of 2 its end lies inside an accumulation."""
+    return load_config(
         {
-            "model": "resnet9", "data_path": str(data_path), "device_target": "CPU", "widths": [2, 2, 4, 4],
-            "batch_size": 20, "eval_batch_size": 35, "epochs": 2.0, "warmup_epochs": 0.4, "lr": 0.1,
-            "log_every": 3, "accumulate_steps": 2, "eval_every": 0.8, "ema_decay": 0.5, "sync_bn": True,
+            "model": "resnet9", "data_path": str(data_path), "device_target": "CPU", "eval_batch_size": 9,
+            "epochs": 2.0, "warmup_epochs": 0.4, "lr": 0.1, "log_every": 2, "eval_every": 0.8,
+            "save_every": 0.8, "keep_checkpoints": 3, "ema_decay": 0.5, "sync_bn": True,
+            "accumulate_steps": 2, **keys,
         },
         config_class_of=config_class_of,
     )  # fmt: skip
-    session.start(config, create_recipe, run_dir=folder / "straight")
-    for name in ("moved", "stopped"):
+
+
+def evaluate(folder, *, rank=0, size=1):
+    """An untrained network on all test images of a folder, in shares that may be uneven."""
+    recipe = TinyRecipe(config_of(folder, eval_batch_size=50))
+    network = recipe.network(num_classes=4)
+    batches = recipe.eval_batches(rank=rank, size=size)
+    return evaluate_network(network, recipe.inputs(), batches, num_classes=4, size=size)
+
+
+def stop_last_rank(step, *_):
+    """The last rank alone gets a SIGTERM while batch STOP_REQUEST is in hand."""
+    if step == STOP_REQUEST and get_rank_id() == get_device_num() - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train_until_stopped(folder, config):
+    """Says where the ranks stopped; the folder `moved` is as the stopped run left its own."""
+    try:
+        session.start(config, lambda c: TinyRecipe(c, stop_last_rank), run_dir=folder / "stopped")
+    except Interrupted as stop:
+        (folder / f"stopped_of_rank_{get_rank_id()}.txt").write_text(str(stop))
+    if get_rank_id() == 0:
+        shutil.copytree(folder / "stopped", folder / "moved")
+
+
+def train(folder, config):
+    """Trains straight through, with a stop, and from what a kill inside an accumulation leaves."""
+
+    def copy_run(step, *_):
+        if step == KILLED_IN and get_rank_id() == 0:
+            shutil.copytree(folder / "straight", folder / "killed")
+
+    session.start(config, lambda c: TinyRecipe(c, copy_run), run_dir=folder / "straight")
+    train_until_stopped(folder, config)
+    for name in ("stopped", "killed"):
         gc.collect()
-        try:
-            session.start(config, recipe_with_signal, run_dir=folder / name)
-        except Interrupted as stop:
-            (folder / f"{name}_of_rank_{get_rank_id()}.txt").write_text(str(stop))
-    gc.collect()
-    session.resume(config, create_recipe, run_dir=folder / "stopped")
+        session.resume(config, TinyRecipe, run_dir=folder / name)
+
+
+def everything(folder, data_path, many_path):
+    device = set_up_device("CPU")
+    where = {"rank": device.rank, "size": device.size}
+    try_the_step(folder)
+    np.savez(folder / f"pairs_{device.rank}.npz", **pairs_of_ranks.train(**where))
+    evaluation = evaluate(many_path, **where)
+    np.savez(
+        folder / f"evaluation_{device.rank}.npz", **evaluation.metrics, confusion=evaluation.totals.confusion
+    )
+    train(folder, config_of(data_path, batch_size=12))
+
+
+TASKS = {
+    "everything": everything,
+    "stop": lambda folder, data: train_until_stopped(folder, config_of(data, batch_size=9)),
+    "go_on": lambda folder, data: session.resume(
+        config_of(data, batch_size=18), TinyRecipe, run_dir=folder / "stopped"
+    ),
+}
 
 
 def main(arguments):
-    todo = {"step": try_the_step, "stop": stop_and_resume}
-    todo[arguments[0]](*map(Path, arguments[1:]))
+    TASKS[arguments[0]](*map(Path, arguments[1:]))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,12 @@
-"""What each process of test_pairs_of_ranks.py does: pairs_of_two_ranks.py OUT_FOLDER."""
-
-from pathlib import Path
+"""A training with MultiGrain's loss of pairs over all ranks, for test_distributed.py and its processes."""
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.common.cli import run
 from src.layers.conv import dense
 from src.layers.init import initialise, torch_default
 from src.layers.pixels import Pixels
-from src.model_utils.device_adapter import set_up_device
 from src.multigrain.losses import GatherRows, JointLoss, MarginLoss
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
@@ -61,12 +57,3 @@ def train(*, rank, size):
         outputs = step(ms.Tensor(images[mine]), ms.mutable(tuple(map(ms.Tensor, targets))))
         losses.append([float(value.asnumpy()) for value in (outputs[0], *outputs[4:])])
     return {"losses": np.array(losses), **{p.name: p.asnumpy() for p in parameters}}
-
-
-def main(arguments):
-    device = set_up_device("CPU")
-    np.savez(Path(arguments[0]) / f"rank_{device.rank}.npz", **train(rank=device.rank, size=device.size))
-
-
-if __name__ == "__main__":
-    run(main)
