@@ -29,7 +29,7 @@ class EMA(nn.Cell):
         super().__init__(auto_prefix=False)
         self.decay = decay
         self.map = ops.HyperMap()
-        self.share = 1 - decay  # here, as float32 in the graph has 1 - 0.9999 wrong in the fourth digit
+        self.share = 1 - decay  # in float64: of 1 - 0.9999, float32 has only four digits right
         self.warmup = warmup
         self.weights = ms.ParameterTuple(list(network.get_parameters()))
         self.averages = ms.ParameterTuple(

@@ -5,7 +5,7 @@ from mindspore import nn, ops
 
 from .keys import LOSS_SCALES
 
-# Growth ends here: far above what float16 bears, and far from float32's infinity, which halving never leaves.
+# The scale grows no further. float16 overflows far below it, and half of infinity is still infinity.
 _LARGEST = 2.0**64
 
 
