@@ -84,7 +84,9 @@ def checkpoint_parser(
     made = parser(description, keys=keys)
     made.epilog = "Every other --key value overrides the checkpoint's config."
     made.add_argument(
-        "--checkpoint_path", required=True, help="a .ckpt of a run, or others' weights with --config_path"
+        "--checkpoint_path",
+        required=True,
+        help="a run's folder (its best), a .ckpt, or others' weights with --config_path",
     )
     made.add_argument("--config_path", help="a YAML file whose keys override the config of a .ckpt")
     made.add_argument("--raw_weights", action="store_true", help="the weights, not their average (EMA)")
