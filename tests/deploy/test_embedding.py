@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+from src.common import heartbeat
 from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.data.geometry import resize_whole
@@ -42,6 +43,13 @@ def named(images):
 
 def embedder(network, **settings):
     return Embedder(network, **{"mean": MEAN, "std": STD, "long_side": 16, **settings})
+
+
+def test_batches_count_as_progress():
+    """The launcher's watch would end a long embedding otherwise."""
+    before = heartbeat._made
+    list(embedder(Means(), batch_size=2).embed(named(pictures(*[(16, 16)] * 5))))
+    assert heartbeat._made == before + 3
 
 
 def test_unit_vectors_in_the_given_order():
