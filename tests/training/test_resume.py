@@ -9,6 +9,7 @@ import pytest
 
 from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
+from src.training import session
 from src.training.records import read_metrics
 from src.training.signals import Interrupted
 
@@ -175,8 +176,32 @@ def test_a_config_that_does_not_fit_the_checkpoint_is_refused(start, resume, tmp
         resume(run_dir)
 
 
+@pytest.mark.parametrize(
+    ("words", "config_path", "named"),
+    [
+        (["--lr", "1"], None, "lr: 1 given with --resume, allowed there: data_path"),
+        (["--batch_size", "8", "--mixup_alpha", "0.2"], None, "mixup_alpha: 0.2 given with --resume"),
+        ([], "other.yaml", "config_path: 'other.yaml' given with --resume"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(tmp_path, words, config_path, named):
+    (tmp_path / "config.yaml").touch()
+    session.check_resume(str(tmp_path), ["--batch_size", "8"], config_path=None)
+    with pytest.raises(UserError, match=f"^{named}"):
+        session.check_resume(str(tmp_path), words, config_path=config_path)
+
+
+@pytest.mark.parametrize("run_dir", ["", "nowhere"])
+def test_a_folder_without_a_run_is_refused(run_dir):
+    with pytest.raises(UserError, match=f"^resume: {run_dir!r} is not the folder of a run"):
+        session.check_resume(run_dir, [], config_path=None)
+
+
 def put_nan(*steps):
-    """Spoils a pixel and a target of the batches of these steps; of a pixel alone ReLU would make a 0."""
+    """Spoils a pixel and a target of the batches of these steps; of a pixel alone ReLU would make a 0.
+
+    Only smoothed targets are numbers with a point.
+    """
 
     def watch(step, images, targets):
         if step in steps:
@@ -188,7 +213,10 @@ def put_nan(*steps):
 def test_a_loss_that_is_no_number_stops_the_run_and_the_good_checkpoint_stays(start, tmp_path):
     run_dir = tmp_path / "run"
     with pytest.raises(UserError, match=r"loss is nan at batch 9, 3 batches in a row") as error:
-        start(run_dir, watch=put_nan(7, 8, 9, 10), log_every=1, max_nonfinite_steps=3, save_every=0.4)
+        start(
+            run_dir, watch=put_nan(7, 8, 9, 10), label_smoothing=0.1, log_every=1, max_nonfinite_steps=3,
+            save_every=0.4,
+        )  # fmt: skip
     kept = run_dir / "checkpoints" / "last.ckpt"
     assert str(kept) in str(error.value)
     checkpoint = read_checkpoint(kept)
@@ -198,7 +226,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_good_checkpoint_stays(st
 
 def test_before_the_first_checkpoint_the_message_says_so(start, tmp_path):
     with pytest.raises(UserError, match=r"is nan at batch 2, 1 batches.*there is no checkpoint yet"):
-        start(tmp_path / "run", watch=put_nan(2), log_every=4)
+        start(tmp_path / "run", watch=put_nan(2), label_smoothing=0.1, log_every=4)
 
 
 def test_a_rate_that_is_far_too_high_stops_the_run(start, tmp_path):
@@ -209,7 +237,13 @@ def test_a_rate_that_is_far_too_high_stops_the_run(start, tmp_path):
 def test_fewer_bad_batches_in_a_row_are_passed_over(start, tmp_path):
     run_dir = tmp_path / "run"
     summary = start(
-        run_dir, watch=put_nan(2, 3, 5, 6), log_every=1, max_nonfinite_steps=3, epochs=3.0, ema_decay=0.5
+        run_dir,
+        watch=put_nan(2, 3, 5, 6),
+        label_smoothing=0.1,
+        log_every=1,
+        max_nonfinite_steps=3,
+        epochs=3.0,
+        ema_decay=0.5,
     )
     records = [r for r in records_of(run_dir) if "loss" in r]
     assert [r["step"] for r in records if r["overflow"]] == [2, 3, 5, 6]
