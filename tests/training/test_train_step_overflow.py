@@ -130,23 +130,27 @@ class Product(nn.Cell):
         return (outputs * targets).sum()
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("accumulate_steps", [1, 2, 5])
-def test_an_overflow_is_seen_by_all_though_asking_clears_it(graph_mode, monkeypatch, accumulate_steps, count):
-    """Random patterns of batches with an overflow: update, loss scale and statistics."""
-    device = ClearsWhenRead()
-    monkeypatch.setattr(ms.amp, "all_finite", device)
+def line_step(**settings):
     network = Line()
-    step = TrainStep(
+    return TrainStep(
         network,
         Pixels((0, 0, 0), (1, 1, 1)),
         Product(),
         SGD([ParamGroup("all", (network.weight,), 0.0)], momentum=0.0, nesterov=False),
         rates=np.ones(1),
         loss_scale=LossScale("dynamic", value=4.0, window=1),
-        accumulate_steps=accumulate_steps,
+        **settings,
     ).set_train(True)
-    step.on_cpu = False
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("accumulate_steps", [1, 2, 5])
+def test_an_overflow_is_seen_by_all_though_asking_clears_it(graph_mode, monkeypatch, accumulate_steps, count):
+    """Random patterns of batches with an overflow: update, loss scale and statistics."""
+    device = ClearsWhenRead()
+    monkeypatch.setattr(ms.amp, "all_finite", device)
+    step = line_step(accumulate_steps=accumulate_steps)
+    step.on_cpu, network = False, step.network
     one = ms.Tensor(np.ones(1, np.float32))
     one_in_two = 1 - 0.5 ** (1 / accumulate_steps)
     patterns = np.random.default_rng(0).random((count, accumulate_steps)) < one_in_two
@@ -163,6 +167,27 @@ def test_an_overflow_is_seen_by_all_though_asking_clears_it(graph_mode, monkeypa
         scale = max(scale / 2, 1.0) if pattern.any() else min(scale * 2, 2.0**64)
     assert 0.3 * count < step.applied.asnumpy() == 1 - weight < 0.7 * count
     assert step.updates.asnumpy() == count
+
+
+class AnotherCard(nn.Cell):
+    """Stands for the sum over two cards that are alike, but that the other one has an overflow."""
+
+    def construct(self, x):
+        if x.shape[0] == 3:  # loss, flag, statistic
+            return 2 * x + ms.Tensor(np.array([0, 1, 0], np.float32))
+        return 2 * x
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_an_overflow_of_another_card_holds_for_this_one(graph_mode, monkeypatch, accumulate_steps):
+    monkeypatch.setattr("src.parallel.buckets.ops.AllReduce", lambda _: AnotherCard())
+    step = line_step(accumulate_steps=accumulate_steps, cards=2)
+    one = ms.Tensor(np.ones(1, np.float32))
+    for _ in range(accumulate_steps):
+        _, _, overflow, norm = step(one, one)
+    assert overflow.asnumpy() == 1 and np.isfinite(norm.asnumpy())
+    assert step.network.weight.asnumpy() == 1 and step.network.mean.asnumpy() == 0
+    assert step.loss_scale.value.asnumpy() == 2
 
 
 def test_training_goes_on_as_if_the_batch_had_not_been_but_for_the_rate(
