@@ -2,6 +2,7 @@
 
 python train.py --config_path configs/resnet9/quickstart.yaml --data_path data
 python train.py --resume runs/quickstart-20260101-120000
+python train.py --resume runs/quickstart-20260101-120000 --epochs 4     # longer, if it has ended or not
 """
 
 import contextlib
@@ -20,12 +21,13 @@ FLAGS.add_argument("--resume", metavar="RUN_DIR", help="continue this run exactl
 def settings(arguments):
     """The config that a command line means; of a run that goes on, its own, once its folder is there."""
     from src.model_utils.config import load_config, parse_overrides
+    from src.optim.keys import with_one_length
     from src.zoo import config_class_of
 
     own, rest = FLAGS.parse_known_args(arguments)
     path = Path(own.resume) / "config.yaml" if own.resume else own.config_path
     path = None if own.resume and not path.exists() else path
-    keys, flags = parse_overrides(rest), flag_names(FLAGS)
+    keys, flags = with_one_length(parse_overrides(rest)), flag_names(FLAGS)
     return load_config(keys, config_class_of=config_class_of, config_path=path, flags=flags)
 
 

@@ -3,7 +3,8 @@
 A new optimizer is a class, a row of OPTIMIZERS, and its keys.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -14,6 +15,13 @@ from .schedules import LR_SCALE_RULES, SCHEDULES
 def _with(argument: str) -> str:
     """The schedules that have an argument, in words."""
     return ", ".join(name for name, schedule in SCHEDULES.items() if argument in schedule.arguments)
+
+
+def with_one_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`epochs` on the command line decides, whatever train_steps the recipe or the run has."""
+    if "epochs" in overrides and "train_steps" not in overrides:
+        return {**overrides, "train_steps": 0}
+    return dict(overrides)
 
 
 _COOLING = ", ".join(name for name, schedule in SCHEDULES.items() if schedule.cools_down)

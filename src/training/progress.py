@@ -1,8 +1,9 @@
 """How a run is divided into batches, updates and epochs, how far it is, and what data it has."""
 
 import logging
+import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,26 @@ class Course:
         return self.steps // self.accumulate
 
     def place_of(self, step: int, before: "Course") -> int:
-        """Where a run goes on after `step` batches of another course: as many epochs, in whole updates."""
+        """Where a run goes on after `step` batches of another course: as many epochs, in whole updates.
+
+        Raises:
+            UserError: this course ends before that.
+        """
         exact = step * self.epoch / before.epoch
         update = max(self.accumulate, before.accumulate * self.epoch / before.epoch)
+        if exact - self.steps >= update:
+            raise UserError(
+                f"the run has trained {step / before.epoch:.4g} epochs ({step // before.accumulate} updates) "
+                f"and cannot end after {self.steps / self.epoch:.4g} ({self.updates}); "
+                "give --epochs or --train_steps of at least that"
+            )
         if step == before.steps and abs(self.steps - exact) < update:
             return self.steps  # it had ended: rounding adds no update
         return min(round(exact / self.accumulate) * self.accumulate, self.steps)
+
+    def same_batches(self, other: "Course") -> bool:
+        """Whether the two differ in the length of the run alone."""
+        return replace(self, steps=other.steps) == other
 
 
 @dataclass
@@ -78,6 +93,7 @@ class Progress:
     Attributes:
         step: batches of the present course so far, a multiple of its `accumulate`.
         images: training images so far, over all cards and processes: the same count on any course.
+        lr: learning rate of the last update.
         best: the metrics of the best evaluation, with the `images` and `epoch` where it was made.
         evaluation_due: the evaluation after this step is still to be made.
         bn_reestimated: the statistics of batch normalisation are computed anew, after the last step.
@@ -86,6 +102,7 @@ class Progress:
 
     step: int = 0
     images: int = 0
+    lr: float | None = None
     best: dict[str, Any] | None = None
     evaluation_due: bool = False
     bn_reestimated: bool = False
@@ -94,6 +111,25 @@ class Progress:
     def place(self, course: Course) -> dict[str, int | float]:
         """Where a record stands: `images` alone grows whatever the batch size and the number of cards."""
         return {"images": self.images, "step": self.step, "epoch": self.step / course.epoch}
+
+
+def say_rate_from_here(rates: np.ndarray, update: int, *, before: float, config: Keys) -> None:
+    """Says what the learning rate of a run does that goes on with another length.
+
+    Args:
+        rates: of each update of the run as it now is.
+        update: the number of those made.
+        before: rate of the last of them.
+    """
+    rate = rates[update]
+    if math.isclose(rates[update - 1], before, rel_tol=1e-6):
+        log.info("the learning rate goes on as if the run had had this length from the start: %.4g now", rate)
+        return
+    log.warning(
+        "the learning rate goes from %.4g to %.4g: lr_schedule %s depends on the length of the run, and goes "
+        "on where it would be if the run had had this length from the start",
+        before, rate, config.lr_schedule,
+    )  # fmt: skip
 
 
 def facts_of(recipe: TrainRecipe) -> dict[str, int]:

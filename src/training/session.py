@@ -14,18 +14,20 @@ from ..common.errors import UserError
 from ..common.files import write_text, writing
 from ..common.lock import HeldError, locked
 from ..common.log import setup_logging
-from ..model_utils.config import dump, parse_overrides
+from ..model_utils.config import dump, load_config, parse_overrides
 from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
 from ..model_utils.keys import Keys
 from ..parallel.collective import text_of_first
 from .build import TrainRecipe
 from .trainer import Trainer
 
-# What may differ when a run goes on: nothing of what it computes, but for batch_size and accumulate_steps, so
-# that another number of cards can make the same updates, and data that the user says is changed.
+LENGTH = ("epochs", "train_steps")
+# What may differ when a run goes on: its length, and nothing else of what it computes, but for batch_size and
+# accumulate_steps, so that another number of cards can make the same updates, and data that the user says is
+# changed.
 CHANGEABLE = (
-    "data_path", "allow_changed_data", "device_target", "batch_size", "accumulate_steps", "eval_batch_size",
-    "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps",
+    *LENGTH, "data_path", "allow_changed_data", "device_target", "batch_size", "accumulate_steps",
+    "eval_batch_size", "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps",
 )  # fmt: skip
 
 CreateRecipe = Callable[[Keys], TrainRecipe]
@@ -121,6 +123,8 @@ def check_resume(run_dir: str, words: Sequence[str], *, config_path: str | None)
 def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[str, Any]:
     """Continues the run in `run_dir` exactly where its newest whole checkpoint was written.
 
+    Where the config gives it another length, it goes on to that end, if it has ended before as well.
+
     A run that has no checkpoint yet starts from the beginning.
 
     Raises:
@@ -136,7 +140,18 @@ def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[
         early.into(run_dir, device.rank)
         checkpoint = folder.newest() if folder.has_any() else None
         trainer = Trainer(create_recipe(config), device=device, checkpoint=checkpoint)
+        if device.rank == 0:
+            _keep_length(config, run_dir)
         return trainer.run(run_dir, resumed=True)
+
+
+def _keep_length(config: Keys, run_dir: Path) -> None:
+    """Makes the config's length the run's own, so that the next resume ends where this one does."""
+    path = run_dir / "config.yaml"
+    own = load_config({}, config_class_of=lambda model: type(config), config_path=path)
+    longer = own.model_copy(update={name: getattr(config, name) for name in LENGTH})
+    if longer != own:
+        write_text(path, dump(longer))
 
 
 class _EarlyLines(MemoryHandler):

@@ -65,7 +65,7 @@ class StepLog:
         seconds_a_batch = (time.monotonic() - self._start) / (step - self._first)
         speed = course.batch / seconds_a_batch
         self._soundness.check(rows)
-        rates = self._train_step.rates
+        progress.lr = self._train_step.rate_of(step // course.accumulate)
         record = {
             **progress.place(course),
             "loss": float(np.mean([row.loss for row in rows])),
@@ -73,7 +73,7 @@ class StepLog:
                 f"loss_{part}": float(np.mean(values))
                 for part, values in zip(self._train_step.parts, zip(*(row.parts for row in rows)))
             },
-            "lr": float(rates[min(step // course.accumulate, len(rates)) - 1]),
+            "lr": progress.lr,
             "images_per_second": speed,
             "loss_scale": rows[-1].loss_scale,
             "overflow": int(sum(row.overflow for row in rows)),

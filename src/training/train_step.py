@@ -141,6 +141,10 @@ class TrainStep(nn.Cell):
         """Continues as after that many update attempts."""
         ops.assign(self.updates, ms.Tensor(updates, ms.int32))
 
+    def rate_of(self, update: int) -> float:
+        """The learning rate of an update; they are counted from 1."""
+        return float(self.rates[min(update, len(self.rates)) - 1])
+
     def _forward(self, images, targets):
         loss, parts = self.loss(self.network(images), targets), ()
         if self.parts:

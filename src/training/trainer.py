@@ -25,7 +25,7 @@ from .build import TrainRecipe, build_train_step
 from .evaluator import Evaluator
 from .feed import run_steps
 from .profiling import traced
-from .progress import Course, Progress, check_same_data, facts_of
+from .progress import Course, Progress, check_same_data, facts_of, say_rate_from_here
 from .records import MetricsLog
 from .report import write_report
 from .signals import AgreedStop, Interrupted, StopRequest
@@ -343,12 +343,13 @@ class Trainer:
         self.progress = Progress(**checkpoint.meta["progress"])
         step = self.progress.step
         self.progress.step = self.course.place_of(step, before)
-        if self.progress.step < self.course.steps:
-            self.progress.bn_reestimated = False
-        self.train_step.start_at(self.progress.step // self.course.accumulate)
+        updates = self.progress.step // self.course.accumulate
+        self.train_step.start_at(updates)
         self.saved = (self.progress.step, checkpoint.path)
         log.info("continuing from %s after batch %d of %d", checkpoint.path, step, before.steps)
-        if self.course != before:
+        if self.progress.step < self.course.steps:
+            self.progress.bn_reestimated = False
+        if not self.course.same_batches(before):
             log.warning(
                 "%d images an update (%d cards, batch_size %d, accumulate_steps %d), %d before: batch %d of "
                 "%d becomes %d of %d, and the rates follow lr_scale_rule %s",
@@ -356,3 +357,7 @@ class Trainer:
                 self.course.accumulate, before.batch * before.accumulate, step, before.steps,
                 self.progress.step, self.course.steps, self.config.lr_scale_rule,
             )  # fmt: skip
+        elif self.course != before and 0 < self.progress.step < self.course.steps:
+            say_rate_from_here(
+                self.train_step.rates.asnumpy(), updates, before=self.progress.lr, config=self.config
+            )
