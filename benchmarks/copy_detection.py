@@ -29,7 +29,6 @@ from src.data.copies import KINDS, write_copies
 from src.data.install import install
 from src.data.listing import images_under
 from src.data.retrieval_sets import RetrievalSet, open_retrieval_set
-from src.model_utils.config import read_yaml
 
 CONFIG = "multigrain/tiny_imagenet.yaml"
 RECORD = RECORDS / "copy_detection.json"
@@ -141,7 +140,7 @@ def main() -> int:
                     "top1": summary["final"]["top1"],
                     "map": statistics.mean(by_kind[kind] for kind in PLAIN_KINDS),
                     "map_by_kind": by_kind,
-                    "images_seen": summary["steps"] * read_yaml(run / "config.yaml")["batch_size"],
+                    "images_seen": summary["images"],
                     "parameters": summary["parameters"],
                 }
             )

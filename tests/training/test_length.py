@@ -93,7 +93,8 @@ def test_a_run_cannot_end_before_what_it_has_trained(start, resume, tmp_path):
 def test_train_steps_are_updates(start, resume, tmp_path):
     run_dir = tmp_path / "run"
     summary = start(run_dir, train_steps=2, accumulate_steps=3, **CONSTANT)
-    assert summary["steps"] == last_of(run_dir).meta["step"] == 6
+    assert summary["batches"] == last_of(run_dir).meta["step"] == 6
+    assert summary["updates"] == 2
     assert last_of(run_dir).arrays["train.updates"] == 2
     resume(run_dir, train_steps=3)
     assert last_of(run_dir).meta["step"] == 9

@@ -113,7 +113,7 @@ def test_a_signal_at_the_last_step_leaves_the_evaluation_to_the_resume(start, re
     run_dir = tmp_path / "run"
     with pytest.raises(Interrupted, match="after batch 10 of 10, state saved"):
         start(run_dir, watch=stop_at(10), **CASES["plain"])
-    assert resume(run_dir)["steps"] == 10
+    assert resume(run_dir)["batches"] == 10
     assert_same(run_dir, straight("plain"))
 
 
@@ -125,7 +125,7 @@ def test_resuming_a_finished_run_changes_nothing_but_the_report(start, resume, s
     (run_dir / "summary.json").unlink()
     again = resume(run_dir)
     assert {path: path.read_bytes() for path in files} == before
-    for key in ("final", "best", "recall_by_class", "steps"):
+    for key in ("final", "best", "recall_by_class", "images", "batches", "updates"):
         assert again[key] == first[key]
     assert (run_dir / "summary.json").exists()
 

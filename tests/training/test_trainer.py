@@ -28,8 +28,8 @@ TRAIN_FIELDS = {
 }  # fmt: skip
 EVAL_FIELDS = {"images", "step", "epoch", "eval_top1", "eval_loss", "eval_count"}
 SUMMARY_FIELDS = {
-    "model", "parameters", "final", "best", "recall_by_class", "steps", "epochs", "wall_seconds",
-    "images_per_second", "peak_memory_mib", "seed", "device", "environment",
+    "model", "parameters", "final", "best", "recall_by_class", "images", "batches", "updates", "epochs",
+    "wall_seconds", "images_per_second", "peak_memory_mib", "seed", "device", "environment",
 }  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def test_the_summary_is_json_with_the_promised_fields(finished):
     assert summary["final"] == {name: evaluations[-1][f"eval_{name}"] for name in ("top1", "loss", "count")}
     assert summary["best"]["top1"] == max(r["eval_top1"] for r in evaluations)
     assert summary["recall_by_class"].keys() == {"red", "green", "blue", "grey"}
-    assert (summary["model"], summary["steps"], summary["epochs"], summary["seed"]) == ("resnet9", 15, 3.0, 3)
+    assert (summary["model"], summary["epochs"], summary["seed"]) == ("resnet9", 3.0, 3)
+    assert (summary["images"], summary["batches"], summary["updates"]) == (600, 15, 15)
     assert summary["device"] == {"target": "CPU", "cards": 1}
     assert summary["parameters"] == 3 * 4 * 9 + 4 * 4 * 9 * 3 + 4 * 8 * 9 + 8 * 8 * 9 * 3 + 8 * 4 + 2 * (
         4 * 4 + 4 * 8
@@ -229,7 +230,7 @@ def test_a_run_in_batches_evaluates_at_its_end(start, tmp_path):
     # 5 is the end of the epoch, where a checkpoint is written.
     assert [r["step"] for r in records if "loss" in r] == [3, 5, 6, 7]
     assert [r["step"] for r in records if "eval_top1" in r] == [7]
-    assert (summary["steps"], summary["epochs"], summary["final"]["count"]) == (7, 1.4, 70)
+    assert (summary["batches"], summary["epochs"], summary["final"]["count"]) == (7, 1.4, 70)
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(start, tmp_path):
