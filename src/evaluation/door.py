@@ -82,9 +82,10 @@ def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -
 
 
 def weights_in_words(trained: TrainedClassifier) -> str:
-    """`step 1950, averaged weights`."""
-    kind = "averaged" if trained.averaged else "raw"
-    return f"step {trained.checkpoint.meta['step']}, {kind} weights"
+    """`step 1950, epoch 12, averaged weights`; the epoch is known of a run's checkpoint."""
+    meta, kind = trained.checkpoint.meta, "averaged" if trained.averaged else "raw"
+    epoch = f"epoch {meta['step'] / meta['course']['epoch']:.4g}, " if "course" in meta else ""
+    return f"step {meta['step']}, {epoch}{kind} weights"
 
 
 def _as_text(trained: TrainedClassifier, evaluation: Evaluation, class_names: tuple[str, ...]) -> str:

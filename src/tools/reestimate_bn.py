@@ -60,7 +60,8 @@ def main(arguments):
     prefix = AVERAGED if trained.averaged else ""
     arrays = checkpoint.arrays | {prefix + p.name: p.asnumpy() for p in network.get_parameters()}
     parameters = [ms.Parameter(ms.Tensor(value), name=name) for name, value in arrays.items()]
-    write_checkpoint(output, parameters, {**checkpoint.meta, "bn_reestimated": True})
+    progress = {**checkpoint.meta.get("progress", {}), "bn_reestimated": True}
+    write_checkpoint(output, parameters, {**checkpoint.meta, "progress": progress})
     facts = {
         "checkpoint": str(checkpoint.path),
         "output": own.output,

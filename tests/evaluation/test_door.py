@@ -11,7 +11,7 @@ from mindspore import nn, ops
 from src.checkpoint.file import Checkpoint
 from src.common.errors import UserError
 from src.data.cifar10 import read_cifar10
-from src.evaluation.door import evaluate_from_flags
+from src.evaluation.door import evaluate_from_flags, weights_in_words
 from src.model_utils.config import check
 from src.model_utils.device_adapter import Device
 from src.recipe import Recipe
@@ -31,7 +31,7 @@ class Colours(nn.Cell):
 
 @pytest.fixture
 def trained(data_path, tmp_path):
-    config = check({"data_path": str(data_path), "eval_batch_size": 32}, SharedConfig)
+    config = check({"model": "resnet9", "data_path": str(data_path), "eval_batch_size": 32}, SharedConfig)
     checkpoint = Checkpoint(tmp_path / "best.ckpt", {}, {"class_names": CLASSES, "step": 12})
     made = SimpleNamespace(network=Colours(), recipe=Recipe(config), checkpoint=checkpoint)
     made.device, made.averaged = Device("CPU"), True
@@ -63,6 +63,11 @@ def test_the_table_and_the_figures(trained, data_path):
         "images",
     ]
     assert lines[-1].startswith("note: the test set has 70 images: top-1 is uncertain by up to 11 points")
+
+
+def test_the_weights_of_a_run_have_their_epoch(trained):
+    trained.checkpoint.meta["course"], trained.averaged = {"epoch": 8}, False
+    assert weights_in_words(trained) == "step 12, epoch 1.5, raw weights"
 
 
 def test_the_files_that_are_asked_for(trained, data_path, tmp_path):

@@ -14,7 +14,7 @@ from src.layers.norm import batch_norm2d
 from src.model_utils.config import load_config
 from src.resnet9.recipe import ResNet9Recipe
 from src.tools import reestimate_bn
-from src.training import loop, precise_bn, session
+from src.training import evaluator, precise_bn, session
 from src.training.records import read_metrics
 from src.zoo import config_class_of, create_recipe
 
@@ -49,10 +49,11 @@ def test_the_command_does_what_a_run_does_at_its_end(data_path, tmp_path, capsys
         shutil.copy(expected, plain)
         precise_bn.reestimate_bn(*given, **settings)
 
-    monkeypatch.setattr(loop, "reestimate_bn", kept_before)
+    monkeypatch.setattr(evaluator, "reestimate_bn", kept_before)
     session.start(load_config(keys, config_class_of=config_class_of), create_recipe, run_dir=run_dir)
     before, after = [r for r in read_metrics(run_dir / "metrics.jsonl") if "eval_top1" in r]
     words = ["--checkpoint_path", str(plain), "--output", str(output), "--batches", "3"]
+    words += ["--data_path", str(data_path)]  # the checkpoint has left its run's folder
     reestimate_bn.main(words)
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     for name in ("top1", "loss"):
@@ -66,7 +67,8 @@ def test_the_command_does_what_a_run_does_at_its_end(data_path, tmp_path, capsys
         np.testing.assert_array_equal(new.arrays[name], value, err_msg=name)
     changed = {name for name, value in old.arrays.items() if not np.array_equal(value, new.arrays[name])}
     assert changed and all(name.startswith("ema.") and ".moving_" in name for name in changed)
-    assert new.meta == old.meta | {"bn_reestimated": True}
+    assert not old.meta["progress"]["bn_reestimated"]
+    assert new.meta == old.meta | {"progress": old.meta["progress"] | {"bn_reestimated": True}}
 
     reestimate_bn.main([*words, "--raw_weights"])
     raw = read_checkpoint(output)
