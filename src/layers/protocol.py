@@ -35,8 +35,8 @@ class Network(Protocol):
     def fold(self) -> None:
         """Puts into the weights what training computes from them at each step, for inference.
 
-        Called once, before `deploy.export` writes a file and `analysis.card_graphs` compiles one; training is
-        over then. Without it the weights are exported as they are.
+        Called once, before `deploy.export` writes a file and `analysis.ascend_graphs` compiles one. No
+        training can follow. Without it the weights are exported as they are.
         """
 
 

@@ -9,7 +9,8 @@ import mindspore as ms
 import pytest
 from mindspore import nn, ops
 
-from src.analysis.card_graphs import as_on_ascend, card_graphs
+from src.analysis.ascend_graphs import as_on_ascend, ascend_graphs
+from src.analysis.ascend_report import faults, report
 from src.analysis.graph_facts import compile_graph
 from src.common.cli import run
 from src.common.errors import UserError
@@ -19,7 +20,7 @@ from src.model_utils.device_adapter import get_device_num, set_up_device
 from src.recipe import network_keys
 from src.resnet9.network import ResNet9
 from src.resnet9.recipe import ResNet9Recipe
-from src.tools.ascend_check import faults, main, report
+from src.tools.ascend_check import main
 from src.zoo import config_class_of, create_network
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +132,7 @@ def planted():
     keys = {"widths": [4, 4, 8, 8], "batch_size": 6, "eval_batch_size": 6}
     config = load_config(keys, config_class_of=config_class_of, config_path=ROOT / RESNET9[0])
     set_up_device("CPU")
-    return card_graphs(_Planted(config), num_classes=10, images=2000, picture_size=32, cards=8)
+    return ascend_graphs(_Planted(config), num_classes=10, images=2000, picture_size=32, cards=8)
 
 
 def test_a_planted_operator_is_found_in_each_graph(planted):
@@ -147,7 +148,7 @@ def test_a_planted_operator_is_found_in_each_graph(planted):
 
 
 def test_a_fault_is_a_line_and_exit_code_2(planted, monkeypatch, capsys):
-    monkeypatch.setattr("src.analysis.card_graphs.card_graphs", lambda *_, **__: planted)
+    monkeypatch.setattr("src.analysis.ascend_graphs.ascend_graphs", lambda *_, **__: planted)
     monkeypatch.setattr(sys, "argv", ["ascend_check.py", *RESNET9])
     with pytest.raises(SystemExit) as end:
         run(main)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from src.analysis.summary import COUNTS, USABLE
 from src.model_utils.config import load_config
 from src.tools import summary
 from src.zoo import config_class_of, create_network
@@ -93,7 +94,7 @@ def test_recomputation(facts_of):
 def test_the_largest_batch_is_the_last_one_that_fits(facts_of):
     words = [*NARROW, "--card_memory", "0.01"]
     largest = facts_of(*words)["largest_batch"]
-    usable = summary.USABLE * 0.01 * 2**30
+    usable = USABLE * 0.01 * 2**30
     for batch, fits in ((largest, True), (largest + 1, False)):
         facts = facts_of(*words, "--batch_size", str(batch))
         assert facts["fits"] is fits is (facts["memory"]["total"] <= usable)
@@ -112,7 +113,7 @@ def test_not_even_one_image_fits(facts_of):
 def test_the_rows_add_up(facts_of, words, depth):
     facts = facts_of(*words, "--depth", str(depth))
     assert facts["parameters"] > 0 and facts["multiply_adds"] > 0
-    for name in summary.COUNTS:
+    for name in COUNTS:
         assert sum(row[name] for row in facts["blocks"]) == facts[name]
     assert all(row["name"].count(".") < (depth or 9) for row in facts["blocks"])
 

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import mindspore as ms
 import numpy as np
 from mindspore import context, nn
 
 from ..data.cifar10 import ImageSet
-from ..recipe import Recipe
-from ..training.build import build_train_step
+from ..training.build import TrainRecipe, build_train_step
 from .graph_facts import Graph, compile_graph, placeholder
 
 
@@ -38,6 +38,14 @@ def as_on_ascend(cards: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+class CheckedRecipe(TrainRecipe, Protocol):
+    """What compiling asks of a recipe beside training: other images, and the side of an exported one."""
+
+    image_size: int
+
+    def changed(self, *, sources: Mapping[str, ImageSet]) -> "CheckedRecipe": ...
+
+
 class _Inference(nn.Cell):
     """The network in evaluation mode, with or without the cell that makes its input of a batch's images."""
 
@@ -53,8 +61,8 @@ class _Inference(nn.Cell):
         return self.network(images)
 
 
-def card_graphs(
-    recipe: Recipe, *, num_classes: int, images: int, picture_size: int, cards: int
+def ascend_graphs(
+    recipe: CheckedRecipe, *, num_classes: int, images: int, picture_size: int, cards: int
 ) -> dict[str, Graph]:
     """The graphs "train", "eval" and "export" of a recipe, those of one card.
 
