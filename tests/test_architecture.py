@@ -8,22 +8,20 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+from tests.helpers.imports import ROOT, SOURCES, arrows, circle, imported, name_of, part_of
+
 DOORS = sorted(ROOT.glob("*.py"))
 
-# Who may import what, besides itself: the parts to its left. What trains, evaluates and deploys takes
-# a recipe as an argument; a model package sees the seam (recipe) and what is below it, and no other model.
+# Who may import what, besides itself: the parts above it here. What trains, evaluates, deploys and analyses
+# takes a recipe as an argument; a model package sees the seam (recipe) and what is below it, and no other model.
 ORDER = (
     ("common",),
     ("model_utils",),
-    ("layers", "data", "optim", "parallel"),
-    ("checkpoint",),
+    ("layers", "data", "optim", "parallel", "checkpoint"),
     ("evaluation",),
     ("training", "deploy"),
-    ("shared_config",),
+    ("analysis", "shared_config"),
     ("recipe",),
-    ("analysis",),
     ("a model",),
     ("zoo",),
     ("key_help",),
@@ -31,33 +29,12 @@ ORDER = (
     ("tools",),
 )
 LEVEL = {part: number for number, parts in enumerate(ORDER) for part in parts}
-
-
-def _part(path: Path) -> str:
-    """The package of src that a file belongs to, or its own name: src/data/loader.py -> data."""
-    return path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
-
-
-PARTS = {_part(path) for path in SOURCES} - {"__init__"}
+PARTS = {part_of(path) for path in SOURCES} - {""}
 MODELS = PARTS - set(LEVEL)
 
 
-def _imported(path: Path) -> set[str]:
-    """The parts of src that a file imports, wherever in it the import stands."""
-    parts = set()
-    package = path.relative_to(ROOT).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            module = (node.module or "").split(".") if node.module else []
-            if node.level:
-                module = [*package[: len(package) - node.level + 1], *module]
-            elif package[:1] == ("src",):
-                assert module[0] != "src", f"{path}: imports inside src are relative"
-            if module[0] == "src":
-                parts |= {module[1]} if len(module) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            assert not any(alias.name.split(".")[0] == "src" for alias in node.names), f"{path}: import src"
-    return parts
+def _level(part: str) -> int:
+    return LEVEL.get(part, LEVEL["a model"])
 
 
 def _named(path: Path) -> str:
@@ -66,21 +43,71 @@ def _named(path: Path) -> str:
 
 def test_the_parts_are_known():
     assert "resnet9" in MODELS
-    assert set(LEVEL) <= PARTS | {"a model"}
+    assert set(LEVEL) == PARTS - MODELS | {"a model"}
     for model in MODELS:
         assert (ROOT / "src" / model / "network.py").is_file(), f"{model} is neither a model nor in ORDER"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_named)
+def test_imports_inside_src_are_relative(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module]
+        assert not {module.partition(".")[0] for module in modules} & {"src", "quartet"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_named)
 def test_imports_run_one_way(path):
-    level = LEVEL.get(_part(path), LEVEL["a model"])
-    above = {part for part in _imported(path) - {_part(path)} if LEVEL.get(part, LEVEL["a model"]) >= level}
-    assert above == set()
+    level = _level(part_of(path))
+    others = {module.partition(".")[0] for module in imported(path)} - {part_of(path)}
+    assert {part for part in others if _level(part) >= level} == set()
+
+
+def test_no_module_is_imported_while_it_imports():
+    assert circle({name_of(path): imported(path, when_imported=True) for path in SOURCES}) == []
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d"]
+
+
+def test_the_arrows_between_packages_are_read():
+    read = arrows()
+    assert {"data", "layers", "training"} <= read["recipe"] and read["common"] == set()
+
+
+SHARED = [path for path in SOURCES if _level(part_of(path)) < LEVEL["a model"]]
+# The config key `model` has a default as every key has.
+DEFAULT_MODEL = {"src/model_utils/run_keys.py": {"resnet9"}}
+
+
+def _code(path: Path) -> str:
+    """The names and texts of a file's code, without comments and docstrings, in lower case."""
+    tree = ast.parse(path.read_text())
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            texts.append(node.value)
+        fields = (getattr(node, field, None) for field in ("id", "attr", "name", "arg", "module"))
+        texts += [field for field in fields if isinstance(field, str)]
+    return "\n".join(texts).lower()
+
+
+@pytest.mark.parametrize("path", SHARED, ids=_named)
+def test_shared_code_names_no_model(path):
+    code = _code(path)
+    names = MODELS - {"bit"} | {"bit_r", "bit."}  # a bit is also a bit
+    assert {name for name in names if name in code} == DEFAULT_MODEL.get(_named(path), set())
 
 
 @pytest.mark.parametrize("path", DOORS, ids=_named)
 def test_doors_are_short_and_name_no_model(path):
-    assert not _imported(path) & MODELS
+    statements = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    modules = {(node.module or "").removeprefix("src.").partition(".")[0] for node in statements}
+    assert not modules & MODELS
     assert len(path.read_text().splitlines()) < 60
 
 
@@ -120,7 +147,7 @@ def _is_of_nn(node: ast.expr) -> bool:
 def test_changing_signatures_have_one_owner(path):
     calls = [call for call in _nn_calls(path) if call.func.attr in CHANGING | REMOVED]
     assert not any(call.func.attr in REMOVED for call in calls)
-    if _part(path) == "layers":
+    if part_of(path) == "layers":
         assert not any(call.args for call in calls), "positional arguments"
     else:
         assert [call.func.attr for call in calls] == []
@@ -131,9 +158,9 @@ def test_changing_signatures_have_one_owner(path):
 
 
 def test_the_owner_calls_them():
-    calls = {call.func.attr for path in SOURCES if _part(path) == "layers" for call in _nn_calls(path)}
+    calls = {call.func.attr for path in SOURCES if part_of(path) == "layers" for call in _nn_calls(path)}
     assert {"Conv2d", "Dense", "MaxPool2d"} <= calls
-    assert any("BatchNorm2d" in _nn_bases(path) for path in SOURCES if _part(path) == "layers")
+    assert any("BatchNorm2d" in _nn_bases(path) for path in SOURCES if part_of(path) == "layers")
 
 
 IMPORT_ALL = """
@@ -143,9 +170,10 @@ warnings.simplefilter("error")
 for name in sys.argv[1:]:
     importlib.import_module(name)
 from src.zoo import config_class_of, create_network, create_recipe, list_models
-for name in list_models():
-    recipe = create_recipe(config_class_of(name)(model=name))
-    small = {"width_factor": 0.5} if hasattr(recipe.config, "width_factor") else {}
+SMALL = {"block_units": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "width_factor": 0.5}
+for config_class, name in {config_class_of(name): name for name in list_models()}.items():
+    small = {key: value for key, value in SMALL.items() if key in config_class.model_fields}
+    recipe = create_recipe(config_class(model=name, **small))
     recipe.optimizer(create_network(name, num_classes=2, **small), recipe.loss())
 warnings.simplefilter("ignore")  # the framework's own exit handler would fail
 """
