@@ -71,6 +71,15 @@ def graph_mode():
 
 
 @pytest.fixture
+def without_graph():
+    """PyNative mode: a small network runs at once, where a graph is compiled for each of its options."""
+    from src.model_utils.device_adapter import without_graph
+
+    with without_graph():
+        yield
+
+
+@pytest.fixture
 def plain_logger():
     """What a test runs may set up the project's logger; the tests that follow find it as it was."""
     logger = logging.getLogger("quartet")

@@ -13,7 +13,8 @@ from tests.helpers.imports import ROOT, SOURCES, arrows, circle, imported, name_
 DOORS = sorted(ROOT.glob("*.py"))
 
 # Who may import what, besides itself: the parts above it here. What trains, evaluates, deploys and analyses
-# takes a recipe as an argument; a model package sees the seam (recipe) and what is below it, and no other model.
+# takes a recipe as an argument; a model package sees the seam (recipe) and the parts above that, and no other
+# model.
 ORDER = (
     ("common",),
     ("model_utils",),

@@ -10,7 +10,7 @@ from src.common.errors import UserError
 from src.layers.weight_standardization import StdConv2d
 from src.zoo import create_network
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.usefixtures("without_graph")
 
 SMALL = {"block_units": (1, 2, 1, 1), "width_factor": 0.5}
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
@@ -74,6 +74,7 @@ def test_the_ports_padding_differs_where_the_stride_is_2():
     assert strides.count("same") + strides.count("SAME") == sum(SMALL["block_units"])
 
 
+@pytest.mark.usefixtures("graph_mode")
 def test_recomputation_changes_nothing():
     plain, again = small(), small(recompute=True)
     assert [p.name for p in plain.get_parameters()] == [p.name for p in again.get_parameters()]

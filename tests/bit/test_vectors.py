@@ -17,6 +17,7 @@ from mindspore import nn
 from src.bit.network import ResNetV2
 from src.bit.weights import translate
 from src.checkpoint.weights import load_weights
+from src.layers.device import use_plain_operators
 from src.layers.weight_standardization import StdConv2d
 from src.zoo import create_network
 from tests.vectors.official import error, read, state, training_step
@@ -48,13 +49,8 @@ def _norms(gradients, official) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.usefixtures("graph_mode")
-def test_evaluation_in_float32(network, official):
-    network.set_train(False)
-    assert error(network(ms.Tensor(official.images)).asnumpy(), official.logits) < 1e-4
-
-
-@pytest.mark.usefixtures("graph_mode")
 def test_training_in_float32(network, official):
+    """The logits are those of evaluation too: no cell of this network asks which of the two it is in."""
     loss, logits, gradients = training_step(network, official.images, official.labels)
     assert error(logits, official.logits) < 1e-4
     assert error(loss, official.loss) < 1e-4
@@ -107,15 +103,6 @@ class _Classifier(nn.Cell):
         return self.convolution(x, self.weight) + self.bias.reshape(1, -1, 1, 1)
 
 
-@pytest.fixture
-def without_graph():
-    """Calls of numpy are possible here alone."""
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=mode)
-
-
 @pytest.mark.usefixtures("without_graph")
 def test_everything_in_float64(network, official):
     """The same cells with the same weights; only the convolution operator is another one.
@@ -124,9 +111,8 @@ def test_everything_in_float64(network, official):
     """
     parameters = network.trainable_params()
     names = [parameter.name for parameter in parameters]
+    use_plain_operators(network)
     for _, cell in network.cells_and_names():
-        if hasattr(cell, "on_cpu"):
-            cell.on_cpu = False
         if isinstance(cell, StdConv2d):
             cell.conv = _Convolution(cell.weight.shape[-1], cell.conv.stride[-1])
     network.head.conv = _Classifier(network.head.conv)

@@ -12,7 +12,7 @@ from src.training.precision import set_precision
 from src.zoo import create_network
 from tests.vectors.official import error, read, state
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.usefixtures("without_graph")
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
 
 
@@ -26,6 +26,7 @@ def official():
     return read("multigrain.npz")
 
 
+@pytest.mark.usefixtures("graph_mode")
 def test_official_numbers_from_weights_by_torchvision_s_names(official):
     network = create_network("multigrain_resnet50", num_classes=int(official.num_classes))
     weights = state(official.state_names, official.state_shapes)
@@ -44,8 +45,9 @@ def test_official_numbers_from_weights_by_torchvision_s_names(official):
     ("depth", "count"),
     [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
 )
-def test_parameter_count(depth, count):
+def test_parameter_count(monkeypatch, depth, count):
     """torchvision's."""
+    monkeypatch.setattr("src.multigrain.network.initialise", lambda *_, **__: None)
     network = create_network(f"multigrain_resnet{depth}", num_classes=1000)
     assert sum(p.size for p in network.trainable_params()) == count
 

@@ -203,6 +203,7 @@ def _images(count=2) -> ms.Tensor:
     return ms.Tensor(values.astype(np.float32))
 
 
+@pytest.mark.usefixtures("without_graph")
 def test_logits_are_the_scaled_head_on_the_features():
     network = create_network("resnet9", head_scale=0.5, **SMALL)
     network.set_train(False)
@@ -243,6 +244,7 @@ def _pooled(x) -> np.ndarray:
     return x.reshape(n, c, h // 2, 2, w // 2, 2).max(axis=(3, 5))
 
 
+@pytest.mark.usefixtures("without_graph")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("pool_before_norm", [True, False])
 @pytest.mark.parametrize("activation", _FORMULAS)
@@ -271,6 +273,7 @@ def test_the_order_within_a_block(activation, pool_before_norm, training):
     np.testing.assert_allclose(block(images).asnumpy(), expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.usefixtures("without_graph")
 def test_a_block_without_pooling_keeps_the_size():
     assert isinstance(ConvBlock(2, 3).act, nn.ReLU) and ConvBlock(2, 3).pool is None
     assert ConvBlock(2, 3)(ms.Tensor(np.zeros((1, 2, 5, 4), np.float32))).shape == (1, 3, 5, 4)
