@@ -80,8 +80,6 @@ def test_the_arrows_between_packages_are_read():
 
 
 SHARED = [path for path in SOURCES if _level(part_of(path)) < LEVEL["a model"]]
-# The config key `model` has a default as every key has.
-DEFAULT_MODEL = {"src/model_utils/run_keys.py": {"resnet9"}}
 
 
 def _code(path: Path) -> str:
@@ -97,11 +95,19 @@ def _code(path: Path) -> str:
     return "\n".join(texts).lower()
 
 
+def _models_in(path: Path) -> set[str]:
+    names = MODELS - {"bit"} | {"bit_r", "bit."}  # a bit is also a bit
+    code = _code(path)
+    return {name for name in names if name in code}
+
+
 @pytest.mark.parametrize("path", SHARED, ids=_named)
 def test_shared_code_names_no_model(path):
-    code = _code(path)
-    names = MODELS - {"bit"} | {"bit_r", "bit."}  # a bit is also a bit
-    assert {name for name in names if name in code} == DEFAULT_MODEL.get(_named(path), set())
+    assert _models_in(path) == set()
+
+
+def test_the_table_of_models_names_them():
+    assert {"resnet9", "bireal", "multigrain"} <= _models_in(ROOT / "src" / "zoo.py")
 
 
 @pytest.mark.parametrize("path", DOORS, ids=_named)
