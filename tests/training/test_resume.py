@@ -2,16 +2,24 @@
 
 import math
 import os
+import shutil
 import signal
 
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn, ops
+from src.layers.basic import conv2d, dense
 
 from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
-from src.training import session
+from src.layers.init import initialise, torch_default
+from src.optim.groups import ParamRule
+from src.training import evaluator, session, trainer
 from src.training.records import read_metrics
 from src.training.signals import Interrupted
+from tests.helpers.errors import fails
+from tests.training.conftest import TinyRecipe
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -320,3 +328,165 @@ def test_records_survive_two_resumes_with_larger_batches_and_never_turn_back(sta
     assert records[:15] == first
     assert [record["images"] for record in records] == [*range(20, 301, 20), 340, 380, 380]
     assert [record["step"] for record in records[15:]] == [9, 10, 10]
+
+
+class NoNorm(nn.Cell):
+    """(N, 3, 32, 32) -> (N, 4) without batch normalisation, which would see the size of the batch."""
+
+    def __init__(self, *, num_classes):
+        super().__init__()
+        self.conv = conv2d(in_channels=3, out_channels=4, kernel_size=3, stride=2, bias=True)
+        self.linear = dense(in_channels=4, out_channels=num_classes, bias=False)
+        initialise(self, seed=0, weight=torch_default)
+
+    def construct(self, x):
+        return self.linear(ops.relu(self.conv(x)).mean((2, 3)))
+
+
+@pytest.fixture
+def without_norm(monkeypatch):
+    """From here on, the runs of this test train NoNorm."""
+    rules = [ParamRule("all", ".*", 5e-4)]
+    monkeypatch.setattr(TinyRecipe, "network", lambda self, *, num_classes: NoNorm(num_classes=num_classes))
+    monkeypatch.setattr(TinyRecipe, "param_rules", lambda self: rules)
+
+
+def test_as_many_images_an_update_make_the_same_run(start, resume, tmp_path, without_norm):
+    """Batches of 40, then two of 20 an update, then one of 40 again (E-B10).
+
+    Of the same images: what is drawn for each depends on the batch that it is in.
+    """
+    keys = {
+        "flip": "none",
+        "crop_pad": 0,
+        "cutout": 0,
+        "epochs": 3.0,
+        "ema_decay": 0.9,
+        "log_every": 1,
+        "eval_every": 3.0,
+    }
+    start(tmp_path / "straight", **keys)
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted, match="after batch 4 of 15"):
+        start(run_dir, watch=stop_at(4), **keys)
+    with pytest.raises(Interrupted, match="after batch 18 of 30"):
+        resume(run_dir, watch=stop_at(17), batch_size=20, accumulate_steps=2)
+    resume(run_dir)
+    last, expected = last_of(run_dir), last_of(tmp_path / "straight")
+    assert last.meta["step"] == expected.meta["step"] == 15
+    assert last.arrays.keys() == expected.arrays.keys()
+    for name, value in expected.arrays.items():
+        np.testing.assert_allclose(last.arrays[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    records, straight = records_of(run_dir), records_of(tmp_path / "straight")
+    assert [r["images"] for r in records] == [r["images"] for r in straight]
+    for found, wanted in zip(records, straight):
+        assert found.get("lr") == wanted.get("lr")
+
+
+def test_images_that_were_removed_make_no_other_run_silently(start, resume, tmp_path, data_path):
+    run_dir, fewer = tmp_path / "run", tmp_path / "fewer"
+    shutil.copytree(data_path, fewer)
+    with (fewer / "data_batch_1.bin").open("r+b") as file:
+        file.truncate(160 * 3073)
+    (fewer / "sizes.json").write_text('{"data_batch_1.bin": 160, "test_batch.bin": 70}')
+    with pytest.raises(Interrupted):
+        start(run_dir, watch=stop_at(5), log_every=1)
+    said = fails(resume, run_dir, data_path=str(fewer))
+    assert "has 160 training and 70 held-out images, and had 200 and 70 when" in said
+    summary = resume(run_dir, data_path=str(fewer), allow_changed_data=True)
+    assert (summary["steps"], summary["epochs"]) == (8, 2.0)  # one epoch of 5 batches, one of 4
+    assert [r["images"] for r in records_of(run_dir) if "loss" in r] == [*range(40, 361, 40)]
+
+
+def test_a_stop_in_an_evaluation_loses_nothing(start, resume, straight, tmp_path, monkeypatch):
+    """What is evaluated is saved; the resume makes the evaluation (cases 67, 88)."""
+    run_dir, batches = tmp_path / "run", TinyRecipe.eval_batches
+
+    class Signal:
+        """Evaluation batches, before the second of which a signal comes."""
+
+        def __init__(self, batches):
+            self._batches = batches
+
+        def __getattr__(self, name):
+            return getattr(self._batches, name)
+
+        def __iter__(self):
+            for number, batch in enumerate(self._batches):
+                if number == 1:
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                assert number < 2, "it went on after the signal"
+                yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TinyRecipe, "eval_batches", lambda self, **where: Signal(batches(self, **where)))
+        with pytest.raises(Interrupted, match="after batch 5 of 10, state saved"):
+            start(run_dir, eval_batch_size=10, **CASES["plain"])
+    assert last_of(run_dir).meta["step"] == 5
+    assert not any("eval_top1" in record for record in records_of(run_dir))
+    resume(run_dir)
+    assert_same(run_dir, straight("plain"))
+
+
+def test_an_image_that_cannot_be_evaluated_costs_no_step(start, resume, straight, tmp_path, monkeypatch):
+    def damaged(*_, **__):
+        raise UserError("val/a/1.jpg: cannot be decoded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "evaluate_network", damaged)
+        with pytest.raises(UserError, match="cannot be decoded"):
+            start(tmp_path / "run", **CASES["plain"])
+    assert last_of(tmp_path / "run").meta["step"] == 5
+    resume(tmp_path / "run")
+    assert_same(tmp_path / "run", straight("plain"))
+
+
+@pytest.mark.parametrize(("case", "step", "kept"), [("plain", 4, 3), ("all", 4, 3), ("all", 8, None)])
+def test_a_run_that_ends_by_an_error_saves_first(start, resume, straight, tmp_path, case, step, kept):
+    """A file that is gone for a while (case 83); inside an accumulation there is nothing to go on from."""
+    run_dir = tmp_path / "run"
+
+    def gone(current, *_):
+        if current == step:
+            raise UserError("train/a/1.jpg: No such file or directory")
+
+    with pytest.raises(UserError, match=r"1\.jpg: No such file"):
+        start(run_dir, watch=gone, save_every=9.0, eval_every=9.0, **CASES[case])
+    if kept is None:
+        assert not (run_dir / "checkpoints").exists()
+        return
+    assert last_of(run_dir).meta["step"] == kept
+    with pytest.raises(UserError, match=r"1\.jpg: No such file"):
+        resume(run_dir, watch=gone)  # which saves nothing twice
+    assert last_of(run_dir).meta["step"] == kept
+    resume(run_dir)
+    assert last_of(run_dir).meta["step"] == last_of(straight(case)).meta["step"]
+    for name, value in last_of(straight(case)).arrays.items():
+        np.testing.assert_array_equal(last_of(run_dir).arrays[name], value, err_msg=name)
+
+
+def test_what_is_not_saved_is_not_said_to_be(start, tmp_path):
+    """A stop while the loss is no number (case 65)."""
+
+    def watch(step, images, targets):
+        put_nan(2, 3)(step, images, targets)
+        stop_at(3)(step)
+
+    with pytest.raises(Interrupted) as stop:
+        start(tmp_path / "run", watch=watch, max_nonfinite_steps=100, log_every=1, label_smoothing=0.1)
+    said = "after batch 3 of 10, not saved, as the loss is not finite; there is no checkpoint yet"
+    assert said in str(stop.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_updates_that_are_skipped_without_end_stop_the_run(start, tmp_path, monkeypatch):
+    """With a loss that stays finite (case 63)."""
+
+    def skipped(step, batches, first, last, *, sink):
+        outputs = tuple(ms.Tensor(value, ms.float32) for value in (2.0, 1.0, 1.0, math.inf))
+        return (outputs for _ in range(first, last))
+
+    monkeypatch.setattr(trainer, "run_steps", skipped)
+    said = fails(start, tmp_path / "run", epochs=3.0, log_every=1)
+    assert "7 updates in a row were skipped, up to batch 7" in said
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}" in said
