@@ -174,3 +174,17 @@ def test_weights_of_others_take_their_config_from_a_recipe(tmp_path, data_path):
     )
     with pytest.raises(WeightsError, match=message):
         trained.open_trained(file, keys, config_path=recipe)
+
+
+def test_the_data_is_that_of_the_run_around_the_checkpoint(tmp_path, averaged_checkpoint, data_path):
+    """What a checkpoint holds is the same on any machine; its run's config.yaml names the data."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(averaged_checkpoint, run / "checkpoints" / "best.ckpt")
+    (run / "config.yaml").write_text(f"data_path: {data_path}\ndevice_target: Ascend\nlr: 3.0\n")
+    inside = trained.open_trained(run / "checkpoints" / "best.ckpt", {}).recipe.config
+    assert inside.data_path == str(data_path)
+    assert (inside.device_target, inside.lr) == ("CPU", check(KEYS, ResNet9Config).lr), "of the checkpoint"
+    assert trained.open_trained(run, {"data_path": "/other"}).recipe.config.data_path == "/other"
+    moved = shutil.copy(averaged_checkpoint, tmp_path / "best.ckpt")
+    assert trained.open_trained(moved, {}).recipe.config.data_path == check(KEYS, ResNet9Config).data_path

@@ -67,7 +67,7 @@ def done(code: int) -> None:
 
 
 def progress() -> None:
-    """A batch is done: call it from the thread that works."""
+    """A batch, a folder or the like is done: call it from the thread that works."""
     global _made
     _made += 1
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from ..common import heartbeat
 from ..common.errors import UserError
 
 EXTENSIONS = frozenset(
@@ -103,6 +104,7 @@ def images_under(folder: str | os.PathLike) -> list[str]:
         if real in seen:
             continue
         seen.add(real)
+        heartbeat.progress()
         folders = []
         for entry in _entries(parent):
             if _leads_to(entry.is_dir):

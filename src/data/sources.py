@@ -8,22 +8,23 @@ and `MindRecordImages` are such.
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
+from ..common import heartbeat
 from ..common.errors import UserError
 from ..common.files import relative_to
 from .cifar10 import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
 from .cifar100 import CIFAR100
-from .decode import decode, decode_crop, fault
+from .decode import UnreadableImage, decode, decode_crop, fault
 from .geometry import ChooseBox
 from .listing import Item, Listing, class_folders, list_folder
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
@@ -33,6 +34,7 @@ log = logging.getLogger("quartet")
 _SHOWN = 10  # damaged files that are named
 _THREADS = 8  # that look at files: on a network each look waits, on a disk they cost nothing
 _CHUNK = 256  # files
+_WAITS = (0.5, 1.0, 2.0)  # seconds before a file is read again that could not be read
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,32 @@ class ImageFiles:
         Raises:
             UserError: the file cannot be decoded, although its header is sound.
         """
-        return decode(self.files[index])
+        return _patiently(lambda: decode(self.files[index]))
 
     def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""
-        return decode_crop(self.files[index], choose, least)
+        return _patiently(lambda: decode_crop(self.files[index], choose, least))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageFiles":
         """The images of `indices`, in their order."""
         files = tuple(self.files[index] for index in indices)
         return ImageFiles(files, self.labels[np.asarray(indices, np.int64)], self.class_names)
+
+
+def _patiently(read: Callable[[], np.ndarray]) -> np.ndarray:
+    """Reads again where the system failed to: a file that a network mount lost for seconds ends no run.
+
+    Damage, which decoding finds, is no such failure.
+    """
+    for seconds in _WAITS:
+        try:
+            return read()
+        except UnreadableImage as error:
+            if getattr(error.__cause__, "errno", None) is None:
+                raise
+            log.warning("%s; trying again in %g s", error, seconds)
+            time.sleep(seconds)
+    return read()
 
 
 def _find_binary(layout: Layout, data_path: Path) -> int:
@@ -201,8 +219,11 @@ def _look(files: Sequence[str], root: Path) -> dict[str, str]:
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     with ThreadPoolExecutor(_THREADS) as pool:
         results = pool.map(lambda chunk: [(file, fault(file)) for file in chunk], chunks)
-        shown = tqdm(results, desc=f"checking {root}", total=len(chunks), disable=None)
-        return {file: reason for file, reason in chain.from_iterable(shown) if reason}
+        faults = {}
+        for chunk in tqdm(results, desc=f"checking {root}", total=len(chunks), disable=None):
+            heartbeat.progress()
+            faults |= {file: reason for file, reason in chunk if reason}
+        return faults
 
 
 def _report(faults: dict[str, str], count: int, root: Path, *, skip: bool) -> None:

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from ..common import heartbeat
 from ..common.errors import UserError
 from ..parallel.collective import sum_over_ranks
 
@@ -40,6 +41,7 @@ def reestimate_bn(
     network.set_train(True)
     sums, count = 0.0, 0
     for images, _, *mixing in batches:
+        heartbeat.progress()
         for cell in cells:
             for statistic in (cell.moving_mean, cell.moving_variance):
                 ops.assign(statistic, ops.zeros_like(statistic))

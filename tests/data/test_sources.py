@@ -257,3 +257,41 @@ class TestDamaged:
         monkeypatch.setattr(sources, "_CHUNK", 4)
         source = open_split(folder, "train")
         assert sorted(looked) == sorted(source.files)
+
+
+def test_a_file_that_is_gone_for_a_moment_is_read_again(tmp_path, monkeypatch, caplog):
+    path, waited = tmp_path / "a.png", []
+
+    def comes_back(seconds):
+        waited.append(seconds)
+        if len(waited) == 2:
+            Image.new("RGB", (3, 2), "red").save(path)
+
+    monkeypatch.setattr(sources.time, "sleep", comes_back)
+    images = ImageFiles((str(path),), np.zeros(1, np.int32), ("a",))
+    assert images.read(0).shape == (2, 3, 3)
+    assert waited == [0.5, 1.0] and "trying again" in caplog.text
+    path.unlink()
+    assert "a.png" in fails(images.read_crop, 0, lambda height, width: (0, 0, height, width), 1)
+    assert waited[2:] == [0.5, 1.0, 2.0], "over three seconds in all"
+
+
+def test_damage_is_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.time, "sleep", None)
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 20), "red").save(path)
+    whole = path.read_bytes()
+    for data in (b"", b"no image", whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        assert "a.png" in fails(ImageFiles((str(path),), np.zeros(1, np.int32), ("a",)).read, 0)
+
+
+def test_checking_and_listing_are_progress_for_the_launcher(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(sources.heartbeat, "progress", lambda: made.append(1))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            Image.new("RGB", (3, 2), "red").save(tmp_path / name / f"{number}.png")
+    open_split(tmp_path, "train")
+    assert len(made) >= 3  # two folders, one lot of files

@@ -3,12 +3,15 @@
 import os
 import signal
 from itertools import pairwise
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
 
 from src.checkpoint.file import read_checkpoint
+from src.model_utils.device_adapter import Device
+from src.training.evaluator import Evaluator
 from src.training.records import read_metrics
 from src.training.signals import Interrupted
 
@@ -103,3 +106,18 @@ def test_new_statistics_are_no_new_weights(start, tmp_path):
     before, after = evaluations(tmp_path / "run")
     assert "monitor_bit_flips" in before
     assert not any(name.startswith("monitor") for name in after)
+
+
+def test_rank_0_alone_measures_and_no_batch_is_read_unasked(tiny_recipe, narrow_config):
+    recipe, read = tiny_recipe(narrow_config(**KEYS)), []
+    asked = []
+    recipe.monitor = lambda network, inputs: SimpleNamespace(
+        parameters=[], measure=lambda images: asked.append(images) or {"share": 1.0}
+    )
+    recipe.eval_batches = lambda **where: read.append(where) or range(3)
+    step = SimpleNamespace(inputs=None, set_train=lambda mode: None, ema=None)
+    evaluators = [
+        Evaluator(recipe, None, step, num_classes=4, device=Device("CPU", rank, 2)) for rank in (0, 1)
+    ]
+    assert [e.measure() for e in evaluators] == [{"share": 1.0}, {}]
+    assert len(asked) == 1 and callable(asked[0])
