@@ -9,10 +9,10 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn, ops
-from src.layers.basic import conv2d, dense
 
 from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
+from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.optim.groups import ParamRule
 from src.training import evaluator, session, trainer
@@ -394,7 +394,7 @@ def test_images_that_were_removed_make_no_other_run_silently(start, resume, tmp_
     said = fails(resume, run_dir, data_path=str(fewer))
     assert "has 160 training and 70 held-out images, and had 200 and 70 when" in said
     summary = resume(run_dir, data_path=str(fewer), allow_changed_data=True)
-    assert (summary["steps"], summary["epochs"]) == (8, 2.0)  # one epoch of 5 batches, one of 4
+    assert (summary["batches"], summary["epochs"]) == (8, 2.0)  # one epoch of 5 batches, one of 4
     assert [r["images"] for r in records_of(run_dir) if "loss" in r] == [*range(40, 361, 40)]
 
 

@@ -42,7 +42,7 @@ def test_a_folder_that_a_killed_process_left_is_free(start, resume, tmp_path):
     with pytest.raises(Interrupted):
         start(tmp_path / "run", watch=lambda step, *_: os.kill(os.getpid(), 15) if step == 1 else None)
     (tmp_path / "run" / ".lock").write_text("1")
-    assert resume(tmp_path / "run")["steps"] == 10
+    assert resume(tmp_path / "run")["batches"] == 10
 
 
 def test_a_checkpoint_says_nothing_of_the_machine(start, tmp_path, data_path):
