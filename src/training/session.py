@@ -26,8 +26,8 @@ LENGTH = ("epochs", "train_steps")
 # accumulate_steps, so that another number of cards can make the same updates, and data that the user says is
 # changed.
 CHANGEABLE = (
-    *LENGTH, "data_path", "allow_changed_data", "device_target", "batch_size", "accumulate_steps",
-    "eval_batch_size", "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps",
+    "data_path", "allow_changed_data", "device_target", "batch_size", "accumulate_steps", "eval_batch_size",
+    "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps", *LENGTH,
 )  # fmt: skip
 
 CreateRecipe = Callable[[Keys], TrainRecipe]
