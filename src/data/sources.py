@@ -133,11 +133,11 @@ DATASETS = {
         )
         for layout in (CIFAR10, CIFAR100)
     },
-    "folder": DataSet(_find_folder, _open_folder),
     "mindrecord": DataSet(
         lambda data_path: 3 * (data_path / INDEX_NAME).is_file(),
         lambda data_path, split, **_: open_mindrecord(data_path, split),
     ),
+    "folder": DataSet(_find_folder, _open_folder),
 }
 
 
