@@ -41,3 +41,13 @@ if [ -z "${PYTHON:-}" ]; then
   PYTHON=python3
   [ ! -x "$ROOT/.venv/bin/python" ] || PYTHON=$ROOT/.venv/bin/python
 fi
+
+# check_python: refuses a PYTHON that is not there or too old. What it has no package for, the doors say.
+check_python() {
+  local version
+  version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null) \
+    || fail "PYTHON is $PYTHON, which does not run; set PYTHON, or let scripts/quickstart.sh make .venv"
+  case $version in
+    [12].* | 3.[0-9] | 3.10) fail "$PYTHON is Python $version, and 3.11 is needed; set PYTHON, or use .venv" ;;
+  esac
+}

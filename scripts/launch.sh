@@ -1,10 +1,14 @@
 # shellcheck shell=bash
-# Sourced by the scripts that start a door through src/parallel/launch, which set `usage` before and call
-#   take_words LEAST MOST DEVICE_TARGET "$@"     the words before the first --key: the array GIVEN; the rest: KEYS
+# Sourced by the scripts that start a door through src/parallel/launch, which set `usage` before, and
+# `default_target` where it is not Ascend, and call
+#   start_door DOOR NAME KEY DEVICE_ID|DEVICE_NUM "$@"    for the words NAME DATA [DEVICE_ID|DEVICE_NUM] [--key value ...]
+# or, for other words,
+#   take_words LEAST MOST "$@"     the words before the first --key: the array GIVEN; the rest: KEYS
 #   launch --workers N|--standalone DEVICE_ID DOOR WORD ...
 
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+check_python
 
 details="
 Further keys go to the door. Everything else is set by variables of the environment:
@@ -13,7 +17,7 @@ Further keys go to the door. Everything else is set by variables of the environm
   MAX_RESTARTS      starts after a failure; a training goes on from its newest checkpoint (0)
   HANG_TIMEOUT      seconds without a sign of life of a process, after which all end (600)
   PROGRESS_TIMEOUT  seconds without a batch of any process, after which all end (3600)
-  STOP_TIMEOUT      seconds to save after SIGTERM or Ctrl-C, before all are killed (120)
+  STOP_TIMEOUT      seconds without a batch to save and stop after a signal, before all are killed (300)
   PYTHON            the interpreter (.venv/bin/python, else python3)
 Several processes:
   NODE_NUM          servers; DEVICE_NUM is the number of cards of each (1)
@@ -23,13 +27,14 @@ Several processes:
   CLUSTER_TIMEOUT   seconds for all processes to meet (600)
   BIND_CORES        0: a process may use all cores, not only its share of them (1)
   RANK_TABLE_FILE   start from this rank table, without msrun (Ascend)
-The exit status is the processes' own: 2 for a mistake in the call, 143 after SIGTERM (state saved),
+SIGTERM, SIGINT (Ctrl-C), SIGHUP and SIGUSR1 let all processes save and stop; a second SIGTERM or SIGINT kills.
+The exit status is the processes' own: 2 for a mistake in the call, 143 after such a signal (state saved),
 124 for a hang, 128 and the signal's number for a killed process."
 
 take_words() {
   local least=$1 most=$2
-  DEVICE_TARGET=${DEVICE_TARGET:-$3}
-  shift 3
+  DEVICE_TARGET=${DEVICE_TARGET:-${default_target:-Ascend}}
+  shift 2
   GIVEN=()
   while [ $# -gt 0 ] && { [[ $1 != --* ]] || [ "$1" = --help ]; }; do
     GIVEN+=("$1")
@@ -41,6 +46,24 @@ take_words() {
     Ascend | GPU | CPU) ;;
     *) fail "DEVICE_TARGET is $DEVICE_TARGET; Ascend, GPU or CPU is needed; $usage" ;;
   esac
+}
+
+start_door() {
+  local door=$1 name=$2 key=$3 devices=$4 file data number
+  shift 4
+  take_words 2 3 "$@"
+  file=$(absolute "$name" "${GIVEN[0]}") || exit
+  data=$(absolute DATA "${GIVEN[1]}") || exit
+  if [ "$devices" = DEVICE_ID ]; then
+    number=${GIVEN[2]:-${DEVICE_ID:-0}}
+    whole_number DEVICE_ID "$number" 0
+    set -- --standalone "$number"
+  else
+    number=${GIVEN[2]:-8}
+    whole_number DEVICE_NUM "$number" 1
+    set -- --workers "$number"
+  fi
+  launch "$@" "$door" "--$key" "$file" --data_path "$data"
 }
 
 # Takes this process's place: its exit status is the door's, and signals reach it.

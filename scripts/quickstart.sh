@@ -3,6 +3,7 @@
 #   bash scripts/quickstart.sh [--data_path DIR]
 # DIR holds the CIFAR-10 binary files. Without it: data/cifar-10-batches-bin if it is there, else the official
 # archive is downloaded, else (no network) a data set of drawn shapes takes its place.
+[ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 
 usage="usage: bash scripts/quickstart.sh [--data_path DIR]"

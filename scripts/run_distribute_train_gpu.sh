@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # run_distribute_train.sh on GPUs, joined by NCCL.
+[ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 default_target=GPU
 # shellcheck source=scripts/run_distribute_train.sh

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Export a checkpoint for inference; the last line is one JSON object. `python export.py --help` has the formats.
 # --help lists what can be set.
+[ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 usage="usage: bash scripts/$(basename "$0") CHECKPOINT [FORMAT=MINDIR] [OUT] [--key value ...]"
 # shellcheck source=scripts/launch.sh
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
-take_words 1 3 Ascend "$@"
+take_words 1 3 "$@"
 checkpoint=$(absolute CHECKPOINT "${GIVEN[0]}")
 format=${GIVEN[1]:-MINDIR}
 out=()

@@ -8,11 +8,13 @@
 #   BATCH_SIZE=N     images a call: one of the sizes that MODEL was exported for; the largest by default
 #   DEVICE_TARGET=CPU    on the CPU: by MindSpore Lite where it is installed, otherwise by MindSpore
 #   PYTHON           the Python that has mindspore_lite
+[ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 
 usage="usage: bash scripts/run_infer_310.sh MODEL DATA [DEVICE_ID]"
 # shellcheck source=scripts/common.sh
 source "$(dirname "$0")/common.sh"
+check_python
 
 need 2 3 "$@"
 model=$(absolute MODEL "$1")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # run_standalone_train.sh on GPU.
+[ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 default_target=GPU
 # shellcheck source=scripts/run_standalone_train.sh

@@ -5,6 +5,7 @@
 #   bash scripts/test.sh -n 0                in one process, as a debugger wants it
 #   bash scripts/test.sh --durations 40      the 40 slowest tests and files, 20 without it
 #   QUARTET_DATA=DIR bash scripts/test.sh    the tests on real images too; DIR holds cifar-10-batches-bin
+[ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh" requirements-dev.txt

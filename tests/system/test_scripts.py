@@ -3,25 +3,30 @@
 import json
 import os
 import re
-import signal
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.helpers.scripts import CONFIG, TINY, call, started
+from tests.helpers.scripts import CONFIG, ROOT, TINY, call, started
 
 CPU = {"DEVICE_TARGET": "CPU"}
-# Script, the words it needs, and where it runs by default.
+# Script, its door, the words it needs, and where it runs by default.
 SCRIPTS = [
-    ("run_standalone_train.sh", 2, "Ascend"),
-    ("run_standalone_train_gpu.sh", 2, "GPU"),
-    ("run_distribute_train.sh", 2, "Ascend"),
-    ("run_distribute_train_gpu.sh", 2, "GPU"),
-    ("run_eval.sh", 2, "Ascend"),
-    ("run_eval_gpu.sh", 2, "GPU"),
-    ("run_distribute_eval.sh", 2, "Ascend"),
-    ("run_export.sh", 1, "Ascend"),
+    ("run_standalone_train.sh", "train.py", 2, "Ascend"),
+    ("run_standalone_train_gpu.sh", "train.py", 2, "GPU"),
+    ("run_distribute_train.sh", "train.py", 2, "Ascend"),
+    ("run_distribute_train_gpu.sh", "train.py", 2, "GPU"),
+    ("run_eval.sh", "eval.py", 2, "Ascend"),
+    ("run_eval_gpu.sh", "eval.py", 2, "GPU"),
+    ("run_distribute_eval.sh", "eval.py", 2, "Ascend"),
+    ("run_export.sh", "export.py", 1, "Ascend"),
 ]
-EACH = pytest.mark.parametrize(("script", "needed", "target"), SCRIPTS, ids=[row[0] for row in SCRIPTS])
+EACH = pytest.mark.parametrize(
+    ("script", "door", "needed", "target"), SCRIPTS, ids=[row[0] for row in SCRIPTS]
+)
+STARTED = sorted(path.name for path in (ROOT / "scripts").glob("*.sh") if path.read_text().startswith("#!"))
 
 
 def refused(folder, said, script, *words, **environment):
@@ -34,7 +39,7 @@ def refused(folder, said, script, *words, **environment):
 
 
 @EACH
-def test_usage_and_wrong_arguments(tmp_path, script, needed, target):
+def test_usage_and_wrong_arguments(tmp_path, script, door, needed, target):
     (tmp_path / "here").touch()
     usage = rf"usage: bash scripts/{script} "
     code, output, errors = call(tmp_path, script, "--help")
@@ -54,88 +59,86 @@ def test_usage_and_wrong_arguments(tmp_path, script, needed, target):
     refused(
         tmp_path, f"nowhere: no such file or folder; {usage}", script, *["here"] * (needed - 1), "nowhere"
     )
-    wrong = "PTH" if "export" in script else "x"
-    refused(tmp_path, f"{wrong}.*; {usage}", script, *["here"] * needed, wrong)
+    if "export" not in script:  # whose next word is a format, which the door knows
+        refused(tmp_path, f"x; a whole number .*; {usage}", script, *["here"] * needed, "x")
     refused(tmp_path, f"DEVICE_TARGET is TPU; .*{usage}", script, *["here"] * needed, DEVICE_TARGET="TPU")
 
 
+@pytest.fixture
+def stub(tmp_path):
+    """A Python that prints its process and its words, which the scripts start in place of the launcher."""
+    path = tmp_path / "python"
+    path.write_text('#!/bin/sh\n[ "$1" = -c ] && { echo 3.11; exit; }\nprintf "%s\\n" $$ "$@"\n')
+    path.chmod(0o755)
+    return {"PYTHON": str(path)}
+
+
 @EACH
-def test_without_cards_the_way_to_a_cpu_is_shown(tmp_path, script, needed, target):
-    (tmp_path / "here").touch()
-    words = ["here"] * needed
-    refused(tmp_path, f"no {target} card on this server .*; DEVICE_TARGET=CPU", script, *words)
+def test_the_launcher_takes_the_scripts_place_and_gets_the_words_unchanged(
+    tmp_path, script, door, needed, target, stub
+):
+    """So its exit status is the script's, and signals reach it."""
+    (tmp_path / "set #2").mkdir()
+    words = ["--run_name", "001", "--note", "a  b", "--empty", "", "--star", "*"]
+    with started(tmp_path, script, *["set #2"] * needed, *words, **stub) as process:
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    pid, *said = output.split("\n")[:-1]
+    assert int(pid) == process.pid
+    here = str(tmp_path / "set #2")
+    several = ["--workers", "8"] if "distribute" in script else ["--standalone", "0"]
+    assert said[:8] == ["-m", "src.tools.launch", *several, "--device_target", target, "--", str(ROOT / door)]
+    file = "--config_path" if door == "train.py" else "--checkpoint_path"
+    more = ["--file_format", "MINDIR"] if door == "export.py" else ["--data_path", here]
+    assert said[8:] == [file, here, *more, "--device_target", target, *words]
 
 
-@pytest.fixture(scope="module")
-def trained(data_path, tmp_path_factory):
-    """The folder where one training on a CPU was started, and what it printed."""
-    folder = tmp_path_factory.mktemp("standalone")
-    words = [os.path.relpath(CONFIG, folder), os.path.relpath(data_path, folder), 0, *TINY, "--epochs", 2]
-    code, output, errors = call(folder, "run_standalone_train.sh", *words, **CPU)
-    assert code == 0, errors
-    return folder, output
+@pytest.mark.parametrize("script", STARTED)
+def test_another_shell_or_python_is_one_line(tmp_path, script, stub):
+    if shutil.which("dash"):
+        words = ["dash", ROOT / "scripts" / script]
+        ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == f"error: start it with bash: bash {ROOT}/scripts/{script}\n"
+    if script.startswith("run_"):
+        refused(tmp_path, "PYTHON is /nowhere/python, which does not run", script, PYTHON="/nowhere/python")
+        old = Path(stub["PYTHON"])
+        old.write_text(old.read_text().replace("3.11", "3.8"))
+        refused(tmp_path, f"{old} is Python 3.8, and 3.11 is needed", script, **stub)
 
 
-def test_train_on_one_device(trained):
-    folder, output = trained
-    run = re.search(r"\nrun: (.*)\n\Z", output)[1]
-    assert re.fullmatch(rf"{folder}/runs/quickstart-\d{{8}}-\d{{6}}", run)
-    (logs,) = (folder / "logs").iterdir()
-    assert logs.name.startswith("train-")
-    assert (logs / "worker_0.log").read_text() in output
-    assert "epoch 2.00  top-1" in output
+def test_files_keep_their_line_ends_in_every_clone():
+    names = ["scripts/run_eval.sh", "configs/resnet9/cifar10.yaml", "train.py"]
+    found = subprocess.run(
+        ["git", "check-attr", "eol", "--", *names], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "".join(f"{name}: eol: lf\n" for name in names)
 
 
 @pytest.mark.distributed
-def test_evaluate_on_one_device_and_on_two(trained, data_path):
-    folder, _ = trained
-    (checkpoint,) = (folder / "runs").glob("*/checkpoints/best.ckpt")
-    found = []
-    for script, count in (("run_eval.sh", 0), ("run_distribute_eval.sh", 2)):
-        code, output, errors = call(
-            folder,
-            script,
-            checkpoint,
-            data_path,
-            count,
-            "--flip_tta",
-            "true",
-            LOG_DIR=f"logs_of_{script}",
-            **CPU,
-        )
-        assert code == 0, errors
-        found.append(json.loads(output.splitlines()[-1]))
-    assert found[0]["flip_tta"] and found[0]["count"] == 70
-    for name in ("count", "top1", "loss"):
-        assert found[0][name] == found[1][name]
-    assert (folder / "logs_of_run_distribute_eval.sh" / "worker_1.log").is_file()
+def test_train_on_one_device_evaluate_on_two_and_export(data_path, tmp_path):
+    """The paths are relative to where the script is called."""
+    words = [os.path.relpath(CONFIG, tmp_path), os.path.relpath(data_path, tmp_path), 0, *TINY, "--epochs", 2]
+    code, output, errors = call(tmp_path, "run_standalone_train.sh", *words, **CPU)
+    assert code == 0, errors
+    run = Path(re.search(r"\nrun: (.*)\n\Z", output)[1])
+    assert re.fullmatch(rf"{tmp_path}/runs/quickstart-\d{{8}}-\d{{6}}", str(run))
+    (logs,) = (tmp_path / "logs").iterdir()
+    assert logs.name.startswith("train-")
+    assert (logs / "worker_0.log").read_text() in output
+    assert "epoch 2.00  top-1" in output
+    best = json.loads((run / "summary.json").read_text())["best"]
 
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    code, output, errors = call(
+        tmp_path, "run_distribute_eval.sh", checkpoint, data_path, 2, LOG_DIR="logs_of_two", **CPU
+    )
+    assert code == 0, errors
+    found = json.loads(output.splitlines()[-1])
+    assert found["count"] == 70 and found["top1"] == best["top1"]
+    assert (tmp_path / "logs_of_two" / "worker_1.log").is_file()
 
-def test_export(trained):
-    folder, _ = trained
-    (checkpoint,) = (folder / "runs").glob("*/checkpoints/best.ckpt")
-    code, output, errors = call(folder, "run_export.sh", checkpoint, "MINDIR", "out/model", **CPU)
+    code, output, errors = call(tmp_path, "run_export.sh", checkpoint, "MINDIR", "out/model", **CPU)
     assert code == 0, errors
     assert json.loads(output.splitlines()[-1])
-    assert (folder / "out" / "model.mindir").is_file()
-
-
-def test_a_mistake_in_a_key_ends_with_code_2_and_its_line(tmp_path, data_path):
-    code, _, errors = call(
-        tmp_path, "run_standalone_train_gpu.sh", CONFIG, data_path, "--learning_rte", 1, LOG_DIR="logs", **CPU
-    )
-    assert code == 2
-    assert re.search(r"\nerror: rank 0 \(pid \d+\): learning_rte: 1 given, but there is no such key", errors)
-
-
-def test_a_signal_to_the_script_reaches_the_door(tmp_path, data_path):
-    (tmp_path / "model.ckpt").touch()
-    words = [tmp_path / "model.ckpt", data_path]
-    with started(tmp_path, "run_eval_gpu.sh", *words, LOG_DIR="logs", **CPU) as process:
-        for line in process.stderr:
-            if line.startswith("logs:"):
-                process.send_signal(signal.SIGTERM)
-                break
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert errors == "stopped\n"
+    assert (tmp_path / "out" / "model.mindir").is_file()

@@ -4,11 +4,11 @@ python -m src.tools.launch --workers 8 -- train.py --config_path FILE --data_pat
 python -m src.tools.launch --standalone 0 -- eval.py --checkpoint_path FILE
 
 The console shows the first worker's output; every worker's own is in LOG_DIR/worker_R.log. The exit code is
-the workers' own: 0, 2 for an error of the user, 143 after SIGTERM (saved and stopped), 124 for a hang, 128
+the workers' own: 0, 2 for an error of the user, 143 after a signal to stop, 124 for a hang, 128
 and the signal's number for a killed worker.
 
-SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on to the workers as SIGTERM: they save and stop. A second
-SIGTERM or SIGINT kills, and so does STOP_TIMEOUT without a batch. Whatever happens, no process is left.
+SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on to the workers, which save and stop. A second SIGTERM or
+SIGINT kills, and so does STOP_TIMEOUT without a batch. Whatever happens, no process is left.
 
 After a failure, --max_restarts times, everything is started again. A training goes on from the newest
 checkpoint of the folder that its first worker announced (common/heartbeat.py). The logs of the n-th restart
@@ -129,15 +129,22 @@ class _StopRequests:
 
     Only SIGTERM and SIGINT, given twice, mean at once: SIGUSR1 is Slurm's warning some time before its
     SIGTERM, and SIGHUP comes as a terminal closes.
+
+    Attributes:
+        passed_on: what the workers get: the signal itself, for SIGINT SIGTERM. A worker that Slurm sends
+            SIGUSR1 and then SIGTERM, too, still has only one SIGTERM.
     """
 
     def __init__(self) -> None:
         self._asked, self._urgent = False, 0
+        self.passed_on = signal.SIGTERM
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self._asked and number in (signal.SIGHUP, signal.SIGUSR1):
+            self.passed_on = signal.Signals(number)
         self._asked = True
         self._urgent += number in (signal.SIGTERM, signal.SIGINT)
 
@@ -169,11 +176,10 @@ def main(arguments: Sequence[str]) -> int:
         if stopping():
             return STOPPED
         run = _announced(plan, logs) or run
-        # All servers find the same: every worker has announced the folder before rank 0 writes there.
-        if run and (run.folder / "config.yaml").exists():
+        # The launchers of all servers find the same: the workers announce a folder when all of them know it.
+        how = "from the beginning"
+        if run:
             command, how = [own.door[0], *run.words], f"from {run.folder}"
-        else:
-            how = "from the beginning"
         logs = folder / f"restart_{restart}"
         print(f"restart {restart} of {own.max_restarts}, {how}; logs: {logs}", file=sys.stderr, flush=True)
     run = _announced(plan, logs) or run

@@ -124,7 +124,7 @@ def _start(command: Sequence[str], log: Path, environment: dict[str, str]) -> su
     with log.open("wb") as output:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
-            start_new_session=True, preexec_fn=worker.die_with_parent,
+            start_new_session=True, preexec_fn=worker.die_with_launcher,
         )  # fmt: skip
 
 

@@ -51,6 +51,9 @@ class End:
 
     @property
     def exit_code(self) -> int:
+        """As of shells; a signal to stop that ended a worker without anything to save is 143 as well."""
+        if -self.code in (signal.SIGHUP, signal.SIGUSR1):
+            return STOPPED
         return self.code if self.code >= 0 else 128 - self.code
 
 
@@ -113,7 +116,7 @@ class Attempt:
         command: the door and its words, without the interpreter.
         folder: a new folder for logs.
         limits: time limits.
-        stopping: how often the user has asked to stop; twice means at once.
+        stopping: how often the user has asked to stop, twice means at once; and `passed_on`, the signal.
     """
 
     def __init__(
@@ -223,7 +226,7 @@ class Attempt:
             if name in self.pids and name not in self.told:
                 self.told.add(name)
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pids[name][0], signal.SIGTERM)
+                    os.kill(self.pids[name][0], self.stopping.passed_on)
         if running and self.stopping() > 1:
             raise self._killed(running[0], "when a second signal came")
         if running and self._is_late("stopping"):

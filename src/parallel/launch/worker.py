@@ -25,6 +25,17 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def die_with_launcher() -> None:
+    """`die_with_parent` for msrun, which Slurm's warning to all processes of a job would end."""
+    die_with_parent()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _begin_worker() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # what msrun ignores, its children would ignore too
+
+
 def _launcher_is_gone() -> bool:
     try:
         os.kill(int(os.environ["QUARTET_LAUNCHER"]), 0)
@@ -70,13 +81,9 @@ def main(command: list[str]) -> int:
     cores = json.loads(os.environ.get("QUARTET_CORES") or "{}").get(name)
     if cores:
         os.sched_setaffinity(0, cores)
-    worker = subprocess.Popen(command, preexec_fn=die_with_parent)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: worker.send_signal(number))
-    for number in (
-        signal.SIGHUP,
-        signal.SIGUSR1,
-    ):  # sent to all processes of a job: the launcher passes it on
+    worker = subprocess.Popen(command, preexec_fn=_begin_worker)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        # Slurm may send them to all processes of a job; the launcher passes them on.
         signal.signal(number, lambda number, _: None)
     pids = f"{worker.pid} {os.getpid()}"
     _write(name, f"{pids} - -")

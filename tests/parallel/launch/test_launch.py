@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -166,7 +167,8 @@ def save(*_):
     print("saved", rank, flush=True)
     time.sleep(rank)
     sys.exit(143)
-signal.signal(signal.SIGTERM, save)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, save)
 print("ready", flush=True)
 fall_asleep()
 """
@@ -186,26 +188,36 @@ def test_a_signal_lets_all_workers_save_and_stop(tmp_path, number):
 
 
 def test_slurms_warning_to_all_processes_and_its_end_later_let_the_workers_save(tmp_path):
-    """SIGUSR1 reaches the launcher, what it started, and after a while SIGTERM does."""
+    """SIGUSR1 reaches the launcher, what it started and the workers, and after a while SIGTERM does."""
     launch = Launch(
         tmp_path,
         """
-def save(*_):
-    print("saving", flush=True)
-    while not os.path.exists("saved"):
-        time.sleep(0.02)
-    sys.exit(143)
-signal.signal(signal.SIGTERM, save)
+came = []
+def note(number, _):  # as training/signals.py
+    came.append(number)
+    if number == signal.SIGTERM:
+        signal.signal(number, signal.SIG_DFL)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, note)
 print("ready", flush=True)
-fall_asleep()
+while len(came) < 2:
+    time.sleep(0.02)
+print("saving", flush=True)
+while signal.SIGTERM not in came or not os.path.exists("saved"):
+    time.sleep(0.02)
+sys.exit(143)
 """,
         "--standalone", 0, "--device_target", "Ascend",
     )  # fmt: skip
     launch.wait_for("worker_0.log", "ready")
-    os.kill(launch.pids(0)[1], signal.SIGUSR1)
-    launch.process.send_signal(signal.SIGUSR1)
+    worker, starter = launch.pids(0)
+    os.kill(worker, signal.SIGUSR1)
+    time.sleep(0.2)  # two at once may arrive as one
+    for process in (starter, launch.process.pid):
+        os.kill(process, signal.SIGUSR1)
     launch.wait_for("worker_0.log", "saving")
-    launch.process.send_signal(signal.SIGTERM)
+    for process in (worker, starter, launch.process.pid):
+        os.kill(process, signal.SIGTERM)
     (tmp_path / "saved").touch()
     code, _, errors = launch.end()
     assert (code, errors.splitlines()[1:]) == (143, ["stopped"])
@@ -281,18 +293,16 @@ if rank == 0:
     assert launch.left() == []
 
 
-# Fails at the first start and the first restart. A checkpoint is there from the second start on.
+# Fails at the first start and the first restart. It has a folder from the second start on.
 FAILS_TWICE = """
 from pathlib import Path
 starts = Path(f"starts_{rank}")
 starts.write_text((starts.read_text() if starts.exists() else "") + ".")
 start = len(starts.read_text())
 print(sys.argv[1:], flush=True)
-heartbeat.announce("runs/r", ["--resume", "runs/r", "--lr", "set #2"])
+if start > 1:
+    heartbeat.announce("runs/r", ["--resume", "runs/r", "--lr", "set #2"])
 if start < 3:
-    if start == 2 and rank == 0:
-        Path("runs/r").mkdir(parents=True)
-        Path("runs/r/config.yaml").touch()
     meet(start)
     os.kill(os.getpid(), signal.SIGKILL) if rank else fall_asleep()
 """
@@ -340,14 +350,21 @@ def test_msrun_starts_the_workers_and_the_failed_one_is_named(tmp_path):
         """
 if os.environ.get("MS_ROLE") == "MS_WORKER":
     names = ["RANK_SIZE", "DEVICE_ID", "MS_NODE_ID", "MS_WORKER_NUM"]
-    print([os.environ[name] for name in names], flush=True)
+    print([os.environ[name] for name in names], sys.argv[1:], flush=True)
+    import psutil
+    msrun = psutil.Process().parent().parent()
+    assert "msrun" in " ".join(msrun.cmdline())
+    msrun.send_signal(signal.SIGUSR1)  # as Slurm does, to all processes
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
     meet()
     sys.exit(5) if rank == 1 else fall_asleep()
 """,
         "--workers", 2, "--device_target", "CPU",
+        keys=["--data_path", "set #2", "--run_name", "001", "--note", "$HOME 'x' \"y\""],
     )  # fmt: skip
     code, output, errors = launch.end()
-    assert code == 5
-    assert output == "this is 0\n['2', '0', '0', '2']\n"
+    assert code == 5, errors
+    words = ["--data_path", "set #2", "--run_name", "001", "--note", "$HOME 'x' \"y\""]
+    assert output == f"this is 0\n['2', '0', '0', '2'] {words}\n"
     assert re.search(r"\nerror: rank 1 \(pid \d+\) ended with exit code 5; log: .*/worker_1.log\n", errors)
     assert launch.left() == []
