@@ -72,9 +72,9 @@ def call(main: Main, arguments: Sequence[str], *, settings: Settings | None = No
     Raises:
         UserError: the keys do not fit together, moxing is missing, or a transfer failed.
     """
-    _, arguments = _flags(*PLATFORM_FLAGS).parse_known_args(arguments)
+    _, words = _flags(*PLATFORM_FLAGS).parse_known_args(arguments)
     settings = settings or _checkpoint_door_settings
-    keys = settings(arguments)
+    keys = settings(words)
     if not keys.enable_modelarts:
         return main(arguments)
     bucket = Bucket(_moxing_file(), attempts=keys.transfer_attempts, timeout=keys.transfer_timeout, say=_say)
@@ -83,9 +83,9 @@ def call(main: Main, arguments: Sequence[str], *, settings: Settings | None = No
             os.environ.setdefault(ours, os.environ[theirs])
     with _signals_as_exit(), Job(get_job_id()) as job:
         code: int | None = 1
-        outputs = _Outputs(arguments, keys, bucket, job)
+        outputs = _Outputs(words, keys, bucket, job)
         try:
-            words = _fetch(arguments, keys, settings, bucket, job)
+            words = _fetch(words, keys, settings, bucket, job)
             if is_scheduler():
                 job.leave()
             with outputs.logged():

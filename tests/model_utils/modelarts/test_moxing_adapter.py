@@ -58,6 +58,11 @@ def test_without_the_key_the_door_is_called_as_it_is_and_moxing_is_never_importe
     assert cloud.calls() == [] and not any((cloud.server / "tmp").iterdir())
 
 
+def test_without_the_key_the_platforms_flags_are_the_doors_to_refuse(inside):
+    words = ["--rank", "3", "--seed", "1"]
+    assert inside(words) == words
+
+
 def test_without_moxing_it_is_one_line(cloud):
     cloud.environment["PYTHONPATH"] = ""
     code, facts, error = cloud.run(data_url="obs://bucket/data")
