@@ -58,7 +58,7 @@ def test_a_run_is_evaluated_by_its_best_checkpoint_for_people_and_programs(door,
     done = door("eval.py", checkpoint_path=trained, **asked)
     answer = last_json(done)
     best = json.loads((trained / "summary.json").read_text())["best"]
-    assert (answer["top1"], answer["step"]) == (best["top1"], best["step"])
+    assert (answer["top1"], 20 * answer["step"]) == (best["top1"], best["images"])
     assert answer["checkpoint"] == str(trained / "checkpoints" / "best.ckpt") and "top5" not in answer
     low, high = answer["top1_interval"]
     assert f"top-1       {answer['top1']:.2f} %  (95 % interval {low:.2f} to {high:.2f})" in done.stdout
