@@ -29,7 +29,7 @@ class CellCost:
 
 @dataclass
 class Kept:
-    """Bytes kept for the backward pass: of each image, and once a batch, as what is made of weights."""
+    """Bytes kept for the backward pass: of each image, and of each batch (what is made of weights)."""
 
     image: int = 0
     batch: int = 0
@@ -40,7 +40,7 @@ class Kept:
 
 @dataclass
 class NetworkCost:
-    """All cells, the network first; what is kept, and what is within each cell that is recomputed."""
+    """All cells, the network first; what is kept, and what is kept within each recomputed cell."""
 
     cells: list[CellCost] = field(default_factory=list)
     kept: Kept = field(default_factory=Kept)
@@ -52,18 +52,20 @@ class NetworkCost:
 
 
 def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
-    """Runs `network` on one image, (1, 3, image_size, image_size), in training mode and outside of a graph.
+    """Runs `network` on one image, (1, 3, image_size, image_size), in training mode and without a graph.
 
-    A cell's multiply-adds are those of its parameter `weight`, (out, in, *kernel): each number is used once
-    at every position of the output, in convolutions, grouped ones too, and in dense layers. That weight is
-    1-bit where the cell's `weight_bits` is 1, its multiply-adds where `input_bits` is 1 too: a real-valued
-    input takes additions of floats. The scale of a binary weight counts as nothing: it is made of the weight,
-    and the normalisation that follows can hold it.
+    A cell's multiply-adds are those of its parameter `weight`, (out, in, *kernel): each number is used once at
+    every position of the output, in convolutions, grouped ones too, and in dense layers. The weight is 1-bit
+    where the cell's `weight_bits` is 1. Its multiply-adds are 1-bit where `input_bits` is 1 too; with
+    real-valued input they are additions of floats. The scale of a binary weight is not counted: the
+    normalisation behind it can hold it.
 
-    Kept is every tensor that the framework saves for the backward pass, once, but for parameters and the
-    image; its first dimension is 1 where it belongs to the one image, and not where it is made of weights. A
-    cell with a true `recompute_block` counts as recomputed, its input as kept. The network is spent then:
-    recomputation is off, and running statistics have seen the image.
+    Kept is every tensor that the framework saves for the backward pass, counted once, without parameters and
+    the image. A tensor whose first dimension is 1 belongs to the image; the others are made of weights. A cell
+    with a true `recompute_block` counts as recomputed: of it the input is kept.
+
+    The network cannot be trained afterwards: recomputation is off, and its running statistics have seen the
+    image.
 
     Raises:
         UserError: the network does not take images of that size.

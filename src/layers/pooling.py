@@ -35,8 +35,8 @@ class MaxPool2d(nn.Cell):
 class ZeroPaddedMaxPool2d(nn.Cell):
     """3x3 maximum with stride 2 over the image in a border of zeros, (N, C, H, W) -> (N, C, H / 2, W / 2).
 
-    The official border is 0, where padded pooling would take minus infinity: it counts, as what comes here is
-    the output of a convolution, with both signs. (The gradient of `ops.pad` is wrong in MindSpore 2.10 on a
+    The official border is 0, and padded pooling would take minus infinity. That differs: the input is the
+    output of a convolution, with both signs. (The gradient of `ops.pad` is wrong in MindSpore 2.10 on a
     CPU, and `ops.Pad` is slow: concatenation is neither.)
     """
 

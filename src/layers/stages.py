@@ -38,7 +38,7 @@ class BlockShape:
 
     @property
     def changes(self) -> bool:
-        """Whether what comes out has another shape than what goes in."""
+        """Whether the output has another shape than the input."""
         return self.stride > 1 or self.in_channels != self.out_channels
 
 
