@@ -54,15 +54,15 @@ class NetworkCost:
 def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
     """Runs `network` on one image, (1, 3, image_size, image_size), in training mode and without a graph.
 
-    A cell's multiply-adds are those of its parameter `weight`, (out, in, *kernel): each number is used once at
-    every position of the output, in convolutions, grouped ones too, and in dense layers. The weight is 1-bit
-    where the cell's `weight_bits` is 1. Its multiply-adds are 1-bit where `input_bits` is 1 too; with
+    A cell's multiply-adds are those of its parameter `weight`, (out, in, *kernel): each number is used once
+    at every position of the output, in convolutions, grouped ones too, and in dense layers. The weight is
+    1-bit where the cell's `weight_bits` is 1. Its multiply-adds are 1-bit where `input_bits` is 1 too; with
     real-valued input they are additions of floats. The scale of a binary weight is not counted: the
     normalisation behind it can hold it.
 
     Kept is every tensor that the framework saves for the backward pass, counted once, without parameters and
-    the image. A tensor whose first dimension is 1 belongs to the image; the others are made of weights. A cell
-    with a true `recompute_block` counts as recomputed: of it the input is kept.
+    the image. A tensor whose first dimension is 1 belongs to the image; the others are made of weights. A
+    cell with a true `recompute_block` counts as recomputed: of it the input is kept.
 
     The network cannot be trained afterwards: recomputation is off, and its running statistics have seen the
     image.

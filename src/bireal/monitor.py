@@ -14,10 +14,10 @@ class BinaryMonitor:
     """`bit_flips` and `saturated_activations` of a network with signs (the protocol: training/monitor.py).
 
     - bit_flips: share of the 1-bit weights whose sign has changed since the last measurement (with
-      `eval_every` 1: in an epoch). Near 0 long before the end, the network has stopped learning. High at the
-      end, the learning rate is too high.
-    - saturated_activations: share of the signs' inputs with a magnitude of 1 or more. The slope is 0 there, so
-      nothing is learnt.
+      `eval_every` 1: in an epoch). Near 0 long before the end, the network has stopped learning. High at
+      the end, the learning rate is too high.
+    - saturated_activations: share of the signs' inputs with a magnitude of 1 or more. The slope is 0 there,
+      so nothing is learnt.
 
     Args:
         network: with weights of one bit, or signs as activations, or both.
