@@ -114,7 +114,7 @@ class Progress:
 
 
 def say_rate_from_here(rates: np.ndarray, update: int, *, before: float, config: Keys) -> None:
-    """Says what the learning rate of a run does that goes on with another length.
+    """Says what the learning rate of a run does that goes on with another length or other batches.
 
     Args:
         rates: of each update of the run as it now is.
@@ -123,13 +123,12 @@ def say_rate_from_here(rates: np.ndarray, update: int, *, before: float, config:
     """
     rate = rates[update]
     if math.isclose(rates[update - 1], before, rel_tol=1e-6):
-        log.info("the learning rate goes on as if the run had had this length from the start: %.4g now", rate)
-        return
-    log.warning(
-        "the learning rate goes from %.4g to %.4g: lr_schedule %s depends on the length of the run, and goes "
-        "on where it would be if the run had had this length from the start",
-        before, rate, config.lr_schedule,
-    )  # fmt: skip
+        log.info("the learning rate goes on as it would have: %.4g now", rate)
+    else:
+        log.warning(
+            "the learning rate goes from %.4g to %.4g: lr_schedule %s of the whole run has this rate here",
+            before, rate, config.lr_schedule,
+        )  # fmt: skip
 
 
 def facts_of(recipe: TrainRecipe) -> dict[str, int]:

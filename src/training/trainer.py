@@ -357,7 +357,7 @@ class Trainer:
                 self.course.accumulate, before.batch * before.accumulate, step, before.steps,
                 self.progress.step, self.course.steps, self.config.lr_scale_rule,
             )  # fmt: skip
-        elif self.course != before and 0 < self.progress.step < self.course.steps:
+        if self.course != before and 0 < self.progress.step < self.course.steps:
             say_rate_from_here(
                 self.train_step.rates.asnumpy(), updates, before=self.progress.lr, config=self.config
             )

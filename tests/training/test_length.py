@@ -47,7 +47,7 @@ def test_a_finished_run_of_a_constant_rate_goes_on_as_if_it_had_been_longer(
     for name, value in straight.arrays.items():
         np.testing.assert_array_equal(longer.arrays[name], value, err_msg=name)
     assert rates_of(run_dir) == rates_of(tmp_path / "straight")
-    said = "the learning rate goes on as if the run had had this length from the start: 0.1 now"
+    said = "the learning rate goes on as it would have: 0.1 now"
     assert said in [record.getMessage() for record in quartet_log]
 
 
@@ -58,7 +58,7 @@ def test_a_rate_that_had_come_to_its_end_rises_again_and_it_is_said(start, resum
     with pytest.raises(Interrupted):
         resume(run_dir, epochs=2.0, watch=stop_at(7))
     assert any(
-        "the learning rate goes from 0 to 0.05: lr_schedule one_cycle depends on the length" in r.getMessage()
+        "the learning rate goes from 0 to 0.05: lr_schedule one_cycle of the whole run" in r.getMessage()
         for r in quartet_log
     )
     assert read_yaml(run_dir / "config.yaml")["epochs"] == 2
