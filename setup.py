@@ -1,8 +1,6 @@
 """The package quartet is the folder src; all else about it stands in pyproject.toml."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
-setup(
-    packages=["quartet", *(f"quartet.{name}" for name in find_packages("src"))],
-    package_dir={"quartet": "src"},
-)
+folders = find_namespace_packages("src", exclude=["*__pycache__"])
+setup(packages=["quartet", *(f"quartet.{name}" for name in folders)], package_dir={"quartet": "src"})

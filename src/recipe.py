@@ -55,12 +55,10 @@ class Recipe:
     Attributes:
         config_class: the shared keys and the model's own.
         network_class: builds the network; the names in its signature are config keys.
-        side_multiple: the sides of whole pictures (`eval_crop` whole) must be multiples of this, in pixels.
     """
 
     config_class: type[SharedConfig] = SharedConfig
     network_class: Callable[..., nn.Cell]
-    side_multiple = 1
 
     def __init__(self, config: SharedConfig, sources: Mapping[Split, Source] | None = None):
         self.config = config
@@ -77,6 +75,11 @@ class Recipe:
     def image_size(self) -> int:
         """Side of the images that are evaluated, in pixels."""
         return from_keys.eval_image_size(self.config)
+
+    @property
+    def side_multiple(self) -> int:
+        """The sides of whole pictures (`eval_crop` whole) must be multiples of this, in pixels."""
+        return getattr(self.network_class, "side_multiple", 1)
 
     @property
     def resizing(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ Names and configs need no MindSpore; it is imported with the first network, reci
 """
 
 import difflib
-import importlib
+import functools
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,30 @@ if TYPE_CHECKING:
     from .checkpoint.weights import load_weights
     from .recipe import Recipe
 
-__all__ = ["config_class_of", "create_network", "create_recipe", "list_models", "load_weights"]
+__all__ = [
+    "config_class_of",
+    "create_network",
+    "create_recipe",
+    "list_models",
+    "load_weights",
+    "recipe_class_of",
+]
 
-# Package -> NAME of its classes: NAMEConfig in config.py, whose VARIANTS name the models, and NAMERecipe in
-# recipe.py.
+# Package -> NAME of its classes: NAMEConfig in config.py, whose VARIANTS name the models, NAME in network.py,
+# and NAMERecipe in recipe.py where the model is more than a plain classifier.
 _PACKAGES = {"resnet9": "ResNet9", "bit": "BiT", "bireal": "BiReal", "multigrain": "MultiGrain"}
 
 
-def _class_in(package: str, module: str) -> type:
+def _class_in(package: str, module: str, suffix: str) -> type:
     found = importlib.import_module(f".{package}.{module}", __package__)
-    return getattr(found, _PACKAGES[package] + module.capitalize())
+    return getattr(found, _PACKAGES[package] + suffix)
 
 
 def _packages() -> dict[str, str]:
     """Model -> its package."""
-    return {name: package for package in _PACKAGES for name in _class_in(package, "config").VARIANTS}
+    return {
+        name: package for package in _PACKAGES for name in _class_in(package, "config", "Config").VARIANTS
+    }
 
 
 def list_models() -> list[str]:
@@ -61,16 +71,24 @@ def config_class_of(name: str) -> type[SharedConfig]:
     """The config class of a model, "": of the shared keys. Raises UserError as `create_network` does."""
     if not name:
         return SharedConfig
-    return _class_in(_package_of(name), "config")
+    return _class_in(_package_of(name), "config", "Config")
 
 
-def _recipe_of(name: str) -> "type[Recipe]":
-    return _class_in(_package_of(name), "recipe")
+@functools.cache
+def recipe_class_of(name: str) -> "type[Recipe]":
+    """The recipe class of a model. Raises UserError as `create_network` does."""
+    package = _package_of(name)
+    if importlib.util.find_spec(f".{package}.recipe", __package__):
+        return _class_in(package, "recipe", "Recipe")
+    from .recipe import Recipe
+
+    plain = {"config_class": config_class_of(name), "network_class": _class_in(package, "network", "")}
+    return type(f"{_PACKAGES[package]}Recipe", (Recipe,), plain)
 
 
 def create_recipe(config: SharedConfig, sources: Mapping[str, Any] | None = None) -> "Recipe":
     """The recipe that a config means, with images by split in place of those of `data_path`."""
-    return _recipe_of(config.model)(config, sources)
+    return recipe_class_of(config.model)(config, sources)
 
 
 def create_network(name: str, *, num_classes: int, **arguments: Any) -> "nn.Cell":
@@ -85,7 +103,7 @@ def create_network(name: str, *, num_classes: int, **arguments: Any) -> "nn.Cell
     """
     from .recipe import build_network, network_keys
 
-    network_class = _recipe_of(name).network_class
+    network_class = recipe_class_of(name).network_class
     keys = network_keys(network_class)
     others = ", ".join(sorted(arguments.keys() - set(keys)))
     if others:

@@ -17,14 +17,16 @@ from src.optim import schedules
 from src.optim.optimizers import SGD, AdamW
 from src.recipe import Recipe
 from src.resnet9.config import ResNet9Config
-from src.resnet9.recipe import ResNet9Recipe
 from src.shared_config import SharedConfig
+from src.zoo import recipe_class_of
+
+RESNET9 = recipe_class_of("resnet9")
 
 RATES = {"lr": 0.3, "lr_schedule": "cosine", "warmup_epochs": 4}
 
 
-def _recipe(**keys) -> ResNet9Recipe:
-    return ResNet9Recipe(check(keys, ResNet9Config))
+def _recipe(**keys) -> RESNET9:
+    return RESNET9(check(keys, ResNet9Config))
 
 
 def _rates(*, images=512, **keys) -> np.ndarray:
@@ -123,16 +125,16 @@ def _image_set(count: int) -> ImageSet:
 
 def test_images_can_be_given():
     given = {"train": _image_set(6), "test": _image_set(4)}
-    recipe = ResNet9Recipe(check({"data_path": "/none", "batch_size": 3}, ResNet9Config), given)
+    recipe = RESNET9(check({"data_path": "/none", "batch_size": 3}, ResNet9Config), given)
     assert recipe.source("train") is given["train"] and recipe.source("test") is given["test"]
     assert len(recipe.train_batches()) == 2 and len(recipe.eval_batches()) == 1
 
 
 def test_a_changed_recipe_keeps_its_images_unless_others_are_given():
     given = {"train": _image_set(6), "test": _image_set(4)}
-    recipe = ResNet9Recipe(check({}, ResNet9Config), given)
+    recipe = RESNET9(check({}, ResNet9Config), given)
     changed = recipe.changed(seed=7)
-    assert type(changed) is ResNet9Recipe and (recipe.config.seed, changed.config.seed) == (0, 7)
+    assert type(changed) is RESNET9 and (recipe.config.seed, changed.config.seed) == (0, 7)
     assert changed.source("test") is given["test"]
     others = recipe.changed(sources={"test": _image_set(2)})
     assert len(others.source("test")) == 2 and len(recipe.source("test")) == 4

@@ -4,14 +4,14 @@ import functools
 import inspect
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 
 import mindspore as ms
 import numpy as np
 import pytest
 
+import src
 from src import zoo
 from src.checkpoint.weights import load_weights
 from src.common.errors import UserError
@@ -83,7 +83,7 @@ MODELS_ONCE = sorted({zoo.config_class_of(name): name for name in zoo.list_model
 
 @pytest.mark.parametrize("name", MODELS_ONCE)
 def test_a_network_is_described_by_its_config_alone(name):
-    recipe = zoo._recipe_of(name)
+    recipe = zoo.recipe_class_of(name)
     fields, shared = recipe.config_class.model_fields, set(SharedConfig.model_fields)
     keys = network_keys(recipe.network_class)
     assert set(keys) <= set(fields)
@@ -94,7 +94,7 @@ def test_a_network_is_described_by_its_config_alone(name):
 
 @pytest.mark.parametrize("name", MODELS_ONCE)
 def test_every_key_of_the_signature_reaches_the_network(name):
-    recipe = zoo._recipe_of(name)
+    recipe = zoo.recipe_class_of(name)
     config, seen = recipe.config_class(model=name), {}
 
     @functools.wraps(recipe.network_class)
@@ -126,21 +126,46 @@ def test_names_and_configs_need_no_mindspore():
     assert ended.stdout == "[]\n"
 
 
-def test_a_model_is_one_row(monkeypatch):
-    """A fifth model: its package, and one row."""
+FIFTH = {
+    "config.py": """
+        from ..shared_config import SharedConfig
 
-    class FifthConfig(SharedConfig):
-        VARIANTS: ClassVar = {"fifth_small": {}, "fifth_large": {}}
+        class FifthConfig(SharedConfig):
+            VARIANTS = {"fifth_small": {}, "fifth_large": {}}
+    """,
+    "network.py": """
+        class Fifth:
+            def __init__(self, *, num_classes, seed):
+                self.built = (num_classes, seed)
+    """,
+}
 
-    class FifthRecipe(Recipe):
-        config_class = FifthConfig
 
-    for module, one in (("config", FifthConfig), ("recipe", FifthRecipe)):
-        monkeypatch.setitem(sys.modules, f"src.fifth.{module}", SimpleNamespace(**{one.__name__: one}))
+@pytest.mark.parametrize("own_recipe", [False, True])
+def test_a_fifth_model_is_its_package_and_one_row(tmp_path, monkeypatch, own_recipe):
+    files = dict(FIFTH)
+    if own_recipe:
+        files["recipe.py"] = """
+            from ..recipe import Recipe
+            from .config import FifthConfig
+
+            class FifthRecipe(Recipe):
+                config_class = FifthConfig
+                side_multiple = 8
+        """
+    (tmp_path / "fifth").mkdir()
+    for name, text in files.items():
+        (tmp_path / "fifth" / name).write_text(textwrap.dedent(text))
+    monkeypatch.setattr(src, "__path__", [*src.__path__, str(tmp_path)])
+    for name in ("", ".config", ".network", ".recipe"):
+        monkeypatch.delitem(sys.modules, f"src.fifth{name}", raising=False)
     monkeypatch.setitem(zoo._PACKAGES, "fifth", "Fifth")
+    zoo.recipe_class_of.cache_clear()
     assert {"fifth_small", "fifth_large"} < set(zoo.list_models())
-    assert zoo.config_class_of("fifth_large") is FifthConfig
-    assert type(zoo.create_recipe(FifthConfig(model="fifth_small"))) is FifthRecipe
+    recipe = zoo.create_recipe(zoo.config_class_of("fifth_large")(model="fifth_large", seed=3))
+    assert (type(recipe).__name__, recipe.side_multiple) == ("FifthRecipe", 8 if own_recipe else 1)
+    if not own_recipe:
+        assert recipe.network(num_classes=4).built == (4, 3)
 
 
 def test_no_model_is_said_with_what_to_do():

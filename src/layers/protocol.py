@@ -20,6 +20,10 @@ class Network(Protocol):
     """What the names of the classifier's parameters begin with, as "fc.". Without it weights of another
     number of classes cannot be loaded (`checkpoint.weights.load_weights`)."""
 
+    side_multiple: int
+    """The sides of its images must be multiples of this, in pixels; a class attribute. Without it: 1. Read by
+    `recipe.Recipe`, for evaluation of whole pictures."""
+
     def embed(self, x: ms.Tensor) -> ms.Tensor:
         """Features before the classifier, (N, 3, H, W) -> (N, D). Read by `deploy.embedding` for retrieval,
         search and the nearest-neighbour probe."""

@@ -66,6 +66,7 @@ class ResNet9(nn.Cell):
     """
 
     head_prefix = "linear."
+    side_multiple = 32
 
     def __init__(
         self,

@@ -7,7 +7,9 @@ from mindspore import nn, ops
 from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.layers.norm import batch_norm2d
-from src.resnet9.recipe import ResNet9Recipe
+from src.zoo import recipe_class_of
+
+RESNET9 = recipe_class_of("resnet9")
 
 
 class TinyNet(nn.Cell):
@@ -42,7 +44,7 @@ class WatchedBatches:
                 yield batch
 
 
-class TinyRecipe(ResNet9Recipe):
+class TinyRecipe(RESNET9):
     def __init__(self, config, watch=None):
         super().__init__(config)
         self.watch = watch

@@ -11,9 +11,11 @@ from mindspore import nn, ops
 
 from src.model_utils.config import check
 from src.resnet9.config import ResNet9Config
-from src.resnet9.recipe import ResNet9Recipe
 from src.training.build import build_train_step
 from src.training.ema import EMA
+from src.zoo import recipe_class_of
+
+RESNET9 = recipe_class_of("resnet9")
 
 KEYS = {
     "lr": 0.02, "lr_start": 0.0, "lr_schedule": "exponential", "epochs": 200, "warmup_epochs": 6,
@@ -42,7 +44,7 @@ def rates_by_hand(steps, steps_per_epoch):
 
 def test_the_whole_schedule_from_the_config():
     """97 steps an epoch: 582 steps of warm-up, stairs of 242, 19,400 in all."""
-    recipe = ResNet9Recipe(check(KEYS, ResNet9Config))
+    recipe = RESNET9(check(KEYS, ResNet9Config))
     found = recipe.rates(updates=19_400, updates_per_epoch=97, images_per_update=512)
     assert found.shape == (19_400,) and found[0] == 0
     np.testing.assert_allclose(found, rates_by_hand(19_400, 97), rtol=1e-12)
@@ -128,7 +130,7 @@ def run_by_hand(
 def trained():
     """The parameters of a train step of the config after STEPS batches, by name, and its gradient norms."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    recipe = ResNet9Recipe(check(KEYS, ResNet9Config))
+    recipe = RESNET9(check(KEYS, ResNet9Config))
     step = build_train_step(recipe, Scaled(), steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH, cards=1)
     norms = [float(step(*map(ms.Tensor, batch(i)))[3].asnumpy()) for i in range(STEPS)]
     return {p.name: p.asnumpy().astype(np.float64) for p in step.get_parameters()}, norms

@@ -19,9 +19,8 @@ from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_device_num, set_up_device
 from src.recipe import network_keys
 from src.resnet9.network import ResNet9
-from src.resnet9.recipe import ResNet9Recipe
 from src.tools.ascend_check import main
-from src.zoo import config_class_of, create_network
+from src.zoo import config_class_of, create_network, recipe_class_of
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -133,7 +132,7 @@ class _WhenFolded(ResNet9):
         return super().construct(self.planted(x) if self.folded else x)
 
 
-class _Planted(ResNet9Recipe):
+class _Planted(recipe_class_of("resnet9")):
     """With a CPU's operator in each of the three graphs, in another place of each."""
 
     def network(self, *, num_classes):

@@ -12,11 +12,10 @@ from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.layers.norm import batch_norm2d
 from src.model_utils.config import load_config
-from src.resnet9.recipe import ResNet9Recipe
 from src.tools import reestimate_bn
 from src.training import evaluator, precise_bn, session
 from src.training.records import read_metrics
-from src.zoo import config_class_of, create_recipe
+from src.zoo import config_class_of, create_recipe, recipe_class_of
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
@@ -36,7 +35,9 @@ class Net(nn.Cell):
 
 
 def test_the_command_does_what_a_run_does_at_its_end(data_path, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ResNet9Recipe, "network", lambda self, *, num_classes: Net(num_classes=num_classes))
+    monkeypatch.setattr(
+        recipe_class_of("resnet9"), "network", lambda self, *, num_classes: Net(num_classes=num_classes)
+    )
     keys = {
         "model": "resnet9", "data_path": str(data_path), "device_target": "CPU",
         "batch_size": 40, "eval_batch_size": 40, "epochs": 1.0, "warmup_epochs": 0.4, "lr": 0.1,
