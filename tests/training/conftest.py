@@ -16,6 +16,7 @@ from src.training import session
 from src.training.loss_scale import LossScale
 from src.training.train_step import TrainStep
 from src.zoo import config_class_of
+from tests.helpers.cut_runs import CASES
 from tests.helpers.tiny import TinyRecipe
 
 
@@ -191,3 +192,23 @@ def resume(tiny_recipe, quartet_log):
         return session.resume(config, lambda c: tiny_recipe(c, watch), run_dir=run_dir)
 
     return train
+
+
+@pytest.fixture(scope="session")
+def straight_runs(tmp_path_factory):
+    """The folders of uncut runs by case, made when first asked for."""
+    return tmp_path_factory.mktemp("straight"), {}
+
+
+@pytest.fixture
+def straight(straight_runs, start):
+    """straight(case): the folder of the uncut run of that case (tests/helpers/cut_runs.py)."""
+    folder, made = straight_runs
+
+    def run(case):
+        if case not in made:
+            start(folder / case, **CASES[case])
+            made[case] = folder / case
+        return made[case]
+
+    return run
