@@ -158,13 +158,11 @@ def stop_last_rank(step, *_):
 
 
 def train_until_stopped(folder, config):
-    """Says where the ranks stopped; the folder `moved` is as the stopped run left its own."""
+    """Says where the ranks stopped."""
     try:
         session.start(config, lambda c: TinyRecipe(c, stop_last_rank), run_dir=folder / "stopped")
     except Interrupted as stop:
         (folder / f"stopped_of_rank_{get_rank_id()}.txt").write_text(str(stop))
-    if get_rank_id() == 0:
-        shutil.copytree(folder / "stopped", folder / "moved")
 
 
 def train(folder, config):
@@ -175,10 +173,10 @@ def train(folder, config):
             shutil.copytree(folder / "straight", folder / "killed")
 
     session.start(config, lambda c: TinyRecipe(c, copy_run), run_dir=folder / "straight")
+    gc.collect()
+    session.resume(config, TinyRecipe, run_dir=folder / "killed")
+    gc.collect()
     train_until_stopped(folder, config)
-    for name in ("stopped", "killed"):
-        gc.collect()
-        session.resume(config, TinyRecipe, run_dir=folder / name)
 
 
 def everything(folder, data_path, many_path):

@@ -91,14 +91,10 @@ def records_of(run_dir):
     ]
 
 
-def assert_same_run(run_dir, straight):
-    """To the bit: weights, state, best figures and records."""
-    found, expected = last_of(run_dir), last_of(straight)
+def assert_same_arrays(found, expected):
     assert found.arrays.keys() == expected.arrays.keys()
     for name, value in expected.arrays.items():
         np.testing.assert_array_equal(found.arrays[name], value, err_msg=name)
-    assert found.meta["progress"]["best"] == expected.meta["progress"]["best"]
-    assert records_of(run_dir) == records_of(straight)
 
 
 def assert_near(run_dir, straight):
@@ -195,19 +191,24 @@ def test_a_signal_to_one_rank_stops_all_and_another_number_of_cards_goes_on(fold
     stops = [(folder / f"stopped_of_rank_{rank}.txt").read_text() for rank in range(RANKS)]
     assert len(set(stops)) == 1
     assert stops[0].startswith("stopped after batch 4 of 10, state saved")
-    assert last_of(folder / "moved").meta["progress"]["step"] == 4
-    assert_same_run(folder / "stopped", folder / "straight")
+    stopped, straight = folder / "stopped", folder / "straight"
+    found = last_of(stopped)
+    assert found.meta["progress"]["step"] == 4
+    assert_same_arrays(found, read_checkpoint(straight / "checkpoints" / "step_00000004.ckpt"))
 
     # One card with as many images a batch makes the same updates.
     config = several_ranks.config_of(data_path, batch_size=12 * RANKS)
-    session.resume(config, TinyRecipe, run_dir=folder / "moved")
-    assert last_of(folder / "moved").meta["course"] == last_of(folder / "straight").meta["course"]
-    assert_near(folder / "moved", folder / "straight")
+    session.resume(config, TinyRecipe, run_dir=stopped)
+    assert last_of(stopped).meta["course"] == last_of(straight).meta["course"]
+    assert_near(stopped, straight)
 
 
 def test_a_run_killed_inside_an_accumulation_goes_on_to_the_same_bits(folder):
     assert "after batch 4 of 10" in (folder / "killed" / "train.log").read_text()
-    assert_same_run(folder / "killed", folder / "straight")
+    killed, straight = folder / "killed", folder / "straight"
+    assert_same_arrays(last_of(killed), last_of(straight))
+    assert last_of(killed).meta["progress"]["best"] == last_of(straight).meta["progress"]["best"]
+    assert records_of(killed) == records_of(straight)
 
 
 def test_a_run_of_several_processes_leaves_the_files_of_one(folder, data_path):
