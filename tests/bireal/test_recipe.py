@@ -82,7 +82,7 @@ def test_official_rates():
         ),
         ({"widths": [4, 4]}, "widths: .4, 4. given, allowed: a list of 4 whole numbers > 0"),
         ({"block_units": [4]}, "block_units: .4. given, allowed: a list of 4 whole numbers > 0$"),
-        ({"activation": "sign"}, "activation: 'sign' given, allowed: one of approx_sign, ste_sign"),
+        ({"activation": "sign"}, "activation: 'sign' given, allowed: one of relu, celu, gelu, "),
     ],
 )
 def test_wrong_keys(keys, message):
