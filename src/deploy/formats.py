@@ -22,7 +22,7 @@ class Format:
     Attributes:
         name: as `--file_format` and MindSpore call it.
         suffix: of its files.
-        write: (network, its input, a file without suffix) -> nothing; None: `ms.export` does it.
+        write: (network, its input, the file to write) -> nothing; None: `ms.export` does it.
         device: the one kind of device on which it can be written; None: on each.
         open: a file -> what runs it; None: it cannot be run here, and so not be compared.
         parts: a file -> itself and the files that hold its weights.
