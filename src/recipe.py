@@ -1,13 +1,11 @@
 """The seam between engine and model: what a config means, with the defaults of a plain classifier."""
 
 import copy
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import nn
 
@@ -17,10 +15,10 @@ from .data import from_keys
 from .data.batches import ShardBatches, ShuffledBatches
 from .data.cifar10 import Split
 from .data.from_keys import Source
+from .layers.build import build_network
 from .layers.device import on_cpu
 from .layers.losses import CrossEntropy
 from .layers.pixels import Pixels
-from .model_utils.cpu import use_fast_convolutions
 from .optim.groups import ParamRule, default_rules, group_parameters
 from .optim.optimizers import Optimizer, create_optimizer
 from .optim.schedules import rate_factor, scheduled_rates
@@ -28,21 +26,6 @@ from .shared_config import SharedConfig
 from .training.monitor import Monitor
 
 log = logging.getLogger("quartet")
-
-
-def network_keys(network_class: Callable[..., nn.Cell]) -> list[str]:
-    """The config keys that a network is built from: the names in its signature but for `num_classes`."""
-    return [name for name in inspect.signature(network_class).parameters if name != "num_classes"]
-
-
-def build_network(
-    network_class: Callable[..., nn.Cell], config: SharedConfig, *, num_classes: int
-) -> nn.Cell:
-    """A network with initial weights, each argument of its signature from the config key of that name."""
-    if on_cpu():
-        use_fast_convolutions()
-    arguments = {name: getattr(config, name) for name in network_keys(network_class)}
-    return network_class(num_classes=num_classes, **arguments)
 
 
 class Recipe:
@@ -146,16 +129,14 @@ class Recipe:
             order: `repetitions`, `epoch_length` and `instances` of `ShuffledBatches`.
         """
         source, shard = self.source("train"), {"rank": rank, "size": size}
-        return from_keys.train_batches(
-            self.config, source, host_normalises=_host_normalises(), **shard, **order
-        )
+        return from_keys.train_batches(self.config, source, host_normalises=on_cpu(), **shard, **order)
 
     def eval_batches(self, *, rank: int = 0, size: int = 1) -> ShardBatches:
         """One rank's share of the test data."""
         return from_keys.eval_batches(
             self.config,
             self.source("test"),
-            host_normalises=_host_normalises(),
+            host_normalises=on_cpu(),
             side_multiple=self.side_multiple,
             rank=rank,
             size=size,
@@ -177,8 +158,3 @@ class Recipe:
         """
         factor = rate_factor(self.config, images_per_update=images_per_update)
         return factor * scheduled_rates(self.config, updates=updates, updates_per_epoch=updates_per_epoch)
-
-
-def _host_normalises() -> bool:
-    """Whether the device is the CPU: a card takes bytes, a quarter of the transfer."""
-    return ms.get_context("device_target") == "CPU"

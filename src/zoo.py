@@ -101,7 +101,7 @@ def create_network(name: str, *, num_classes: int, **arguments: Any) -> "nn.Cell
     Raises:
         UserError: there is no such model, or an argument is none of its network's or out of range.
     """
-    from .recipe import build_network, network_keys
+    from .layers.build import build_network, network_keys
 
     network_class = recipe_class_of(name).network_class
     keys = network_keys(network_class)

@@ -15,7 +15,8 @@ import src
 from src import zoo
 from src.checkpoint.weights import load_weights
 from src.common.errors import UserError
-from src.recipe import Recipe, build_network, network_keys
+from src.layers.build import build_network, network_keys
+from src.recipe import Recipe
 from src.shared_config import SharedConfig
 
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ from src.analysis.ascend_report import faults, report
 from src.analysis.graph_facts import compile_graph
 from src.common.cli import run
 from src.common.errors import UserError
+from src.layers.build import network_keys
 from src.layers.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_device_num, set_up_device
-from src.recipe import network_keys
 from src.resnet9.network import ResNet9
 from src.tools.ascend_check import main
 from src.zoo import config_class_of, create_network, recipe_class_of
