@@ -50,7 +50,7 @@ def train_batches(
 
     Args:
         source: of the training images.
-        host_normalises: whether pictures come normalised; as bytes they are a quarter of the transfer to a card.
+        host_normalises: whether pictures come normalised; bytes are a quarter of the transfer to a card.
         order: `repetitions`, `epoch_length` and `instances` of `ShuffledBatches`.
     """
     operations = [(stream, from_keys(c)) for stream, from_keys in OPERATIONS.values()]
