@@ -259,7 +259,7 @@ class TestReading:
         (record / "samples").mkdir()
         assert isinstance(open_split(record, "train"), MindRecordImages)
         save(record / "train" / "ant" / "x.png", 1)
-        assert "--dataset folder or mindrecord" in fails(open_split, record, "train")
+        assert "--dataset mindrecord or folder" in fails(open_split, record, "train")
         assert len(open_split(record, "train", dataset="mindrecord")) == 13
 
     @pytest.mark.parametrize("name", ["train.mindrecord001", "train.mindrecord001.db", INDEX_NAME])

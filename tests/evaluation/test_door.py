@@ -29,11 +29,15 @@ class Colours(nn.Cell):
         return ops.concat((images.mean((2, 3)), ops.zeros((images.shape[0], 1)) - 9.0), 1)
 
 
+class ColourRecipe(Recipe):
+    network_class = Colours
+
+
 @pytest.fixture
 def trained(data_path, tmp_path):
     config = check({"model": "resnet9", "data_path": str(data_path), "eval_batch_size": 32}, SharedConfig)
     checkpoint = Checkpoint(tmp_path / "best.ckpt", {}, {"class_names": CLASSES, "step": 12})
-    made = SimpleNamespace(network=Colours(), recipe=Recipe(config), checkpoint=checkpoint)
+    made = SimpleNamespace(network=Colours(), recipe=ColourRecipe(config), checkpoint=checkpoint)
     made.device, made.averaged = Device("CPU"), True
     return made
 
