@@ -1,5 +1,7 @@
 """Sampling and losses against the official numbers, slow loops in float64, and degenerate batches."""
 
+import functools
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -149,14 +151,27 @@ def triplet_loss_by_loops(embeddings, instances, noise, *, margin=0.1):
 METRICS = {MarginLoss: margin_loss_by_loops, TripletLoss: triplet_loss_by_loops}
 
 
+@functools.cache  # what is compiled once serves all batches of a shape
+def gradients(metric, **given):
+    """(embeddings, instances, noise) -> the loss, its gradient by embeddings, and those by weights."""
+    cell = metric(**given)
+    weights = ms.ParameterTuple(cell.trainable_params())
+    forward = ms.value_and_grad(cell, 0, weights=weights if len(weights) else None)
+
+    def call(*tensors):
+        loss, found = forward(*tensors)
+        return (loss, *found) if len(weights) else (loss, found, ())
+
+    return call
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("seed", range(4))
 def test_losses_and_gradients_against_loops(metric, seed):
     embeddings, noise = batch(seed=seed)
     given = {"beta": 0.5, "margin": 0.15} if metric is MarginLoss else {"margin": 0.3}
-    oracle, cell = METRICS[metric], metric(**given)
-    tensors = ms.Tensor(INSTANCES), ms.Tensor(noise)
-    loss, gradient = ms.value_and_grad(cell, 0)(ms.Tensor(embeddings), *tensors)
+    oracle, tensors = METRICS[metric], (ms.Tensor(INSTANCES), ms.Tensor(noise))
+    loss, gradient, _ = gradients(metric, **given)(ms.Tensor(embeddings), *tensors)
     assert loss.asnumpy() == pytest.approx(oracle(embeddings, INSTANCES, noise, **given), rel=1e-5)
     assert loss.asnumpy() > 0
     numeric = np.zeros(embeddings.shape)
@@ -198,15 +213,10 @@ def test_degenerate_batches_are_finite(metric, dtype, case):
     elif case == "huge":
         embeddings *= 10_000
     tensors = ms.Tensor(instances.astype(np.int32)), ms.Tensor(noise)
-    cell = metric()
-    weights = ms.ParameterTuple(cell.trainable_params())
-    forward = ms.value_and_grad(cell, 0, weights=weights if len(weights) else None)
-    loss, gradients = forward(ms.Tensor(embeddings.astype(dtype)), *tensors)
-    gradient = gradients[0] if len(weights) else gradients
+    loss, gradient, weights = gradients(metric)(ms.Tensor(embeddings.astype(dtype)), *tensors)
     assert loss.dtype == ms.float32 and np.isfinite(loss.asnumpy())
     assert np.isfinite(gradient.asnumpy()).all()
-    if len(weights):
-        assert np.isfinite(gradients[1][0].asnumpy())
+    assert len(weights) == (metric is MarginLoss) and all(np.isfinite(w.asnumpy()) for w in weights)
     if case in ("no pair", "one instance", "two rows", "one row"):
         assert loss.asnumpy() == 0 and not gradient.asnumpy().any()
 
