@@ -1,5 +1,6 @@
 """What all tests share: the fast convolutions of the CPU, markers that skip, and a small drawn data set."""
 
+import gc
 import logging
 import os
 
@@ -26,6 +27,11 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="trains for minutes; run it with --slow"))
         if item.get_closest_marker("data") and not os.environ.get("QUARTET_DATA"):
             item.add_marker(pytest.mark.skip(reason="QUARTET_DATA names no folder with cifar-10-batches-bin"))
+
+
+def pytest_collection_finish():
+    # MindSpore collects garbage at every compilation, and would walk through all that was imported each time.
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter, config):
