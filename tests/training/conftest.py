@@ -12,7 +12,7 @@ from src.layers.pixels import Pixels
 from src.model_utils.config import load_config
 from src.optim.groups import ParamGroup
 from src.optim.optimizers import SGD
-from src.training import session
+from src.training import report, session
 from src.training.loss_scale import LossScale
 from src.training.train_step import TrainStep
 from src.zoo import config_class_of
@@ -24,6 +24,13 @@ from tests.helpers.tiny import TinyRecipe
 def _no_cells_of_earlier_tests():
     """A cell that is collected while a like one is in use makes MindSpore compile that one again."""
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """Drawing them takes as long as a tiny training. A fixture of a module draws them: test_trainer.py's."""
+    for draw in ("learning_curves", "write_pictures"):
+        monkeypatch.setattr(report, draw, lambda *_, **__: None)
 
 
 class Linear(nn.Cell):
