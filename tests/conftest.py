@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "3")
@@ -13,6 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Under nohup, or in the background of a script, a process starts with some of these ignored, and so do those
+# that it starts.
+for _number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
