@@ -21,6 +21,9 @@ for _number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(_number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Folders of tests that start processes, and that train, by the order in which they run.
+LONG_FIRST = {"system": 0, "training": 1, "deploy": 2}
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests that train for minutes too")
@@ -28,7 +31,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     # Long files first: one that is left over at the end would leave the other process idle.
-    items.sort(key=lambda item: "system" not in item.path.parts)
+    items.sort(key=lambda item: min(LONG_FIRST.get(part, len(LONG_FIRST)) for part in item.path.parts))
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="trains for minutes; run it with --slow"))
