@@ -86,14 +86,16 @@ def chosen_for(instances, eligible, weights, noise):
 
 
 def test_negatives_are_drawn_by_their_weights_without_replacement():
-    rng, instances = np.random.default_rng(0), np.array([0, 0, 0, 1, 2, 3])
-    other = instances[:, None] != instances[None]
-    weights = np.log(np.array([1, 1, 1, 6, 3, 1.0]))[None].repeat(6, axis=0)
+    """In 50 blocks of six images each, whose negatives are of their own block."""
+    rng, blocks, block = np.random.default_rng(0), 50, np.array([0, 0, 0, 1, 2, 3])
+    instances = (block + 4 * np.arange(blocks)[:, None]).ravel()
+    eligible = np.kron(np.eye(blocks, dtype=bool), block[:, None] != block[None])
+    weights = np.tile(np.log([1, 1, 1, 6, 3, 1.0]), (6 * blocks, blocks))
     firsts = np.zeros(6)
-    for _ in range(1500):
-        chosen, positives = chosen_for(instances, other, weights, rng.gumbel(size=(6, 6)))
-        for anchor in range(3):
-            negatives = chosen[anchor][positives[anchor]]
+    for _ in range(30):
+        chosen, positives = chosen_for(instances, eligible, weights, rng.gumbel(size=eligible.shape))
+        for anchor in np.flatnonzero(positives.any(1)):
+            negatives = chosen[anchor][positives[anchor]] - anchor // 6 * 6
             assert len(set(negatives)) == 2 and set(negatives) <= {3, 4, 5}
             firsts[negatives[0]] += 1
     np.testing.assert_allclose(firsts / firsts.sum(), [0, 0, 0, 0.6, 0.3, 0.1], atol=0.02)
