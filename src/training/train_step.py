@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from ..layers.device import on_cpu
 from ..optim.optimizers import Optimizer
 from ..parallel.buckets import AverageOverCards
 from .ema import EMA
@@ -100,7 +101,7 @@ class TrainStep(nn.Cell):
         self.clip_norm = clip_norm
         self.ema = ema
         self.cards = cards
-        self.on_cpu = ms.get_context("device_target") == "CPU"
+        self.on_cpu = on_cpu()
         self.statistics = ms.ParameterTuple(
             [p for p in network.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
         )

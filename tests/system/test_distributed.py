@@ -14,6 +14,7 @@ from src.checkpoint.weights import load_weights
 from src.evaluation.evaluate import evaluate_network
 from src.training import session
 from src.training.records import read_metrics
+from tests.helpers.cut_runs import assert_same_arrays, last_of, records_of
 from tests.helpers.tiny import TinyRecipe
 from tests.system import pairs_of_ranks, several_ranks
 
@@ -77,24 +78,6 @@ def arrays_of(folder, name):
 @pytest.fixture(scope="module")
 def ranks(folder):
     return arrays_of(folder, "rank")
-
-
-def last_of(run_dir):
-    return read_checkpoint(run_dir / "checkpoints" / "last.ckpt")
-
-
-def records_of(run_dir):
-    """The records without what depends on time."""
-    return [
-        {key: value for key, value in record.items() if key != "images_per_second"}
-        for record in read_metrics(run_dir / "metrics.jsonl")
-    ]
-
-
-def assert_same_arrays(found, expected):
-    assert found.arrays.keys() == expected.arrays.keys()
-    for name, value in expected.arrays.items():
-        np.testing.assert_array_equal(found.arrays[name], value, err_msg=name)
 
 
 def assert_near(run_dir, straight):
