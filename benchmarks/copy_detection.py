@@ -6,7 +6,7 @@ Trains by configs/multigrain/tiny_imagenet.yaml, for each seed: MultiGrain (lamb
 with N 3), and with nothing but the classification loss (lambda 1) the twins `repeated` (N 3) and `plain`
 (N 1). All see the same number of images. A run that is finished already is not repeated. Of each last
 checkpoint: top-1 on the validation images, and by eval.py the mean average precision of finding, among all
-validation images, the original of a distorted copy (src/data/copies.py), for each kind of copy. Writes
+validation images, the original of a distorted copy (src/retrieval/copies.py), for each kind of copy. Writes
 benchmarks/records/copy_detection.json and a sheet for each network of the first seed, with the same queries,
 docs/copy_detection_<network>.png. The bars, against the twin that differs in lambda alone (means over the
 seeds): mean average precision over the five plain kinds at least 5 points higher, top-1 not lower by more
@@ -25,10 +25,10 @@ import numpy as np
 
 from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 from benchmarks.runs import shrink_picture, train
-from src.data.copies import KINDS, write_copies
-from src.data.install import install
-from src.data.listing import images_under
-from src.data.retrieval_sets import RetrievalSet, open_retrieval_set
+from src.data.folders import images_under
+from src.data.prepare.install import install
+from src.retrieval.copies import KINDS, write_copies
+from src.retrieval.sets import RetrievalSet, open_retrieval_set
 
 CONFIG = "multigrain/tiny_imagenet.yaml"
 RECORD = RECORDS / "copy_detection.json"
@@ -73,9 +73,9 @@ def mean_average_precision(checkpoint: Path, where: dict[str, Path]) -> float:
 
 def draw(path: Path, checkpoint: Path, sets: dict[str, RetrievalSet]) -> None:
     """A row a kind, each of another picture; the same rows for every network."""
-    from src.deploy.embedding import Embedder
-    from src.evaluation.retrieval import top_results
-    from src.evaluation.sheets import Shown, draw_sheet
+    from src.retrieval.embedding import Embedder
+    from src.retrieval.scores import top_results
+    from src.retrieval.sheets import Shown, draw_sheet
     from src.trained import open_trained
 
     embedder = Embedder.from_trained(open_trained(checkpoint, {}))

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.record import RECORDS, parser, write_record
 from benchmarks.turns import take_turns
-from src.data.cifar10 import ImageSet, find_cifar10, read_cifar10, write_cifar10
+from src.data.binary import ImageSet, find_cifar10, read_cifar10, write_cifar10
 from src.data.loader import TrainBatches
 
 QUESTION = "images a second that one core crops, flips, normalises and cuts holes into"

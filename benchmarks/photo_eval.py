@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import RECORDS, ROOT, parser, write_record
-from src.data.listing import images_under
+from src.data.folders import images_under
 from src.zoo import create_network
 
 RECORD = RECORDS / "photo_eval.json"

@@ -11,10 +11,10 @@ import simplejpeg
 
 from benchmarks.record import spread
 from benchmarks.turns import compare, rates_in_turns
-from src.data.colour import ColourChange
+from src.data.augment.colour import ColourChange
 from src.data.mindrecord import MindRecordImages, open_mindrecord
-from src.data.mindrecord_writer import write_mindrecord
 from src.data.picture_batches import PictureBatches
+from src.data.prepare.mindrecord import write_mindrecord
 from src.data.sources import ImageFiles, open_split
 
 QUESTION = "photographs a second that one core makes into a network's input, from JPEG files and MindRecord"

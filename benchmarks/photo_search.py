@@ -18,8 +18,8 @@ from pathlib import Path
 
 from benchmarks.record import RECORDS, ROOT, parser, write_record
 from benchmarks.runs import shrink_picture
-from src.data.copies import FIRST_BLOCK, KINDS
-from src.data.listing import images_under
+from src.data.folders import images_under
+from src.retrieval.copies import FIRST_BLOCK, KINDS
 
 RECORD = RECORDS / "photo_search.json"
 SHEET = ROOT / "docs" / "multigrain_search.png"

@@ -47,7 +47,7 @@ class Probing:
 
 
 def measure(make, count: int, dimension: int, folder: Path) -> dict:
-    from src.deploy.vector_index import VectorIndex
+    from src.retrieval.vectors import VectorIndex
 
     rng = np.random.default_rng(0)
     vectors = np.empty((count, dimension), np.float32)

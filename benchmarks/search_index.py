@@ -64,7 +64,7 @@ def main() -> int:
 
     import faiss
 
-    from src.deploy.vector_index import VectorIndex
+    from src.retrieval.vectors import VectorIndex
 
     rng = np.random.default_rng(0)
     vectors = np.empty((own.vectors, own.dimension), np.float32)

@@ -9,7 +9,7 @@ def key_help(words: Sequence[str]) -> str:
     Raises:
         UserError: there is no such model or file.
     """
-    from .common.cli import parser  # all imports here: a missing package is one line of the door's
+    from .common.cli import parser
     from .model_utils.config import describe, load_config
     from .zoo import config_class_of
 

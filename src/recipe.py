@@ -13,8 +13,9 @@ from .checkpoint.weights import load_weights
 from .common.files import checksum
 from .data import from_keys
 from .data.batches import ShardBatches, ShuffledBatches
-from .data.cifar10 import Split
+from .data.binary import Split
 from .data.from_keys import Source
+from .data.preparation import Preparation
 from .layers.build import build_network
 from .layers.device import on_cpu
 from .layers.losses import CrossEntropy
@@ -65,9 +66,9 @@ class Recipe:
         return getattr(self.network_class, "side_multiple", 1)
 
     @property
-    def resizing(self) -> dict[str, Any]:
-        """How evaluation resizes an image of another size, by the keys of the model card."""
-        return from_keys.resizing(self.config)
+    def preparation(self) -> Preparation:
+        """What evaluation, inference, search and an exported model's card do to a picture."""
+        return from_keys.preparation(self.config)
 
     def settled(self, *, size: int = 1) -> "Recipe":
         """The recipe with the keys filled in that depend on the data and on `size`, the number of cards.

@@ -95,14 +95,7 @@ def open_trained(
         arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
         meta = {"config": config.model_dump(mode="json"), "class_names": list(class_names), "step": 0}
         checkpoint = Checkpoint(path, arrays, meta)
-    card = ModelCard(
-        model=config.model,
-        class_names=tuple(class_names),
-        image_size=recipe.image_size,
-        mean=config.image_mean,
-        std=config.image_std,
-        **recipe.resizing,
-    )
+    card = ModelCard.of(recipe.preparation, model=config.model, class_names=tuple(class_names))
     averaged = checkpoint.has_average and not raw_weights
     network = set_precision(network, config.amp_level).set_train(False)
     return Trained(network, recipe, checkpoint, card, device, averaged)

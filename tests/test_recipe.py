@@ -10,7 +10,7 @@ from mindspore import nn
 
 from src import recipe as module
 from src.common.errors import UserError
-from src.data.cifar10 import ImageSet
+from src.data.binary import ImageSet
 from src.layers.losses import CrossEntropy
 from src.model_utils.config import check
 from src.optim import schedules

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import context, nn
 
-from ..data.cifar10 import ImageSet
+from ..data.binary import ImageSet
 from ..training.build import TrainRecipe, build_train_step
 from .graph_facts import Graph, compile_graph, placeholder
 

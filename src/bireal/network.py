@@ -18,13 +18,7 @@ import numpy as np
 from mindspore import nn
 
 from ..layers.activation import activation, is_sign
-from ..layers.binary import (
-    BinaryConv2d,
-    LeakyClip,
-    ScaledSign,
-    UnitDeviation,
-    fold_scale,
-)
+from ..layers.binary import BinaryConv2d, LeakyClip, ScaledSign, UnitDeviation, fold_scale
 from ..layers.conv import conv2d, dense
 from ..layers.init import initialise, small_positive, torch_default
 from ..layers.norm import batch_norm2d

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from ..common.errors import UserError
-from . import augment
-from .repeated import repeated_order
+from .augment import batch as augment
+from .order import repeated_order
 
 log = logging.getLogger("quartet")
 

@@ -5,7 +5,7 @@ The coarse label (one of 20) is passed over; the fine one (one of 100) is the cl
 
 import re
 
-from .cifar10 import Layout
+from .binary import Layout
 
 CLASSES = (
     "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",

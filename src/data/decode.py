@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..common.errors import UserError
-from .geometry import Box, ChooseBox, cut
+from .resize import Box, ChooseBox, cut
 
 # What the pixels of a whole file end with, by format, and nothing before can look like.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB\x60\x82"}

@@ -3,15 +3,16 @@
 from typing import Any
 
 from ..common.errors import UserError
+from .augment.colour import ColourChange
+from .augment.erasing import Erasing
 from .batches import ShardBatches, ShuffledBatches
-from .cifar10 import ImageSet, Split
-from .colour import ColourChange
-from .erasing import Erasing
+from .binary import ImageSet, Split
 from .few_shot import few_shot
 from .keys import OPERATIONS
 from .loader import EvalBatches, TrainBatches
 from .mindrecord import MindRecordImages
 from .picture_batches import PictureBatches, PictureEvalBatches
+from .preparation import Preparation
 from .sources import ImageFiles, open_split
 from .whole_batches import WholePictureBatches
 
@@ -120,15 +121,14 @@ def eval_image_size(c: Any) -> int:
     return c.eval_image_size or c.image_size
 
 
-def resizing(c: Any) -> dict[str, Any]:
-    """How evaluation resizes an image of another size, by the keys of the model card.
-
-    With `eval_crop` whole it is `centre`: an exported model takes squares.
-    """
+def preparation(c: Any) -> Preparation:
+    """What evaluation makes of a picture; with `eval_crop` whole, of one that must be a square."""
+    how = {"image_size": eval_image_size(c), "mean": c.image_mean, "std": c.image_std}
     if c.train_crop == "pad":
-        return {"crop": "centre", "interpolation": "antialias"}
-    return {
-        "crop": "centre" if c.eval_crop == "whole" else c.eval_crop,
-        "interpolation": c.interpolation,
-        "crop_percentage": c.crop_percentage,
-    }
+        return Preparation(**how, crop="centre", interpolation="antialias")
+    return Preparation(
+        **how,
+        crop="centre" if c.eval_crop == "whole" else c.eval_crop,
+        interpolation=c.interpolation,
+        crop_percentage=c.crop_percentage,
+    )

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..model_utils.keys import Keys, key, refusal
-from .autoaugment import autoaugment_from_keys
-from .geometry import Interpolation
-from .randaugment import RandAugment
+from .augment.autoaugment import autoaugment_from_keys
+from .augment.randaugment import RandAugment
+from .resize import Interpolation
 from .sources import DATASETS
 
 Channels = Annotated[tuple[float, float, float], Field(strict=False)]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from . import augment
+from .augment import batch as augment
 from .batches import ShardBatches, ShuffledBatches, Stream
-from .cifar10 import ImageSet
+from .binary import ImageSet
 
 
 class TrainBatches(ShuffledBatches):

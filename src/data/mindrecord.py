@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import UserError
-from .cifar10 import Split
+from .binary import Split
 from .decode import UnreadableImage, decode, decode_crop
-from .geometry import ChooseBox
+from .resize import ChooseBox
 
 INDEX_NAME = "mindrecord.json"
 MAX_SHARDS = 256  # they stay open, and a process may open some 1,000 files

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 
 from ..model_utils.cpu import worker_count
-from . import augment, geometry
+from . import resize as geometry
+from .augment import batch as augment
+from .augment.colour import ColourChange, colour_maps, recolour
+from .augment.erasing import Erasing
 from .batches import Labelled, ShardBatches, ShuffledBatches, Stream, prefetch
-from .colour import ColourChange, colour_maps, recolour
-from .erasing import Erasing
+from .normalise import Normalise
 
 Normalisation = tuple[Sequence[float], Sequence[float]]  # mean and deviation of each channel, 0..255
 
@@ -217,20 +219,6 @@ class PictureEvalBatches(ShardBatches):
         return _fill(pool, self.workers, images, valid, picture, labels, valid, normalise=self.normalise)
 
 
-def lookup_tables(normalise: Normalisation) -> list[np.ndarray]:
-    """The normalised value of each byte, a (256, 1) float32 table a channel."""
-    return [
-        ((np.arange(256.0) - mean) / std).astype(np.float32).reshape(256, 1)
-        for mean, std in zip(*normalise, strict=True)
-    ]
-
-
-def look_up(picture: np.ndarray, tables: Sequence[np.ndarray], planes: np.ndarray) -> None:
-    """Normalises a picture (H, W, 3) uint8 into `planes` (3, H, W) float32."""
-    for plane, channel, table in zip(planes, cv2.split(picture), tables, strict=True):
-        cv2.LUT(channel, table, plane)
-
-
 def _empty(count: int, side: int, normalise: Normalisation | None) -> np.ndarray:
     return (
         np.empty((count, 3, side, side), np.float32)
@@ -250,12 +238,12 @@ def _fill(
 ) -> Callable[[], tuple]:
     """Starts images[row] = picture(row) for `count` rows; what is returned waits for (images, *rest)."""
     cv2.setNumThreads(1)  # for a large picture, each worker would start threads of its own
-    tables = lookup_tables(normalise) if normalise else None
+    to_numbers = Normalise(*normalise) if normalise else None
 
     def fill(rows: np.ndarray) -> None:
         for row in rows.tolist():
-            if tables:
-                look_up(picture(row), tables, images[row])
+            if to_numbers:
+                to_numbers(picture(row), images[row])
             else:
                 images[row] = picture(row)
 

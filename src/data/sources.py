@@ -22,12 +22,12 @@ from tqdm import tqdm
 from ..common import heartbeat
 from ..common.errors import UserError
 from ..common.files import relative_to
-from .cifar10 import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
+from .binary import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
 from .cifar100 import CIFAR100
 from .decode import UnreadableImage, decode, decode_crop, fault
-from .geometry import ChooseBox
-from .listing import Item, Listing, class_folders, list_folder
+from .folders import Item, Listing, class_folders, list_folder
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
+from .resize import ChooseBox
 
 log = logging.getLogger("quartet")
 

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from ..model_utils.cpu import worker_count
-from . import geometry
+from . import resize as geometry
 from .batches import ShardBatches, prefetch
 from .decode import UnreadableImage
-from .picture_batches import Normalisation, PictureSource, look_up, lookup_tables
+from .normalise import Normalise
+from .picture_batches import Normalisation, PictureSource
 
 Item = TypeVar("Item")
 
@@ -52,16 +53,12 @@ def whole_batches(
         UnreadableImage: there is no `skip`, and a picture cannot be read.
     """
     workers = workers or worker_count()
-    tables = lookup_tables(normalise) if normalise else None
+    to_numbers = Normalise(*normalise) if normalise else None
     cv2.setNumThreads(1)  # for a large picture, each worker would start threads of its own
 
     def picture(item: Item) -> np.ndarray:
         image = geometry.resize_whole(read(item), long_side, interpolation, multiple=side_multiple)
-        if not tables:
-            return image
-        planes = np.empty((3, *image.shape[:2]), np.float32)
-        look_up(image, tables, planes)
-        return planes
+        return to_numbers(image) if to_numbers else image
 
     def begin(pool: Executor, some: list[Item]) -> Callable[[], list]:
         futures = [pool.submit(picture, item) for item in some]

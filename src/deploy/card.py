@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..common.errors import UserError
 from ..common.files import write_json
+from ..data.preparation import Preparation
 
 KEYS = ("model", "class_names", "image_size", "mean", "std", "crop", "interpolation")
 OPTIONAL_KEYS = ("crop_percentage", "input_type")  # cards of earlier exports lack them
@@ -100,6 +101,16 @@ class ModelCard:
         if self.input_type not in INPUT_RULES:
             raise UserError(f"model card: 'input_type' must be one of {', '.join(INPUT_RULES)}")
         object.__setattr__(self, "files", _file_of_each_size(self.files))
+
+    @classmethod
+    def of(cls, preparation: Preparation, **facts: Any) -> Self:
+        """The card of a model whose pictures are prepared so; `facts` are the other attributes."""
+        return cls(**asdict(preparation), **facts)
+
+    @property
+    def preparation(self) -> Preparation:
+        """How a picture becomes what the model takes."""
+        return Preparation(**{field.name: getattr(self, field.name) for field in fields(Preparation)})
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

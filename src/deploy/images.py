@@ -9,8 +9,7 @@ from PIL import Image
 
 from ..common.errors import UserError
 from ..data.decode import decode
-from ..data.geometry import prepare_picture
-from ..data.listing import EXTENSIONS, images_under
+from ..data.folders import EXTENSIONS, images_under
 from .card import ModelCard
 
 
@@ -65,19 +64,13 @@ def square(image: Image.Image, card: ModelCard) -> np.ndarray:
     """
     if card.interpolation == "antialias":
         return np.asarray(_central_square(image, card.image_size, card.crop_percentage))
-    return prepare_picture(
-        np.asarray(image),
-        size=card.image_size,
-        eval_crop=card.crop,
-        crop_percentage=card.crop_percentage,
-        interpolation=card.interpolation,
-    )
+    return card.preparation.square(np.asarray(image))
 
 
 def normalise(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
     """uint8 (..., S, S, 3) -> float32 (..., 3, S, S), `(value - mean) / std`, C-contiguous."""
-    normalised = (pixels.astype(np.float32) - np.float32(card.mean)) / np.float32(card.std)
-    return np.ascontiguousarray(np.moveaxis(normalised, -1, -3))
+    to_numbers = card.preparation.normalise
+    return to_numbers(pixels) if pixels.ndim == 3 else np.stack([to_numbers(picture) for picture in pixels])
 
 
 def preprocess(image: Image.Image, card: ModelCard) -> np.ndarray:

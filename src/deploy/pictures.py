@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..common.errors import UserError
-from ..data.cifar10 import CIFAR10, find_set, read_set
+from ..data.binary import CIFAR10, find_set, read_set
 from ..data.cifar100 import CIFAR100
 from .images import find_images, load_image
 

@@ -62,7 +62,10 @@ class MultiGrainConfig(SharedConfig):
         0.0, "p in evaluation, p* of a test resolution; 0: that of training"
     )
     whitening_dim: int = key(
-        0, "length of whitened embeddings, set by src.tools.whiten; 0: not whitened", unit="dimensions", ge=0
+        0,
+        "length of whitened embeddings, set by multigrain.whiten; 0: not whitened",
+        unit="dimensions",
+        ge=0,
     )
     classification_weight: float = key(
         0.5, "lambda: share of cross-entropy in the loss; the rest is metric_loss", unit="0..1", ge=0, le=1

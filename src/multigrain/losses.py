@@ -6,13 +6,7 @@ from mindspore import nn, ops
 
 from ..layers.gem import l2_normalise
 from ..layers.losses import CrossEntropy
-from .sampling import (
-    CUTOFF,
-    NONZERO_LOSS_CUTOFF,
-    choose_negatives,
-    log_weights,
-    squared_distances,
-)
+from .sampling import CUTOFF, NONZERO_LOSS_CUTOFF, choose_negatives, log_weights, squared_distances
 
 
 def hinges(positive, negative, beta, margin: float, counted):

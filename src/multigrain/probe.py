@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import nn
 
-from ..data.copies import KINDS, copy_rng, distort
 from ..data.picture_batches import PictureSource
 from ..evaluation.evaluate import Batch, answers, as_function
+from ..retrieval.copies import KINDS, copy_rng, distort
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 _DIGITS = 6  # of a cosine similarity: embeddings are float32, and beyond these digits two are equal

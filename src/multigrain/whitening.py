@@ -19,8 +19,8 @@ from mindspore import nn
 from ..checkpoint.weights import load_weights
 from ..common.errors import UserError
 from ..data.decode import decode
-from ..data.geometry import resize
-from ..deploy.embedding import Embedder
+from ..data.resize import resize
+from ..retrieval.embedding import Embedder
 from .config import MultiGrainConfig
 from .network import MultiGrain, extended
 from .recipe import MultiGrainRecipe

@@ -4,7 +4,7 @@ from ..common.cli import run
 
 
 def main(arguments):
-    from ..parallel.launch.main import main as launch  # here, so that a missing package is one line
+    from ..parallel.launch.main import main as launch
 
     return launch(arguments)
 

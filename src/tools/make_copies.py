@@ -6,14 +6,14 @@ python eval.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --task retrieval
 
 Writes COPIES/original and COPIES/strong in the layout of Copydays, one copy of each kind of each picture
 found in PICTURES to any depth; the originals are left as they are. The kinds: crop, rotation, blur,
-brightness, jpeg, strong (three of them at once); src/data/copies.py says how much of each.
+brightness, jpeg, strong (three of them at once); src/retrieval/copies.py says how much of each.
 """
 
 from ..common.cli import parser, run
 
 
 def main(arguments):
-    from ..data.copies import KINDS
+    from ..retrieval.copies import KINDS
 
     flags = parser(__doc__)
     flags.add_argument("pictures", metavar="PICTURES", help="a folder with image files")
@@ -26,8 +26,8 @@ def main(arguments):
     import numpy as np
 
     from ..common.errors import UserError
-    from ..data.copies import write_copies
-    from ..data.listing import images_under
+    from ..data.folders import images_under
+    from ..retrieval.copies import write_copies
 
     if own.seed < 0:
         raise UserError(f"seed: {own.seed} given, allowed: a whole number >= 0")

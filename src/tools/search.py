@@ -8,7 +8,7 @@ where it was. Pictures of other folders stay in the index, unless --only. A dama
 passed over until it changes. The last line is one JSON object. Every other --key value of build overrides
 the checkpoint's config. search prints the most similar files with their cosine similarity; a query that
 cannot be read is named and makes the exit code 2. For millions of pictures there are cells, of which a query
-looks into some (src/deploy/vector_index.py).
+looks into some (src/retrieval/vectors.py).
 """
 
 from ..common.cli import parser, run
@@ -54,9 +54,9 @@ def build(own, rest):
     from ..common.errors import UserError
     from ..common.files import checksum, to_json
     from ..common.table import table
-    from ..deploy.embedding import Embedder
-    from ..deploy.picture_index import update
     from ..model_utils.config import parse_overrides, read_yaml
+    from ..retrieval.embedding import Embedder
+    from ..retrieval.index import update
     from ..trained import open_trained
 
     for folder in own.folders:
@@ -105,8 +105,8 @@ def search(own, rest):
     from ..common.errors import UserError
     from ..data.decode import decode
     from ..deploy.images import find_images
-    from ..deploy.picture_index import PictureIndex
-    from ..evaluation.sheets import check_sheet_name
+    from ..retrieval.index import PictureIndex
+    from ..retrieval.sheets import check_sheet_name
 
     for name in ("top", "probes"):
         if (value := getattr(own, name)) is not None and value < 1:
@@ -138,7 +138,7 @@ def _embedder(own, index):
 
     from ..common.errors import UserError
     from ..common.files import checksum
-    from ..deploy.embedding import Embedder
+    from ..retrieval.embedding import Embedder
     from ..trained import open_trained
 
     try:
@@ -178,7 +178,7 @@ def _draw(own, results):
     import numpy as np
 
     from ..data.decode import UnreadableImage, decode
-    from ..evaluation.sheets import Shown, draw_sheet
+    from ..retrieval.sheets import Shown, draw_sheet
 
     def shown(file, similarity=None):
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.cifar10 import ImageSet
+from src.data.binary import ImageSet
 from src.data.cifar100 import CIFAR100
 
 

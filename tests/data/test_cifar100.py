@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from src.data.cifar10 import read_set
+from src.data.binary import read_set
 from src.data.cifar100 import CIFAR100
 from tests.helpers.errors import fails
 

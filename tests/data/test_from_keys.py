@@ -5,13 +5,13 @@ import pytest
 
 from src.common.errors import UserError
 from src.data import from_keys as module
-from src.data.autoaugment import autoaugment
+from src.data.augment.autoaugment import autoaugment
+from src.data.augment.colour import ColourChange
+from src.data.augment.erasing import Erasing
+from src.data.augment.randaugment import RandAugment
 from src.data.batches import Stream
-from src.data.cifar10 import ImageSet
-from src.data.colour import ColourChange
-from src.data.erasing import Erasing
+from src.data.binary import ImageSet
 from src.data.keys import OPERATIONS
-from src.data.randaugment import RandAugment
 from src.data.sources import DATASETS, DataSet, ImageFiles, open_split
 from src.model_utils.config import check
 from src.shared_config import SharedConfig
@@ -86,8 +86,10 @@ def test_every_picture_key_reaches_the_pictures(monkeypatch):
     _evaluation(**larger)
     config = check(larger, SharedConfig)
     assert seen["image_size"] == 48 == module.eval_image_size(config) and seen["crop_percentage"] == 0.875
-    assert module.resizing(config) == {"crop": "centre", "interpolation": "area", "crop_percentage": 0.875}
-    assert module.resizing(SharedConfig()) == {"crop": "centre", "interpolation": "antialias"}
+    how = module.preparation(config)
+    assert (how.crop, how.interpolation, how.crop_percentage) == ("centre", "area", 0.875)
+    how = module.preparation(SharedConfig())
+    assert (how.image_size, how.crop, how.interpolation) == (32, "centre", "antialias")
 
 
 def test_whole_pictures_have_the_multiple_of_the_network(monkeypatch):
@@ -95,7 +97,7 @@ def test_whole_pictures_have_the_multiple_of_the_network(monkeypatch):
     monkeypatch.setattr(module, "WholePictureBatches", lambda data, **settings: seen.update(settings))
     _evaluation(side_multiple=16, eval_crop="whole", **PICTURE_KEYS)
     assert seen["side_multiple"] == 16
-    assert module.resizing(check({"eval_crop": "whole", **PICTURE_KEYS}, SharedConfig))["crop"] == "centre"
+    assert module.preparation(check({"eval_crop": "whole", **PICTURE_KEYS}, SharedConfig)).crop == "centre"
 
 
 CHANGES = {

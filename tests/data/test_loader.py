@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.data.cifar10 import ImageSet
+from src.data.binary import ImageSet
 from src.data.loader import EvalBatches, TrainBatches
 from tests.helpers.batches import pool_threads, same
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.data import geometry
+from src.data import resize as geometry
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from tests.helpers.batches import pool_threads, same
 from tests.helpers.pictures import Pictures, noise

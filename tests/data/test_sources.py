@@ -8,7 +8,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.data import sources
-from src.data.cifar10 import ImageSet, read_cifar10, write_cifar10
+from src.data.binary import ImageSet, read_cifar10, write_cifar10
 from src.data.sources import ImageFiles, open_split
 from tests.helpers.errors import fails
 

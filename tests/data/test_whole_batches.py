@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.data import geometry
+from src.data import resize as geometry
 from src.data.decode import UnreadableImage
 from src.data.whole_batches import WholePictureBatches, whole_batches
 from tests.helpers.batches import pool_threads

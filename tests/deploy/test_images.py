@@ -8,7 +8,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.data.decode import UnreadableImage
-from src.data.geometry import prepare_picture
+from src.data.resize import prepare_picture
 from src.deploy.card import ModelCard
 from src.deploy.images import find_images, load_image, normalise, preprocess
 from tests.helpers.pictures import noise

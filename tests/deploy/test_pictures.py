@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from src.common.errors import UserError
-from src.data.cifar10 import read_cifar10
+from src.data.binary import read_cifar10
 from src.deploy.pictures import find_pictures
 
 CLASSES = ("ant", "bee", "crazy cat")

@@ -10,7 +10,7 @@ from mindspore import nn, ops
 
 from src.checkpoint.file import Checkpoint
 from src.common.errors import UserError
-from src.data.cifar10 import read_cifar10
+from src.data.binary import read_cifar10
 from src.evaluation.door import evaluate_from_flags, weights_in_words
 from src.model_utils.config import check
 from src.model_utils.device_adapter import Device

@@ -309,7 +309,7 @@ def test_batches_of_one_shape_keep_theirs(recipe_of):
 @pytest.mark.usefixtures("graph_mode")
 def test_an_export_of_a_model_evaluated_whole_takes_squares(recipe_of, monkeypatch):
     recipe = recipe_of(eval_crop="whole", crop_percentage=0.5)
-    assert recipe.resizing == {"crop": "centre", "interpolation": "bilinear", "crop_percentage": 0.5}
+    assert (recipe.preparation.crop, recipe.preparation.crop_percentage) == ("centre", 0.5)
     monkeypatch.setattr(trained, "create_recipe", Recipe)
     assert trained.some_images(recipe).shape == (4, 3, 12, 12)
 

@@ -6,7 +6,7 @@ import time
 import cv2
 import numpy as np
 
-from src.data import geometry
+from src.data import resize as geometry
 from src.data.decode import UnreadableImage
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from src.bireal.config import BiRealConfig
 from src.common.errors import UserError
-from src.data.cifar10 import ImageSet
+from src.data.binary import ImageSet
 from src.key_help import key_help
 from src.layers.names import ACTIVATIONS
 from src.model_utils.config import DEFAULTS, allowed, as_yaml, default_yaml, describe, load_config, read_yaml
@@ -115,7 +115,7 @@ def test_help_lists_every_key_with_type_value_unit_and_meaning():
     assert shown["lr"][0] == "  --lr 0.25 [rate]" and shown["lr"][1].endswith("(a number > 0)")
 
 
-DOORS = ["train.py", "eval.py", "export.py", "-m src.tools.summary", "-m src.tools.choose_p"]
+DOORS = ["train.py", "eval.py", "export.py", "-m src.tools.summary", "-m src.multigrain.choose_p"]
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.data.copies import KINDS, copy_rng, distort
 from src.data.picture_batches import PictureEvalBatches
 from src.layers.norm import batch_norm2d
 from src.layers.pixels import Pixels
 from src.multigrain.probe import KnnProbe, balanced_subset, knn_correct, nearest_is_own
+from src.retrieval.copies import KINDS, copy_rng, distort
 from tests.helpers.pictures import Pictures
 
 pytestmark = pytest.mark.usefixtures("graph_mode")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from src.checkpoint.file import read_checkpoint
-from src.data.cifar10 import read_cifar10
+from src.data.binary import read_cifar10
 from tests.helpers.doors import last_json
 
 

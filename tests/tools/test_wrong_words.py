@@ -2,7 +2,8 @@
 
 import pytest
 
-from src.tools import ascend_check, choose_p, make_copies, reestimate_bn, summary, whiten
+from src.multigrain import choose_p, whiten
+from src.tools import ascend_check, make_copies, reestimate_bn, summary
 from tests.helpers.doors import call_main, error_of
 
 RESNET9 = ["--config_path", "configs/resnet9/quickstart.yaml"]

@@ -1,0 +1,1 @@
+"""Augmentation: of batches, and of single pictures."""

@@ -1,0 +1,1 @@
+"""Making a data set on disk: python -m src.data.prepare."""

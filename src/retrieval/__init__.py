@@ -1,0 +1,1 @@
+"""Retrieval: sets and protocols, embedding, scores, copies, and an index to search."""

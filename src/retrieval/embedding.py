@@ -1,0 +1,140 @@
+"""From pictures to embeddings of unit length, whatever the network, the shapes and the number of pictures."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, Self, TypeVar
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from ..common import heartbeat
+from ..common.errors import UserError
+from ..data.decode import UnreadableImage
+from ..data.resize import Interpolation
+from ..data.whole_batches import whole_batches
+from ..model_utils.device_adapter import Device, without_graph
+
+Key = TypeVar("Key")
+Read = Callable[[], np.ndarray]
+Skip = Callable[[Any, UnreadableImage], None]
+
+
+class TrainedNetwork(Protocol):
+    """What an embedder asks of a trained network: `src.trained.Trained` has it.
+
+    Attributes:
+        network: in evaluation mode, with `embed`.
+        recipe: how its images are prepared, and what their sides must be divisible by.
+        device: where it runs.
+    """
+
+    network: nn.Cell
+    recipe: Any
+    device: Device
+
+
+class Embedder:
+    """Embeddings of whole pictures: the longer side is `long_side`, the aspect ratio is kept.
+
+    The network runs without a graph, as nearly every picture has a shape of its own.
+
+    Args:
+        network: with `embed`, (N, 3, H, W) float32 -> (N, D); from now on in evaluation mode.
+        mean: per channel, 0..255.
+        std: per channel, 0..255.
+        long_side: in pixels, to the nearest multiple of `side_multiple`.
+        side_multiple: what both sides must be divisible by for this network.
+        interpolation: see `geometry.resize`.
+        batch_size: most pictures that the network sees at once: neighbours of equal shape.
+        workers: threads that read; 0 for one a usable core, 8 at most.
+    """
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        long_side: int,
+        side_multiple: int = 1,
+        interpolation: Interpolation = "bilinear",
+        batch_size: int = 32,
+        workers: int = 0,
+    ):
+        self.network = network.set_train(False)
+        self._how = {
+            "normalise": (mean, std),
+            "long_side": long_side,
+            "side_multiple": side_multiple,
+            "interpolation": interpolation,
+            "batch_size": batch_size,
+            "workers": workers,
+        }
+
+    @classmethod
+    def from_trained(cls, trained: TrainedNetwork, *, batch_size: int = 32, workers: int = 0) -> Self:
+        """The embedder of a trained network, at the size of its evaluation.
+
+        Where the preparation says `antialias`, it is `area`, which averages what a pixel covers too.
+        """
+        how = trained.recipe.preparation
+        return cls(
+            trained.network,
+            mean=how.mean,
+            std=how.std,
+            long_side=how.image_size,
+            side_multiple=trained.recipe.side_multiple,
+            interpolation="area" if how.interpolation == "antialias" else how.interpolation,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+    def embed(
+        self, pictures: Iterable[tuple[Key, Read]], *, skip: Skip | None = None
+    ) -> Iterator[tuple[Key, np.ndarray]]:
+        """Embeds any number of pictures; those of two batches at most are in memory.
+
+        Args:
+            pictures: a key and a function that reads the picture, (H, W, 3) uint8, in a thread of the pool.
+                They are taken as they are needed.
+            skip: takes the key of each picture that cannot be read, and why; without it that is an error.
+
+        Yields:
+            (key, embedding), in the given order: (D,) float32 of length 1, or all zeros where the network
+            gives zeros.
+
+        Raises:
+            UnreadableImage: a picture cannot be read, and there is no `skip`.
+            UserError: the network answers with what is not a number, or with embeddings whose length follows
+                the shape of the picture.
+        """
+        length = None
+        batches = whole_batches(
+            pictures,
+            lambda item: item[1](),
+            skip=skip and (lambda item, error: skip(item[0], error)),
+            **self._how,
+        )
+        for items, images in batches:
+            heartbeat.progress()
+            embeddings = self._run(images)
+            length = length or embeddings.shape[1]
+            if embeddings.shape[1] != length:
+                raise UserError(
+                    f"{type(self.network).__name__} gives {length} and {embeddings.shape[1]} features for "
+                    "pictures of two shapes; use the image size that it was trained with"
+                )
+            for (key, _), embedding in zip(items, embeddings, strict=True):
+                if not np.isfinite(embedding).all():
+                    raise UserError(
+                        f"{key}: {type(self.network).__name__} answers with NaN or infinity; "
+                        "its weights are damaged, or too large for float16 (amp_level O0)"
+                    )
+                yield key, embedding
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        """(N, 3, H, W) float32 -> (N, D) float32, rows of length 1 or 0."""
+        with without_graph():
+            embeddings = self.network.embed(ms.Tensor(images)).astype(ms.float32).asnumpy()
+        norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+        return (embeddings / np.where(norms > 0, norms, 1)).astype(np.float32)

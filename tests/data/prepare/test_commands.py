@@ -1,0 +1,329 @@
+import hashlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.common import lock
+from src.common.errors import UserError
+from src.data.binary import CIFAR10, ImageSet, read_cifar10, read_set, write_cifar10
+from src.data.cifar100 import CIFAR100
+from src.data.prepare import __main__ as prepare
+from src.data.prepare import shapes
+from src.data.prepare.__main__ import main, prepare_cifar10, prepare_cifar100
+from src.data.prepare.install import install, locked
+
+
+@pytest.fixture
+def archive(tmp_path, make_set):
+    """An archive of 20 training and 6 test images with the classes of CIFAR-10."""
+    return pack(tmp_path, make_set(20), make_set(6, seed=1))
+
+
+def pack(tmp_path, train, test, class_names=CIFAR10.official_classes, drop=()):
+    folder = tmp_path / "packed" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    write_cifar10(folder, *(ImageSet(part.images, part.labels, class_names) for part in (train, test)))
+    for name in drop:
+        (folder / name).unlink()
+    path = tmp_path / "copy.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder, "cifar-10-batches-bin")
+    shutil.rmtree(tmp_path / "packed")
+    return path
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def run(capsys, *arguments):
+    """Runs a command; returns the exit code, standard output and standard error."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except UserError as error:
+        code = 2
+        print(error, file=sys.stderr)
+    captured = capsys.readouterr()
+    if code == 2:
+        assert len(captured.err.splitlines()) == 1, captured.err
+    return code, captured.out, captured.err
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_archive_is_unpacked_and_a_second_call_does_nothing(tmp_path, archive, make_set, capsys):
+    out = tmp_path / "data"
+    arguments = ("cifar10", "--output_path", out, "--archive", archive, "--md5", md5(archive).upper())
+    code, printed, _ = run(capsys, *arguments)
+    assert code == 0 and "20 training and 6 test images" in printed and f"--data_path {out}" in printed
+    assert [path.name for path in out.iterdir()] == ["cifar-10-batches-bin"]
+    np.testing.assert_array_equal(read_cifar10(out, "train").images, make_set(20).images)
+    before = contents(out)
+    archive.unlink()
+    code, printed, _ = run(capsys, *arguments)
+    assert code == 0 and "already in place" in printed and contents(out) == before
+
+
+def test_the_folder_can_be_read_by_others(tmp_path, archive):
+    prepare_cifar10(tmp_path / "data", archive=archive, md5="any")
+    assert (tmp_path / "data" / "cifar-10-batches-bin").stat().st_mode & 0o777 == 0o755
+
+
+def test_the_md5_of_an_archive_is_compared(tmp_path, archive, capsys):
+    out = tmp_path / "data"
+    code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive)
+    assert code == 2 and CIFAR10.md5 in error and md5(archive) in error and "--md5 any" in error
+    assert contents(out) == {}
+    code, *_ = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
+    assert code == 0 and len(read_cifar10(out, "test")) == 6
+
+
+def test_a_missing_archive_is_named(tmp_path, capsys):
+    code, _, error = run(capsys, "cifar10", "--output_path", tmp_path, "--archive", tmp_path / "no.tar.gz")
+    assert code == 2 and "no.tar.gz" in error
+
+
+def test_a_truncated_archive_leaves_nothing_behind(tmp_path, archive, capsys):
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    out = tmp_path / "data"
+    code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
+    assert code == 2 and str(archive) in error and list(out.iterdir()) == []
+
+
+def test_an_archive_that_lacks_a_file_or_is_of_other_classes_is_refused(tmp_path, make_set, capsys):
+    sets, out = (make_set(20), make_set(6)), tmp_path / "data"
+    archive = pack(tmp_path, *sets, drop=["test_batch.bin"])
+    arguments = ("cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
+    code, _, error = run(capsys, *arguments)
+    assert code == 2 and f"{archive} does not hold the whole data set: test_batch.bin is missing" in error
+    pack(tmp_path, *sets, class_names=shapes.CLASS_NAMES)
+    code, _, error = run(capsys, *arguments)
+    assert code == 2 and "not CIFAR-10" in error and list(out.iterdir()) == []
+
+
+def test_a_damaged_data_set_in_place_is_said_and_kept(tmp_path, archive, capsys):
+    out = tmp_path / "data"
+    prepare_cifar10(out, archive=archive, md5="any")
+    with (out / "cifar-10-batches-bin" / "data_batch_1.bin").open("ab") as file:
+        file.write(b"x")
+    before = contents(out)
+    code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
+    assert code == 2 and "data_batch_1.bin" in error and "remove it" in error and contents(out) == before
+
+
+def test_another_data_set_in_place_is_kept(tmp_path, archive, capsys):
+    prepare_cifar10(tmp_path, archive=archive, md5="any")
+    before = contents(tmp_path)
+    code, _, error = run(capsys, "shapes", "--output_path", tmp_path)
+    assert code == 2 and "another data set (airplane" in error
+    code, _, error = run(capsys, "folder", tmp_path, "--output_path", tmp_path)
+    assert code == 2 and contents(tmp_path) == before
+
+
+def test_a_download_goes_on_is_unpacked_and_not_repeated(tmp_path, archive, server, capsys):
+    server.data, server.stop_after = archive.read_bytes(), 1000
+    out, arguments = tmp_path / "data", {"md5": md5(archive), "url": server.url}
+    with pytest.raises(UserError, match="--archive FILE"):
+        prepare_cifar10(out, **arguments)
+    server.stop_after = None
+    prepare_cifar10(out, **arguments)
+    assert server.requests == [None, "bytes=1000-"] and len(read_cifar10(out, "train")) == 20
+    shutil.rmtree(out / "cifar-10-batches-bin")
+    prepare_cifar10(out, **arguments)
+    prepare_cifar10(out, **arguments)
+    assert len(server.requests) == 2 and len(read_cifar10(out, "train")) == 20
+
+
+def test_an_archive_with_another_md5_beside_the_data_is_downloaded_again(tmp_path, archive, server):
+    server.data = archive.read_bytes()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file.tar.gz").write_bytes(b"old")
+    prepare_cifar10(tmp_path / "data", md5=md5(archive), url=server.url)
+    assert server.requests == [None] and md5(tmp_path / "data" / "file.tar.gz") == md5(archive)
+
+
+def test_cifar100_is_prepared_by_the_same_code(tmp_path, write_cifar100, server, capsys):
+    folder = write_cifar100(tmp_path / "cifar-100-binary", {"train": 9, "test": 4})
+    with tarfile.open(tmp_path / "copy.tar.gz", "w:gz") as tar:
+        tar.add(folder, "cifar-100-binary")
+    archive, server.data = tmp_path / "copy.tar.gz", (tmp_path / "copy.tar.gz").read_bytes()
+    out, from_archive = tmp_path / "data", ("--archive", tmp_path / "copy.tar.gz")
+
+    code, _, error = run(capsys, "cifar100", "--output_path", out, *from_archive)
+    assert code == 2 and "03b5dce01913d631647c71ecec9e9cb8" in error and list(out.iterdir()) == []
+    code, printed, _ = run(capsys, "cifar100", "--output_path", out, *from_archive, "--md5", "any")
+    assert code == 0 and "9 training and 4 test images of 100 classes" in printed
+    assert [path.name for path in out.iterdir()] == ["cifar-100-binary"]
+    assert contents(out / "cifar-100-binary") == contents(folder)
+    code, printed, _ = run(capsys, "cifar100", "--output_path", out, *from_archive)
+    assert code == 0 and "already in place" in printed
+
+    prepare_cifar100(tmp_path / "fresh", md5=md5(archive), url=server.url)
+    assert len(read_set(CIFAR100, tmp_path / "fresh", "train")) == 9 and server.requests == [None]
+    code, _, error = run(capsys, "cifar10", "--output_path", out, *from_archive, "--md5", "any")
+    assert code == 2 and "not the binary version of CIFAR-10 (cifar-10-binary.tar.gz)" in error
+
+
+def test_an_archive_of_other_names_is_not_cifar100(tmp_path, write_cifar100):
+    folder = write_cifar100(tmp_path / "cifar-100-binary", {"train": 9, "test": 4})
+    (folder / "fine_label_names.txt").write_text("".join(f"{k}\n" for k in range(100)))
+    with tarfile.open(tmp_path / "copy.tar.gz", "w:gz") as tar:
+        tar.add(folder, "cifar-100-binary")
+    with pytest.raises(UserError, match="not CIFAR-100"):
+        prepare_cifar100(tmp_path / "data", archive=tmp_path / "copy.tar.gz", md5="any")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_calls_at_the_same_time_download_once(tmp_path, archive, server):
+    server.data, out = archive.read_bytes(), tmp_path / "data"
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(prepare_cifar10, out, md5=md5(archive), url=server.url) for _ in range(4)]
+        for call in calls:
+            call.result()
+    assert server.requests == [None] and len(read_cifar10(out, "train")) == 20
+    assert sorted(path.name for path in out.iterdir()) == ["cifar-10-batches-bin", "file.tar.gz"]
+
+
+def test_a_lock_makes_others_wait(tmp_path):
+    entered, order = threading.Event(), []
+
+    def second():
+        entered.set()
+        with locked(tmp_path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with locked(tmp_path):
+        thread.start()
+        entered.wait()
+        thread.join(timeout=0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_failed_or_killed_filling_leaves_nothing(tmp_path):
+    (tmp_path / ".cifar-10-batches-bin.killed").mkdir()
+    (tmp_path / ".cifar-10-batches-bin.killed" / "half").write_bytes(b"x")
+
+    def fail(folder):
+        (folder / "half").write_bytes(b"x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        install(tmp_path / "cifar-10-batches-bin", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_or_locked_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    code, _, error = run(capsys, "shapes", "--output_path", tmp_path / "file" / "data")
+    assert code == 2 and "cannot write" in error
+
+    def refuse(*arguments):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    code, _, error = run(capsys, "shapes", "--output_path", tmp_path / "data")
+    assert code == 2 and "cannot lock" in error and "Input/output error" in error
+
+
+def test_shapes_are_drawn_once_and_checked_after(tmp_path, capsys):
+    out = tmp_path / "data"
+    arguments = ("shapes", "--output_path", out, "--train_images", 30, "--test_images", 20)
+    code, printed, _ = run(capsys, *arguments)
+    assert code == 0 and "30 training and 20 test images of 10 classes" in printed
+    for split, count in (("train", 30), ("test", 20)):
+        data, (images, labels) = read_cifar10(out, split), shapes.draw_shapes(0, split, count)
+        np.testing.assert_array_equal(data.images, images)
+        np.testing.assert_array_equal(data.labels, labels)
+        assert data.class_names == shapes.CLASS_NAMES
+    before = contents(out)
+    code, printed, _ = run(capsys, *arguments)
+    assert code == 0 and "already in place" in printed
+    for other in (("--seed", 1), ("--train_images", 31)):
+        code, _, error = run(capsys, *arguments, *other)
+        assert code == 2 and "another seed or number" in error
+    assert contents(out) == before
+
+
+def test_a_folder_of_images_is_packed_and_unreadable_ones_are_named(tmp_path, capsys):
+    for name in ("cat", "dog"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for k in range(5):
+            Image.new("RGB", (40, 50), (k, k, k)).save(tmp_path / "mine" / name / f"{k}.jpg")
+    (tmp_path / "mine" / "dog" / "broken.jpg").write_bytes(b"x")
+    out = tmp_path / "data"
+    arguments = ("folder", tmp_path / "mine", "--output_path", out)
+    code, printed, error = run(capsys, *arguments, "--test_fraction", 0.4)
+    assert code == 0 and "1 unreadable" in printed and "broken.jpg" in error
+    assert len(read_cifar10(out, "train")) + len(read_cifar10(out, "test")) == 10
+    assert read_cifar10(out, "test").class_names == ("cat", "dog")
+    code, _, error = run(capsys, *arguments)
+    assert code == 2 and "exists already" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "command"),
+        (("mnist",), "mnist"),
+        (("imagenet", "--output_path", "x"), "--archives"),
+        (("cifar10",), "--output_path"),
+        (("cifar10", "--output_path", "x", "--sed", "1"), "--sed"),
+        (("shapes", "--output_path", "x", "--seed", "one"), "--seed"),
+        (("shapes", "--output_path", "x", "--seed", "-1"), "--seed"),
+        (("shapes", "--output_path", "x", "--test_images", "0"), "--test_images"),
+        (("folder", "--output_path", "x"), "IMAGES"),
+        (("folder", "y", "--output_path", "x"), "y is not a folder"),
+        (("folder", "y", "--output_path", "x", "--test_fraction", "0"), "--test_fraction"),
+        (("folder", "y", "--output_path", "x", "--test_fraction", "nan"), "--test_fraction"),
+        (("folder", "y", "--output_path", "x", "--seed", "-1"), "--seed"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    code, printed, error = run(capsys, *arguments)
+    assert code == 2 and named in error and printed == "" and list(tmp_path.iterdir()) == []
+
+
+def test_the_module_is_a_command(tmp_path):
+    root = Path(prepare.__file__).parents[3]
+    command = [sys.executable, "-m", "src.data.prepare", "shapes", "--output_path", str(tmp_path)]
+    small = ["--train_images", "2", "--test_images", "1"]
+    done = subprocess.run([*command, *small], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and "2 training and 1 test images" in done.stdout
+    failed = subprocess.run([*command, "--seed", "1"], cwd=root, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1
+
+
+def test_samples_of_a_folder_keep_their_size(tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / "mine" / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (40, 50), (9, 8, 7)).save(tmp_path / "mine" / split / "cat" / "x.png")
+    code, *_ = run(capsys, "samples", "--data_path", tmp_path / "mine", "--output_path", tmp_path / "png")
+    assert code == 0 and Image.open(tmp_path / "png" / "00_cat.png").size == (40, 50)
+
+
+def test_samples_are_the_first_test_images(tmp_path, make_set, capsys):
+    (tmp_path / "set").mkdir()
+    write_cifar10(tmp_path / "set", make_set(5), make_set(3, seed=1))
+    code, out, _ = run(capsys, "samples", "--data_path", tmp_path / "set", "--output_path", tmp_path / "png")
+    assert code == 0 and "3 test images" in out
+    test = read_cifar10(tmp_path / "set", "test")
+    files = sorted((tmp_path / "png").iterdir())
+    assert [path.stem for path in files] == [
+        f"{number:02d}_{test.class_names[label]}" for number, label in enumerate(test.labels)
+    ]
+    for path, image in zip(files, test.images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(path)).transpose(2, 0, 1), image)
