@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..model_utils.keys import Keys, key, refusal
-from .augment.autoaugment import autoaugment_from_keys
+from .augment.autoaugment import POLICIES, autoaugment_from_keys
 from .augment.randaugment import RandAugment
 from .resize import Interpolation
 from .sources import DATASETS
@@ -87,7 +87,11 @@ class DataKeys(Keys):
     )
     randaugment_magnitude: float = key(10.0, "RandAugment: mean magnitude; 10 is the full range", ge=0)
     randaugment_std: float = key(0.5, "RandAugment: standard deviation of the magnitude", ge=0)
-    autoaugment: Literal["none", "imagenet"] = key("none", "AutoAugment policy")
+    autoaugment: Literal["none", *POLICIES] = key(
+        "none",
+        "AutoAugment policy; imagenet: as in the official MultiGrain code; imagenet_paper: in the ranges of "
+        "the authors' TPU code",
+    )
     colour_jitter: Jitter = key(
         (0.0, 0.0, 0.0, 0.0), "strength of random brightness, contrast, saturation (factors) and hue (turns)"
     )

@@ -5,7 +5,7 @@ import pytest
 
 from src.common.errors import UserError
 from src.data import from_keys as module
-from src.data.augment.autoaugment import autoaugment
+from src.data.augment.autoaugment import POLICIES
 from src.data.augment.colour import ColourChange
 from src.data.augment.erasing import Erasing
 from src.data.augment.randaugment import RandAugment
@@ -119,7 +119,7 @@ def test_what_changes_pictures_reaches_them(monkeypatch, keys, colour, erasing):
     monkeypatch.setattr(module, "PictureBatches", lambda data, **settings: seen.update(settings))
     _train(**PICTURE_KEYS, **keys)
     assert (seen["colour"], seen["erasing"]) == (colour, erasing)
-    assert seen["operations"] == ([(Stream.POLICY, autoaugment)] if "autoaugment" in keys else [])
+    assert seen["operations"] == ([(Stream.POLICY, POLICIES["imagenet"])] if "autoaugment" in keys else [])
 
 
 def test_every_source_key_reaches_the_source(monkeypatch):

@@ -1,17 +1,20 @@
-"""AutoAugment (Cubuk et al., "Learning augmentation strategies from data", 2019): the ImageNet policy."""
+"""AutoAugment's policy for ImageNet (Cubuk et al., arXiv 1805.09501), in two readings of its table."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
-from ..batches import ImageOperation
-from .operators import OPERATORS
+from .operators import GREY, OPERATORS, Operator, affine, either_sign
 
-# (operator, probability, magnitude 0..10) twice a sub-policy: the paper's table of the ImageNet policy, with
-# the five that it lists twice. AutoContrast, Equalize and Invert have no magnitude.
-IMAGENET = (
+SubPolicy = tuple[tuple[str, float, int], tuple[str, float, int]]
+
+# (operator, probability, magnitude) twice a sub-policy: the paper's table, with the five that it lists twice.
+# AutoContrast, Equalize and Invert have no magnitude.
+_PAPER = (
     (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
     (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 0)),
     (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
@@ -39,32 +42,68 @@ IMAGENET = (
     (("Equalize", 0.8, 0), ("Equalize", 0.6, 0)),
 )
 
-# The paper's ranges: those of RandAugment, but for the bits that Posterize keeps.
-RANGES = MappingProxyType({**OPERATORS, "Posterize": OPERATORS["Posterize"]._replace(low=4, high=8)})
 
+@dataclass(frozen=True)
+class AutoAugment:
+    """One sub-policy at random: each of its two operators with its own probability, in order.
 
-def autoaugment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One sub-policy of IMAGENET at random: each of its two operators with its own probability, in order.
-
-    A magnitude m means low + m / 10 (high - low), as in the authors' code, over the paper's ranges: Posterize
-    and Solarize grow weaker with it, and 5 is no enhancement at all. In torchvision and MindSpore's own
-    AutoAugment every operator grows stronger with its magnitude, in ten steps from none to the utmost.
-
-    Args:
-        image: (H, W, 3) uint8.
-        rng: all that is random comes from it.
-
-    Returns:
-        a new (H, W, 3) uint8 picture.
+    Attributes:
+        policy: the sub-policies, all equally likely.
+        operators: what their names and magnitudes mean.
     """
-    result = Image.fromarray(image)
-    for name, probability, magnitude in IMAGENET[rng.integers(len(IMAGENET))]:
-        if rng.random() < probability:
-            operator = RANGES[name]
-            result = operator.function(result, operator.value(magnitude), rng)
-    return np.array(result)
+
+    policy: Sequence[SubPolicy]
+    operators: Mapping[str, Operator]
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A new (H, W, 3) uint8 picture from one; all that is random comes from `rng`."""
+        result = Image.fromarray(image)
+        for name, probability, magnitude in self.policy[rng.integers(len(self.policy))]:
+            if rng.random() < probability:
+                operator = self.operators[name]
+                result = operator.function(result, operator.value(magnitude), rng)
+        return np.array(result)
 
 
-def autoaugment_from_keys(keys: Any) -> ImageOperation | None:
-    """`autoaugment` where the key of that name asks for it."""
-    return autoaugment if keys.autoaugment == "imagenet" else None
+def _steps(function: Any, low: float, high: float) -> Operator:
+    """Ten strengths, 0 to 9, from `low` to `high`."""
+    return Operator(function, low, low + (high - low) * 10 / 9)
+
+
+def _enhance(kind: type) -> Operator:
+    """More or less of a quality: factors of 1 +- 0.1 a step."""
+    return _steps(lambda image, by, rng: kind(image).enhance(1 + either_sign(by, rng)), 0, 0.9)
+
+
+# Every operator grows stronger with its magnitude.
+_MULTIGRAIN = MappingProxyType(
+    {
+        **{name: OPERATORS[name] for name in ("AutoContrast", "Equalize", "Invert")},
+        "Rotate": _steps(lambda image, degrees, rng: image.rotate(degrees, fillcolor=GREY), 0, 30),
+        "Posterize": _steps(lambda image, bits, rng: ImageOps.posterize(image, round(bits)), 8, 4),
+        "Solarize": _steps(lambda image, level, rng: ImageOps.solarize(image, level), 256, 0),
+        "Color": _enhance(ImageEnhance.Color),
+        "Contrast": _enhance(ImageEnhance.Contrast),
+        "Sharpness": _enhance(ImageEnhance.Sharpness),
+        "ShearX": _steps(
+            affine(lambda slope, w, h: (1, slope, 0, 0, 1, 0), Image.Resampling.BICUBIC), 0, 0.3
+        ),
+    }
+)
+
+POLICIES = MappingProxyType(
+    {
+        # As in the official MultiGrain code, which leaves out the last sub-policy.
+        "imagenet": AutoAugment(_PAPER[:-1], _MULTIGRAIN),
+        # The ranges of the authors' TPU code, as of RandAugment, but for the bits that Posterize keeps.
+        # Posterize and Solarize grow weaker with the magnitude, and 5 is no enhancement at all.
+        "imagenet_paper": AutoAugment(
+            _PAPER, {**OPERATORS, "Posterize": OPERATORS["Posterize"]._replace(low=4, high=8)}
+        ),
+    }
+)
+
+
+def autoaugment_from_keys(keys: Any) -> AutoAugment | None:
+    """The policy that the key `autoaugment` names; None for none."""
+    return POLICIES.get(keys.autoaugment)

@@ -77,7 +77,7 @@ def colour_maps(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     in_yiq[:, 1, 2] = -in_yiq[:, 2, 1]
     in_yiq *= (brightness * contrast)[:, None, None]
     matrix = np.linalg.inv(_YIQ) @ in_yiq @ np.array(_YIQ)
-    matrix[:, 0, 1] += 1e-6  # far below OpenCV's steps; it takes four times as long for a diagonal matrix
+    matrix[:, 0, 1] += 1e-6  # changes no pixel; OpenCV takes four times as long for a diagonal matrix
     shift = 255 * (np.array(_EIGENVECTORS) * _EIGENVALUES @ parameters[4:]).T
     return np.concatenate([matrix, shift[..., None]], axis=2), brightness * (1 - contrast)
 

@@ -54,18 +54,21 @@ def _enhance(kind: type) -> Callable:
 
 
 def _rotate(image: Image.Image, degrees: float, rng: np.random.Generator) -> Image.Image:
-    return image.rotate(_either_sign(degrees, rng), fillcolor=GREY)
+    return image.rotate(either_sign(degrees, rng), fillcolor=GREY)
 
 
-def _affine(coefficients: Callable[[float, int, int], tuple[float, ...]]) -> Callable:
-    """A pixel's colour is that of the input at (ax + by + c, dx + ey + f), the nearest pixel.
+def affine(
+    coefficients: Callable[[float, int, int], tuple[float, ...]],
+    resample: Image.Resampling = Image.Resampling.NEAREST,
+) -> Callable:
+    """A pixel's colour is that of the input at (ax + by + c, dx + ey + f); the value's sign is drawn.
 
     `coefficients` gives (a, b, c, d, e, f) for a value, an image's width and its height.
     """
 
     def operator(image: Image.Image, value: float, rng: np.random.Generator) -> Image.Image:
-        data = coefficients(_either_sign(value, rng), *image.size)
-        return image.transform(image.size, Image.Transform.AFFINE, data, fillcolor=GREY)
+        data = coefficients(either_sign(value, rng), *image.size)
+        return image.transform(image.size, Image.Transform.AFFINE, data, resample, fillcolor=GREY)
 
     return operator
 
@@ -85,7 +88,7 @@ def _cutout(image: Image.Image, share: float, rng: np.random.Generator) -> Image
     return result
 
 
-def _either_sign(value: float, rng: np.random.Generator) -> float:
+def either_sign(value: float, rng: np.random.Generator) -> float:
     return value if rng.random() < 0.5 else -value
 
 
@@ -102,10 +105,10 @@ OPERATORS = MappingProxyType(
         "Contrast": Operator(_enhance(ImageEnhance.Contrast), 0.1, 1.9),
         "Brightness": Operator(_enhance(ImageEnhance.Brightness), 0.1, 1.9),
         "Sharpness": Operator(_enhance(ImageEnhance.Sharpness), 0.1, 1.9),
-        "ShearX": Operator(_affine(lambda slope, w, h: (1, slope, 0, 0, 1, 0)), 0, 0.3),
-        "ShearY": Operator(_affine(lambda slope, w, h: (1, 0, 0, slope, 1, 0)), 0, 0.3),
-        "TranslateX": Operator(_affine(lambda share, w, h: (1, 0, share * w, 0, 1, 0)), 0, 0.45),
-        "TranslateY": Operator(_affine(lambda share, w, h: (1, 0, 0, 0, 1, share * h)), 0, 0.45),
+        "ShearX": Operator(affine(lambda slope, w, h: (1, slope, 0, 0, 1, 0)), 0, 0.3),
+        "ShearY": Operator(affine(lambda slope, w, h: (1, 0, 0, slope, 1, 0)), 0, 0.3),
+        "TranslateX": Operator(affine(lambda share, w, h: (1, 0, share * w, 0, 1, 0)), 0, 0.45),
+        "TranslateY": Operator(affine(lambda share, w, h: (1, 0, 0, 0, 1, share * h)), 0, 0.45),
         "Cutout": Operator(_cutout, 0, 0.35),
     }
 )
