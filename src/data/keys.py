@@ -89,7 +89,7 @@ class DataKeys(Keys):
     randaugment_std: float = key(0.5, "RandAugment: standard deviation of the magnitude", ge=0)
     autoaugment: Literal["none", *POLICIES] = key(
         "none",
-        "AutoAugment policy; imagenet: as in the official MultiGrain code; imagenet_paper: in the ranges of "
+        "AutoAugment policy; imagenet: every operator stronger with its magnitude; imagenet_paper: ranges of "
         "the authors' TPU code",
     )
     colour_jitter: Jitter = key(

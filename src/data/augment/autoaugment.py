@@ -75,8 +75,8 @@ def _enhance(kind: type) -> Operator:
     return _steps(lambda image, by, rng: kind(image).enhance(1 + either_sign(by, rng)), 0, 0.9)
 
 
-# Every operator grows stronger with its magnitude.
-_MULTIGRAIN = MappingProxyType(
+# The common PyTorch port (DeepVoltaire's): every operator grows stronger with its magnitude.
+_PORT = MappingProxyType(
     {
         **{name: OPERATORS[name] for name in ("AutoContrast", "Equalize", "Invert")},
         "Rotate": _steps(lambda image, degrees, rng: image.rotate(degrees, fillcolor=GREY), 0, 30),
@@ -93,8 +93,8 @@ _MULTIGRAIN = MappingProxyType(
 
 POLICIES = MappingProxyType(
     {
-        # As in the official MultiGrain code, which leaves out the last sub-policy.
-        "imagenet": AutoAugment(_PAPER[:-1], _MULTIGRAIN),
+        # The port leaves out the last sub-policy.
+        "imagenet": AutoAugment(_PAPER[:-1], _PORT),
         # The ranges of the authors' TPU code, as of RandAugment, but for the bits that Posterize keeps.
         # Posterize and Solarize grow weaker with the magnitude, and 5 is no enhancement at all.
         "imagenet_paper": AutoAugment(
