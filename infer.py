@@ -13,7 +13,7 @@ HELP = {
     "model_path": "a .mindir with its .json beside it, the .json of several, a .ckpt, or a run's folder",
     "backend": "mindspore, lite (MindSpore Lite), or auto: lite where it is installed",
     "device_target": "auto, Ascend, GPU or CPU (default auto)",
-    "labels": 'a file of lines "IMAGE CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
+    "labels": 'a file of lines "IMAGE,CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
     "batch_size": "images a call; of an export, one of its sizes (default the largest)",
 }
 

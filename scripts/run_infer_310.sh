@@ -4,7 +4,7 @@
 # MODEL is what export.py wrote: a .mindir file, or the .json of several batch sizes. DATA is an image, a folder of
 # images, of class folders, or of CIFAR's binary files; of the last two the accuracy is printed.
 #   DEVICE_ID        the card, when it is not the third argument; 0 by default
-#   LABELS=FILE      a line "IMAGE CLASS" for each image of other folders
+#   LABELS=FILE      a line "IMAGE,CLASS" for each image of other folders
 #   BATCH_SIZE=N     images a call: one of the sizes that MODEL was exported for; the largest by default
 #   DEVICE_TARGET=CPU    on the CPU: by MindSpore Lite where it is installed, otherwise by MindSpore
 #   PYTHON           the Python that has mindspore_lite

@@ -1,7 +1,6 @@
 """The images that are to be classified, and which class each of them is, if that is known."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +11,10 @@ from PIL import Image
 from ..common.errors import UserError
 from ..data.binary import CIFAR10, find_set, read_set
 from ..data.cifar100 import CIFAR100
+from ..data.labels import read_labels, some_of
 from .images import find_images, load_image
 
 FOLDERS, AUTO = "folders", "auto"
-_SHOWN = 3  # names in an error
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,8 @@ def find_pictures(
         paths: files and folders.
         class_names: of the model.
         labels: None for no labels; "folders": an image of FOLDER/NAME/* is of the class NAME; "auto": as
-            folders where all of these are classes of the model, otherwise none; else a file with a line
-            "IMAGE CLASS" for each image. IMAGE is the path as it was given, the path below a given folder, or
-            a file name that only one image has; CLASS a name, or a number from 0. A tab between them lets
-            IMAGE have spaces.
+            folders where all of these are classes of the model, otherwise none; else a file, see
+            `read_labels`.
 
     Raises:
         UserError: there is no such image or file, an image has no label, or a label is no class of the model.
@@ -62,11 +59,13 @@ def find_pictures(
             return [picture for picture, _, _ in pictures]
         if strange:
             raise UserError(
-                f"labels: {_some(strange)} in no folder named as a class of the model "
-                f"({_some(class_names)}); give a file of labels"
+                f"labels: {some_of(strange)} in no folder named as a class of the model "
+                f"({some_of(class_names)}); give a file of labels"
             )
         return [_labelled(picture, number[folder]) for picture, _, folder in pictures]
-    return _by_file(Path(labels), [(picture, below) for picture, below, _ in pictures], number)
+    pictures = [picture for picture, _, _ in pictures]
+    given = read_labels(labels, [picture.file for picture in pictures], class_names)
+    return [_labelled(picture, label) for picture, label in zip(pictures, given, strict=True)]
 
 
 def _labelled(picture: Picture, label: int) -> Picture:
@@ -98,50 +97,3 @@ def _test_images(path: Path) -> list[tuple[Picture, str, str | None]]:
                 for index, name in enumerate(names)
             ]
     return []
-
-
-def _by_file(path: Path, pictures: list[tuple[Picture, str]], number: dict[str, int]) -> list[Picture]:
-    names = Counter(Path(below).name for _, below in pictures)
-    given = _read_labels(path, number)
-    labelled, missing = [], []
-    for picture, below in pictures:
-        keys = [picture.file, below, *([Path(below).name] if names[Path(below).name] == 1 else [])]
-        label = next((given[key] for key in keys if key in given), None)
-        (labelled if label is not None else missing).append(_labelled(picture, label))
-    if missing:
-        raise UserError(
-            f"{path}: no label for {len(missing)} of {len(pictures)} images "
-            f"({_some([p.file for p in missing])}); add lines with their paths below the folder"
-        )
-    return labelled
-
-
-def _read_labels(path: Path, number: dict[str, int]) -> dict[str, int]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UserError(
-            f"labels: cannot read {path} ({reason}); give a file of lines IMAGE CLASS, or {FOLDERS}"
-        ) from error
-    given: dict[str, int] = {}
-    for place, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        image, _, label = line.partition("\t") if "\t" in line else line.strip().partition(" ")
-        image, label = image.strip(), label.strip()
-        known = number.get(label)
-        if known is None and label.isdecimal() and int(label) < len(number):
-            known = int(label)
-        if known is None:
-            raise UserError(
-                f"{path}, line {place}: {label!r} is no class of the model ({_some(list(number))}); "
-                "write IMAGE CLASS, with a tab between them if IMAGE has spaces"
-            )
-        if given.setdefault(image, known) != known:
-            raise UserError(f"{path}, line {place}: {image} has another label above; keep one")
-    return given
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -57,34 +57,6 @@ def test_of_a_file(folder, tmp_path):
     assert found == {"ant/1.png": 0, "ant/2.png": 2, "bee/deep/1.png": 2, "bee/with space.png": 1}
 
 
-def test_a_class_named_as_a_number_is_not_a_place(folder, tmp_path):
-    lines = tmp_path / "labels.txt"
-    lines.write_text("1.png 0\n")
-    (picture,) = find_pictures([folder / "ant" / "1.png"], ("7", "0"), labels=str(lines))
-    assert picture.label == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("ant/1.png wasp\n", r"labels\.txt, line 1: 'wasp' is no class of the model \(ant, bee, crazy cat\)"),
-        ("ant/1.png 3\n", "line 1: '3' is no class"),
-        ("ant/1.png\n", "line 1: '' is no class"),
-        ("2.png ant\n2.png bee\n", "line 2: 2.png has another label above"),
-        ("1.png ant\n2.png ant\n", r"no label for 3 of 4 images \(.*ant/1\.png, .*; add lines"),
-        (None, r"labels: cannot read .*labels\.txt \(No such file"),
-        ("\udcff", "not UTF-8 text"),
-    ],
-)
-def test_a_wrong_file_is_one_line(folder, tmp_path, text, message):
-    lines = tmp_path / "labels.txt"
-    if text is not None:
-        lines.write_text(text, errors="surrogateescape")
-    with pytest.raises(UserError, match=message) as caught:
-        find_pictures([folder], CLASSES, labels=str(lines))
-    assert "\n" not in str(caught.value)
-
-
 def test_cifar_files_are_their_test_images(data_path):
     test = read_cifar10(data_path, "test")
     pictures = find_pictures([data_path], test.class_names, labels="folders")

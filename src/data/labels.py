@@ -1,0 +1,150 @@
+"""Labels from a file with a line "IMAGE, CLASS" for each image, as people and their programs write it."""
+
+import csv
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..common.errors import UserError
+
+_SEPARATORS = ("\t", ";", ",", " ")
+_IMAGE = ("filename", "filepath", "file", "path", "imagename", "image", "imageid", "id")  # titles of columns
+_CLASS = ("class", "label", "classname", "category", "target", "classid", "labelid")
+_BOX = re.compile(r"(\S+)(\s+-?\d+){4,}")  # a class, and corners as in ImageNet's and Tiny-ImageNet's lists
+_SHOWN = 3  # names in an error
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    image: str
+    written: str
+    label: int | None
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names, for an error."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def read_labels(
+    path: str | os.PathLike, images: Sequence[str | os.PathLike], class_names: Sequence[str]
+) -> list[int]:
+    """The label of each image.
+
+    Fields are separated by tabs, semicolons, commas or a space, whichever makes most lines end in a class,
+    and may be quoted. A first line of titles is passed over; it may put the columns in another order. Further
+    columns are passed over too, as are images that are not asked for. The text is UTF-8, or UTF-16 with its
+    mark.
+
+    IMAGE is the end of an image's path, from its name alone to all of it, with either slash, with or without
+    the extension; it must mean one image. CLASS is a name, else a number from 0. Accents compare as NFC.
+
+    Raises:
+        UserError: the file cannot be read, a class is none of the names, an image has two classes, or none.
+    """
+    lines = _lines_of(_text(path))
+    number = {unicodedata.normalize("NFC", name): label for label, name in enumerate(class_names)}
+    tables = [list(_table(lines, separator, number)) for separator in _SEPARATORS]
+    table = max(tables, key=_sense)
+    ends = [_ends(image) for image in images]
+    meant = Counter(end for some in ends for end in some)
+    given: dict[str, int] = {}
+    for place, line in enumerate(table):
+        if line.label is None:
+            if place == 0 and line.image not in meant and not re.search(r"[./]", line.image):
+                continue  # titles
+            raise UserError(
+                f"{path}, line {line.number}: {line.written!r} is no class of {some_of(class_names)}; write "
+                "IMAGE,CLASS with a class's name, or its number from 0"
+            )
+        if given.setdefault(line.image, line.label) != line.label:
+            raise UserError(f"{path}, line {line.number}: {line.image} has another label above; keep one")
+    labels = [next((given[end] for end in some if end in given and meant[end] == 1), None) for some in ends]
+    if missing := [os.fspath(image) for image, label in zip(images, labels, strict=True) if label is None]:
+        raise UserError(
+            f"{path}: no label for {len(missing)} of {len(images)} images ({some_of(missing)}); "
+            "add lines with their paths below the folder"
+        )
+    return labels
+
+
+def _text(path: str | os.PathLike) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UserError(
+            f"labels: cannot read {path} ({reason}); give a file of lines IMAGE,CLASS in UTF-8"
+        ) from error
+
+
+def _lines_of(text: str) -> list[tuple[int, str]]:
+    lines = enumerate(re.split(r"\r\n|\n|\r", text), start=1)
+    return [(place, line.strip(" ")) for place, line in lines if line.strip()]
+
+
+def _table(lines: Sequence[tuple[int, str]], separator: str, number: dict[str, int]) -> Iterator[_Line]:
+    image, label = 0, 1
+    for place, (line_number, line) in enumerate(lines):
+        # A name with spaces may stand before a tab in a file whose other lines have spaces.
+        between = "\t" if separator == " " and "\t" in line else separator
+        try:
+            fields = [field.strip() for field in next(csv.reader([line], delimiter=between))]
+        except csv.Error:
+            fields = [line]
+        if place == 0 and (columns := _columns(fields)):
+            image, label = columns
+            continue
+        rest = fields[label:]
+        choices = [between.join(rest), *(rest[:1] if between != " " else [])]
+        found = (_label(choice, number) for choice in choices)
+        known = next((one for one in found if one is not None), None)
+        yield _Line(line_number, _plain(fields[image]) if fields[image:] else "", choices[-1], known)
+
+
+def _sense(table: Sequence[_Line]) -> tuple[int, int]:
+    """How many lines have a class of the model, and how many something in its place."""
+    return sum(line.label is not None for line in table), sum(line.written != "" for line in table)
+
+
+def _columns(fields: Sequence[str]) -> tuple[int, int] | None:
+    """Where the images and classes stand, if these are titles of columns that say so."""
+    titles = [re.sub("[_ ]", "", field.lower()) for field in fields]
+    places = [
+        next((titles.index(word) for word in words if word in titles), None) for words in (_IMAGE, _CLASS)
+    ]
+    return None if None in places else tuple(places)
+
+
+def _label(text: str, number: dict[str, int]) -> int | None:
+    boxed = _BOX.fullmatch(text)
+    for name in (unicodedata.normalize("NFC", text), boxed[1] if boxed else ""):
+        if name in number:
+            return number[name]
+        if name.isdecimal() and int(name) < len(number):
+            return int(name)
+    return None
+
+
+def _plain(image: str) -> str:
+    """A path as it stands in the file, with slashes, without dots at its start."""
+    parts = unicodedata.normalize("NFC", image).replace("\\", "/").split("/")
+    while parts[1:] and parts[0] in (".", ".."):
+        parts.pop(0)
+    return "/".join(parts)
+
+
+def _ends(image: str | os.PathLike) -> list[str]:
+    """The ends of an image's path, the longest first, each with and without the extension."""
+    path = unicodedata.normalize("NFC", os.path.abspath(image)).replace("\\", "/")
+    ends = [path]
+    while "/" in path:
+        path = path.partition("/")[2]
+        ends.append(path)
+    return [form for end in ends for form in dict.fromkeys((end, os.path.splitext(end)[0]))]
