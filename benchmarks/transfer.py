@@ -45,7 +45,7 @@ def main() -> int:
         top1 = {start: [] for start in RATES[shots]}
         for seed in range(own.seeds):
             shared = {
-                "data_path": own.target.resolve(), "examples_per_class": shots, "subset_seed": seed,
+                "data_path": own.target.resolve(), "examples_per_class": shots, "few_shot_seed": seed,
                 "seed": seed, "train_steps": steps,
             }  # fmt: skip
             for start, rate in RATES[shots].items():

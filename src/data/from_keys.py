@@ -30,11 +30,13 @@ def open_source(c: Any, split: Split) -> Source:
         split,
         dataset=c.dataset,
         val_fraction=c.val_fraction,
-        seed=c.subset_seed,
+        seed=c.split_seed,
         damaged=c.damaged_images,
     )
     if split == "train" and c.examples_per_class:
-        chosen = few_shot(images.labels, c.examples_per_class, c.subset_seed, class_names=images.class_names)
+        chosen = few_shot(
+            images.labels, c.examples_per_class, c.few_shot_seed, class_names=images.class_names
+        )
         images = images.take(chosen)
     if not isinstance(images, ImageSet) and c.train_crop == "pad":
         raise UserError(

@@ -38,11 +38,12 @@ class DataKeys(Keys):
         gt=0,
         lt=1,
     )
+    split_seed: int = key(0, "seed of the held-out share", ge=0, le=4_000_000_000)
     damaged_images: Literal["fail", "skip"] = key("fail", "what to do about damaged image files")
     examples_per_class: int = key(
         0, "few-shot: training images used of each class; 0: all", unit="images", ge=0
     )
-    subset_seed: int = key(0, "seed of the few-shot choice and of the held-out share", ge=0, le=4_000_000_000)
+    few_shot_seed: int = key(0, "seed of the few-shot choice", ge=0, le=4_000_000_000)
     batch_size: int = key(512, "images in a batch of one card", unit="images", ge=1)
     eval_batch_size: int = key(500, "images in an evaluation batch of one card", unit="images", ge=1)
     image_mean: Channels = key((125.31, 122.95, 113.87), "mean of red, green and blue", unit="0..255")

@@ -3,7 +3,7 @@
 python -m src.multigrain.choose_p --checkpoint_path runs/RUN --eval_image_size 500
 python -m src.multigrain.choose_p --checkpoint_path best.ckpt --eval_image_size 500 --split train
 
-Half of the evaluation images, by `subset_seed` and as many of each class, choose p*; the figures of p* and of
+Half of the evaluation images, by `split_seed` and as many of each class, choose p*; the figures of p* and of
 the training's p are of the other half alone. With --split train, images of the training set choose
 (`examples_per_class`, 50 where that is 0), prepared as in evaluation, which is how the official p* was found,
 and all evaluation images give the figures. Images are not mirrored, whatever `flip_tta` says. The last line
@@ -86,7 +86,7 @@ def _images(recipe, split: str) -> tuple:
     if split == "train":
         few = recipe.changed(sources={}, examples_per_class=config.examples_per_class or 50)
         return few.source("train"), reporting
-    chosen, reported = split_in_half(reporting.labels, config.subset_seed)
+    chosen, reported = split_in_half(reporting.labels, config.split_seed)
     return reporting.take(chosen), reporting.take(reported)
 
 

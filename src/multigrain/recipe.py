@@ -61,7 +61,7 @@ class MultiGrainRecipe(Recipe):
             bank=self.source("train"),
             queries=self.source("test"),
             images=c.knn_probe_images,
-            seed=c.subset_seed,
+            seed=c.split_seed,
             prepare=lambda source: PictureEvalBatches(
                 source,
                 batch_size=min(c.eval_batch_size, c.knn_probe_images),

@@ -90,7 +90,7 @@ def test_a_card_gets_bytes(data_path, monkeypatch):
 def test_few_images_a_class(data_path):
     few = recipe(**TINY, data_path=str(data_path), examples_per_class=3).source("train")
     assert np.bincount(few.labels).tolist() == [3, 3, 3, 3]
-    other = recipe(**TINY, data_path=str(data_path), examples_per_class=3, subset_seed=1).source("train")
+    other = recipe(**TINY, data_path=str(data_path), examples_per_class=3, few_shot_seed=1).source("train")
     assert not np.array_equal(few.images, other.images)
     whole = recipe(**TINY, data_path=str(data_path), examples_per_class=3).source("test")
     assert len(whole) == 70

@@ -1,5 +1,6 @@
 """A config's keys become sources and batches as their meanings say."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -27,6 +28,7 @@ def _evaluation(*, host_normalises=False, side_multiple=1, rank=0, size=1, **key
     module.eval_batches(check(keys, SharedConfig), "source", **how, rank=rank, size=size)
 
 
+PNG = cv2.imencode(".png", np.zeros((2, 3, 3), np.uint8))[1].tobytes()
 DATA_KEYS = {
     "batch_size": 7,
     "seed": 3,
@@ -131,7 +133,7 @@ def test_every_source_key_reaches_the_source(monkeypatch):
         return source
 
     monkeypatch.setattr(module, "open_split", spy)
-    keys = {"dataset": "cifar100", "val_fraction": 0.3, "subset_seed": 5, "damaged_images": "skip"}
+    keys = {"dataset": "cifar100", "val_fraction": 0.3, "split_seed": 5, "damaged_images": "skip"}
     config = check({"data_path": "/there", "examples_per_class": 2, **keys}, SharedConfig)
     assert np.bincount(module.open_source(config, "train").labels).tolist() == [2, 2]
     assert seen == {
@@ -139,6 +141,26 @@ def test_every_source_key_reaches_the_source(monkeypatch):
         "damaged": "skip",
     }  # fmt: skip
     assert module.open_source(config, "test") is source
+
+
+def test_the_held_out_images_and_the_few_shots_have_seeds_of_their_own(tmp_path):
+    """Old behaviour: one seed for both, so few-shot choices were compared on different test images."""
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            (tmp_path / name / f"{number}.png").write_bytes(PNG)
+
+    def opened(split, **keys):
+        keys = {"data_path": str(tmp_path), "train_crop": "resize", "examples_per_class": 3, **keys}
+        return module.open_source(check(keys, SharedConfig), split)
+
+    def names(source):
+        return [source.name(index) for index in range(len(source))]
+
+    held_out, chosen = names(opened("test")), names(opened("train"))
+    assert names(opened("test", few_shot_seed=1)) == held_out != names(opened("test", split_seed=1))
+    assert names(opened("train", few_shot_seed=1)) != chosen
+    assert not set(names(opened("train", few_shot_seed=1))) & set(held_out)
 
 
 def test_image_files_need_a_crop_of_pictures(monkeypatch):
