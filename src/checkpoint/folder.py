@@ -9,7 +9,7 @@ from typing import Any
 import mindspore as ms
 
 from ..common.errors import UserError
-from ..common.files import atomic_path
+from ..common.files import TEMPORARY, atomic_path
 from .file import Checkpoint, read_checkpoint, write_checkpoint
 
 log = logging.getLogger("quartet")
@@ -69,9 +69,8 @@ class CheckpointFolder:
 
     def remove_leftovers(self) -> None:
         """Removes the temporary files of a process that was killed while it wrote."""
-        for pattern in (".*.ckpt", ".*.tmp"):
-            for path in self.folder.glob(pattern):
-                path.unlink()
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            path.unlink()
 
 
 def _name_also(path: Path, name: Path) -> None:

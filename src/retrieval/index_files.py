@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.errors import UserError
-from ..common.files import atomic_path
+from ..common.files import TEMPORARY, atomic_path
 from .vectors import VectorIndex
 
 FORMAT = 1
@@ -70,7 +70,7 @@ def begin(folder: Path, identity: dict[str, Any], rebuild: bool) -> dict[str, An
 
 def _is_ours(path: Path) -> bool:
     """By name, and the temporary files of `atomic_path` with them."""
-    return any(path.match(name) or path.match(f".{name.replace('.', '.*.')}") for name in _OURS)
+    return any(path.match(name) or path.match(f"{TEMPORARY}{name}-*") for name in _OURS)
 
 
 def _clean(folder: Path, state: Mapping[str, Any], *, parts: bool) -> None:
