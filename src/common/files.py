@@ -99,19 +99,18 @@ def new_folder(target: str | os.PathLike, *, replace: bool = False) -> Iterator[
         if not replace and target.is_dir() and any(target.iterdir()):
             raise UserError(f"{target}: is there already; move it, or choose another folder")
         holder = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
-        handle = os.open(holder / _MARK, os.O_RDWR | os.O_CREAT)
-        try:
-            _hold(handle)
-            new = holder / _NEW
-            new.mkdir()
-            yield new
-            if not (replace and target.is_dir() and _exchange(new, target)):
-                if replace and target.is_dir():
-                    target.rename(holder / _OLD)
-                new.rename(target)
-        finally:
-            _remove_holder(holder, target)
-            os.close(handle)
+        with (holder / _MARK).open("w") as mark:
+            _hold(mark.fileno())
+            try:
+                new = holder / _NEW
+                new.mkdir()
+                yield new
+                if not (replace and target.is_dir() and _exchange(new, target)):
+                    if replace and target.is_dir():
+                        target.rename(holder / _OLD)
+                    new.rename(target)
+            finally:
+                _remove_holder(holder, target)
 
 
 def _prefix(path: Path) -> str:
@@ -158,9 +157,8 @@ def _remove_left_overs(path: Path) -> None:
 
 def _remove_holder(holder: Path, target: Path) -> None:
     """Removes a temporary folder; the folder that it replaces comes back if no other took its place."""
-    with suppress(OSError):
-        if (holder / _OLD).is_dir() and not target.exists():
-            (holder / _OLD).rename(target)
+    if (holder / _OLD).is_dir() and not target.exists():
+        (holder / _OLD).rename(target)  # where that fails, nothing is removed
     for name in (_NEW, _OLD):
         shutil.rmtree(holder / name, ignore_errors=True)
     shutil.rmtree(holder, ignore_errors=True)  # the mark last: what is left of a killed removal is marked

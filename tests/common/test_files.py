@@ -196,6 +196,25 @@ class TestNewFolder:
             (folder / "x").write_text("new")
         assert _texts(tmp_path) == {"b/x": "old"}
 
+    def test_an_old_one_that_cannot_come_back_is_kept(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+        really = Path.rename
+
+        def rename(self, target):
+            if target == tmp_path / "b":
+                raise OSError(5, "Input/output error")
+            return really(self, target)
+
+        _fill(tmp_path / "b", "old")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", rename)
+            with pytest.raises(UserError, match="Input/output"), new_folder(tmp_path / "b", replace=True):
+                pass
+        assert not (tmp_path / "b").exists()
+        with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "b", replace=True):
+            raise ZeroDivisionError
+        assert _texts(tmp_path) == {"b/x": "old"}
+
     def test_a_link_is_followed(self, tmp_path):
         _fill(tmp_path / "disk" / "b", "old")
         (tmp_path / "link").symlink_to(tmp_path / "disk" / "b")
