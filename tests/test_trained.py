@@ -81,7 +81,7 @@ def test_a_file_comes_before_the_checkpoint_and_overrides_before_both(raw_checkp
 
 
 def test_weights_that_do_not_fit_the_changed_config(raw_checkpoint):
-    with pytest.raises(WeightsError, match=r"linear.weight has shape \(4, 5\), not \(4, 6\)"):
+    with pytest.raises(WeightsError, match=r"layer3.bn.beta has shape \(5,\), not \(6,\)"):
         trained.open_trained(raw_checkpoint, {"widths": [2, 3, 4, 6]})
 
 

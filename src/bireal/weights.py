@@ -15,8 +15,7 @@ def translate(
     """The same arrays by the network's names and in its shapes; names of no known kind stay.
 
     birealnet18 and 34 keep the weights of a binary convolution as a column, (out * in * 3 * 3, 1), named
-    `binary_conv.weights`. Files of `nn.DataParallel`, as the official training writes them, have `module.`
-    before each name. What is behind goes through `weights.from_torch_names`.
+    `binary_conv.weights`.
 
     Args:
         weights: arrays, or what has their `shape` and `reshape`.
@@ -24,7 +23,6 @@ def translate(
     """
     own = {}
     for name, array in weights.items():
-        name = re.sub(r"^module\.", "", name)
         if name == _UNUSED and _UNUSED not in shapes:
             continue
         name = re.sub(r"binary_conv\.weights$", "binary_conv.weight", name)

@@ -3,7 +3,7 @@
 | naming                                   | a unit's first convolution                        |
 |------------------------------------------|---------------------------------------------------|
 | official .npz (TensorFlow, kernels HWIO) | resnet/block1/unit01/a/standardized_conv2d/kernel |
-| official PyTorch, also below `module.`   | body.block1.unit01.conv1.weight                   |
+| official PyTorch                         | body.block1.unit01.conv1.weight                   |
 | timm's resnetv2_*_bit                    | stages.0.blocks.0.conv1.weight                    |
 
 The kernels are stored raw in all of them; the network standardises them when it runs.
@@ -30,7 +30,6 @@ def _timm_unit(match: re.Match) -> str:
 _UNIT = r"^resnet/(block\d)/(unit\d\d)/"
 _PARTS = ((1, "a"), (2, "b"), (3, "c"))
 _RENAMINGS = [
-    (r"^module\.", ""),
     (r"^resnet/root_block/standardized_conv2d/kernel$", "root.conv.weight"),
     (r"^resnet/head/conv2d/kernel$", "head.conv.weight"),
     (r"^resnet/head/conv2d/bias$", "head.conv.bias"),

@@ -3,9 +3,12 @@
 A kind is added by a reader and its row in READERS. MindSpore is imported only when a file of ours is read.
 """
 
+import json
 import math
+import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ OURS = ".ckpt"
 
 
 class WeightsError(UserError):
-    """Weights do not fit the network. The message lists all that is missing, unexpected or misshapen."""
+    """Weights do not fit the network. The message names what is missing, unexpected or misshapen."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,30 @@ def check_output(name: str) -> Path:
     return Path(name)
 
 
-def read_weights(path: Path) -> Arrays:
-    """The arrays of a file by their names: of ours, the network's alone, averaged where kept.
+def read_weights(path: Path, *, averaged: bool = True) -> tuple[Arrays, bool]:
+    """The network's arrays of a file by their names, and whether they are averages of the weights.
+
+    Args:
+        path: of a kind in READERS.
+        averaged: take the average (EMA) where the file keeps one beside the weights.
 
     Raises:
-        WeightsError: the kind is unknown, there is no such file, or it is damaged.
+        WeightsError: the kind is unknown, there is no such file, or it is damaged. An array that is still in
+            its file raises the same when it is read.
     """
     read = READERS.get(path.suffix)
     if read is None:
         raise WeightsError(f"{path}: known kinds of weights are {', '.join(READERS)}")
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file of weights{relative_to(path)}")
+    with _reading(path):
+        return read(path, averaged)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return read(path)
+        yield
     except UserError as error:
         raise WeightsError(str(error)) from error
     except Exception as error:  # a damaged file makes the libraries raise anything
@@ -105,10 +119,11 @@ def read_weights(path: Path) -> Arrays:
         ) from error
 
 
-def _read_ckpt(path: Path) -> Arrays:
+def _read_ckpt(path: Path, averaged: bool) -> tuple[Arrays, bool]:
     from .file import read_checkpoint
 
-    return read_checkpoint(path).network_weights()
+    checkpoint = read_checkpoint(path)
+    return checkpoint.network_weights(ema=averaged), checkpoint.has_average and averaged
 
 
 _NPY_HEADERS = {
@@ -117,53 +132,94 @@ _NPY_HEADERS = {
 }
 
 
-def _read_npz(path: Path) -> Arrays:
-    """Checks the checksums of all bytes and reads the shapes, so that filling later meets no damage.
-
-    One array at a time is in memory this way, and none twice: the largest file has 4.4 GB.
-    """
+def _read_npz(path: Path, averaged: bool) -> tuple[Arrays, bool]:
+    """One array at a time is in memory, and none twice: the largest file has 4.4 GB."""
     stored = {}
     with zipfile.ZipFile(path) as file:
-        if (damaged := file.testzip()) is not None:
-            raise ValueError(f"{damaged} is damaged")
         for member in file.infolist():
             with file.open(member) as array:
                 shape, _, dtype = _NPY_HEADERS[np.lib.format.read_magic(array)](array)
                 size = array.tell() + math.prod(shape) * dtype.itemsize
             if size != member.file_size and not dtype.hasobject:
                 raise ValueError(f"{member.filename} has {member.file_size} bytes, not {size}")
-            name = member.filename.removesuffix(".npy")
-            stored[name] = StoredArray(shape, dtype, partial(_read_npz_array, path, name))
-    return stored
+            read = partial(_read_npz_array, path, member.filename)
+            stored[member.filename.removesuffix(".npy")] = StoredArray(shape, dtype, read)
+    return stored, False
 
 
-def _read_npz_array(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[name]
+def _read_npz_array(path: Path, member: str) -> np.ndarray:
+    with _reading(path), zipfile.ZipFile(path) as file, file.open(member) as stored:
+        array = np.lib.format.read_array(stored, allow_pickle=False)
+        stored.read()  # at the end of the file its checksum is compared
+    return array
 
 
-def _read_safetensors(path: Path) -> Arrays:
-    from safetensors.numpy import load_file
+_SAFETENSORS = {
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    **{f"{sign}{bits}": f"<{sign.lower()}{bits // 8}" for sign in "IU" for bits in (8, 16, 32, 64)},
+    "BOOL": "?",
+    "BF16": "<u2",  # the upper half of a float32, which numpy has no type for
+}
 
-    return load_file(path)
+
+def _read_safetensors(path: Path, averaged: bool) -> tuple[Arrays, bool]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy"):  # checks the header, and that it covers the file
+        pass
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        start = file.tell()
+    header.pop("__metadata__", None)
+    stored = {}
+    for name, entry in header.items():
+        kind, shape = entry["dtype"], tuple(entry["shape"])
+        if kind not in _SAFETENSORS:
+            raise ValueError(f"{name} holds {kind}")
+        read = partial(_read_safetensors_array, path, start + entry["data_offsets"][0], kind, shape)
+        dtype = np.dtype("f4" if kind == "BF16" else _SAFETENSORS[kind])
+        stored[name] = StoredArray(shape, dtype, read)
+    return stored, False
 
 
-def _read_torch(path: Path) -> Arrays:
+def _read_safetensors_array(path: Path, offset: int, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    with _reading(path):
+        array = np.fromfile(path, _SAFETENSORS[kind], math.prod(shape), offset=offset).reshape(shape)
+    return (array.astype("<u4") << 16).view("<f4") if kind == "BF16" else array
+
+
+# Training scripts keep the weights beside the optimizer's state, and some an average of them.
+_STATE = ("state_dict", "model_state_dict", "model", "model_state", "net")
+_AVERAGE = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+
+
+def _read_torch(path: Path, averaged: bool) -> tuple[Arrays, bool]:
     try:
         import torch
     except ImportError as error:
         raise WeightsError(
             f"{path}: reading .pth needs PyTorch; install it or convert to .safetensors"
         ) from error
-    # Without weights_only a file can run any code.
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for key in (
-        "state_dict",
-        "model",
-        "model_state",
-    ):  # training scripts keep it beside the optimizer's state
-        state = state[key] if isinstance(state.get(key), Mapping) else state
-    return {name: tensor.detach().numpy() for name, tensor in state.items()}
+    try:  # Without weights_only a file can run any code.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: holds more than arrays, or is damaged; if you trust it, keep its weights alone: "
+            f"torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pth')"
+        ) from error
+    took_average = False
+    while name := next(
+        (n for n in (*_AVERAGE * averaged, *_STATE) if isinstance(state.get(n), Mapping)), None
+    ):
+        state, took_average = state[name], took_average or name in _AVERAGE
+    if strange := [name for name, value in state.items() if not hasattr(value, "detach")]:
+        raise WeightsError(
+            f"{path}: {strange[0]} is no array, and weights are looked for in {', '.join(_STATE)}; "
+            "save them alone"
+        )
+    # PyTorch's bfloat16 has no counterpart in numpy.
+    arrays = {name: tensor.detach() for name, tensor in state.items()}
+    return {n: (t.float() if t.is_floating_point() else t).numpy() for n, t in arrays.items()}, took_average
 
 
 READERS = {

@@ -1,6 +1,6 @@
 """Weights into a network, strictly: every name and shape must fit, or nothing is changed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,6 +13,8 @@ from .formats import Arrays, StoredArray, WeightsError, read_weights
 
 Head = Literal["keep", "replace", "zero"]
 
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+_SHOWN = 5  # names in an error
 _TORCH_LEAF = {
     "weight": "gamma",
     "bias": "beta",
@@ -38,15 +40,37 @@ def from_torch_names(network: nn.Cell, weights: Arrays) -> dict[str, np.ndarray 
     return renamed
 
 
-def _misfits(wanted: Mapping[str, ms.Parameter], weights: Arrays) -> list[tuple[str, str]]:
-    """(name, what is wrong with it) of everything that does not fit."""
+def without_wrappers(weights: Arrays) -> Arrays:
+    """The weights without what PyTorch's wrappers put before every name, in any order, as `module.`.
+
+    They are DataParallel, `torch.compile`, Lightning and AveragedModel, whose counter is left out too.
+    """
+    weights = {name: array for name, array in weights.items() if name != "n_averaged"}
+    while prefix := next((p for p in _WRAPPERS if weights and all(n.startswith(p) for n in weights)), None):
+        weights = {name.removeprefix(prefix): array for name, array in weights.items()}
+    return weights
+
+
+def _misfits(wanted: Mapping[str, ms.Parameter], weights: Arrays) -> tuple[set[str], str]:
+    """The names of all that does not fit, and what is wrong with them in words."""
     both = [(name, tuple(wanted[name].shape), weights[name]) for name in wanted if name in weights]
-    return [
-        *((name, f"missing {name}") for name in wanted if name not in weights),
-        *((name, f"unexpected {name}") for name in weights if name not in wanted),
-        *((name, f"{name} has shape {a.shape}, not {shape}") for name, shape, a in both if a.shape != shape),
-        *((n, f"{n} holds {a.dtype}, not real numbers") for n, _, a in both if a.dtype.kind not in "fiub"),
+    missing = [name for name in wanted if name not in weights]
+    unexpected = [name for name in weights if name not in wanted]
+    shapes = {n: f"{n} has shape {a.shape}, not {shape}" for n, shape, a in both if a.shape != shape}
+    types = {n: f"{n} holds {a.dtype}, not real numbers" for n, _, a in both if a.dtype.kind not in "fiub"}
+    problems = [
+        f"missing {_first(missing)}" if missing else "",
+        f"unexpected {_first(unexpected)}" if unexpected else "",
+        _first(shapes.values()),
+        _first(types.values()),
     ]
+    return {*missing, *unexpected, *shapes, *types}, "; ".join(filter(None, problems))
+
+
+def _first(names: Iterable[str]) -> str:
+    names = list(names)
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _class_counts(wanted: Mapping[str, ms.Parameter], weights: Arrays, names: set[str]) -> str | None:
@@ -63,6 +87,36 @@ def _class_counts(wanted: Mapping[str, ms.Parameter], weights: Arrays, names: se
         return None
     their, our = counts.pop()
     return f"has a head for {their} classes, the network one for {our}"
+
+
+def _translated(network: nn.Cell, weights: Arrays, label: str) -> Arrays:
+    """The weights by the network's own names and in its layout; what is of no known kind stays."""
+    weights = {n: a if isinstance(a, StoredArray) else np.asarray(a) for n, a in weights.items()}
+    weights = without_wrappers(weights)
+    if hasattr(network, "translate_weights"):
+        try:
+            weights = network.translate_weights(weights)
+        except UserError as error:
+            raise WeightsError(f"{label} {error}") from error
+    return from_torch_names(network, weights)
+
+
+def count_classes(network: nn.Cell, weights: Arrays, *, label: str) -> int:
+    """The classes of the weights' own classifier: the first axis of its arrays.
+
+    Args:
+        network: with any number of classes.
+        weights: in any naming that `load_weights` takes.
+        label: what the error calls them.
+
+    Raises:
+        WeightsError: there is no classifier among them, or they are of another variant of the network.
+    """
+    weights = _translated(network, weights, label)
+    heads = [array.shape for name, array in weights.items() if name.startswith(network.head_prefix)]
+    if not all(heads) or not heads:
+        raise WeightsError(f"{label} holds no classifier ({network.head_prefix}*); choose weights with one")
+    return heads[0][0]
 
 
 def load_weights(
@@ -97,24 +151,17 @@ def load_weights(
     if head != "keep" and prefix is None:
         raise WeightsError(f"head: {head!r} given, but {type(network).__name__} names no head; choose keep")
     label = label or ("the mapping" if isinstance(source, Mapping) else str(source))
-    weights = source if isinstance(source, Mapping) else read_weights(Path(source))
-    weights = {n: a if isinstance(a, StoredArray) else np.asarray(a) for n, a in weights.items()}
-    if hasattr(network, "translate_weights"):
-        try:
-            weights = network.translate_weights(weights)
-        except UserError as error:
-            raise WeightsError(f"{label} {error}") from error
-    weights = from_torch_names(network, weights)
+    weights = source if isinstance(source, Mapping) else read_weights(Path(source))[0]
+    weights = _translated(network, weights, label)
     wanted = {parameter.name: parameter for parameter in network.get_parameters()}
     passed_over = {}
     if head != "keep":
         passed_over = {name: p for name, p in wanted.items() if name.startswith(prefix)}
         wanted = {name: p for name, p in wanted.items() if name not in passed_over}
         weights = {name: array for name, array in weights.items() if not name.startswith(prefix)}
-    if misfits := _misfits(wanted, weights):
-        names = {name for name, _ in misfits}
+    names, problems = _misfits(wanted, weights)
+    if names:
         what = "does not fit the network"
-        problems = "; ".join(problem for _, problem in misfits)
         if prefix is not None and all(name.startswith(prefix) for name in names):
             what = _class_counts(wanted, weights, names) or "fits the network all but its head"
             problems += f"; {mend}"

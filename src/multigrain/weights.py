@@ -8,7 +8,6 @@ import numpy as np
 from ..common.errors import UserError
 
 _OFFICIAL = {
-    r"^module\.": "",  # of nn.DataParallel
     r"^features\.": "",
     r"^classifier\.": "fc.",
     r"^whitening\.pca\.pca_m$": "whitening.mean",

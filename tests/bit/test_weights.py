@@ -74,7 +74,6 @@ def _as_official(weights) -> dict[str, np.ndarray]:
 NAMINGS = {
     "official": _as_official,
     "torch": lambda weights: {_torch(name): value for name, value in weights.items()},
-    "data parallel": lambda weights: {f"module.{_torch(name)}": value for name, value in weights.items()},
     "timm": lambda weights: {_timm(name): value for name, value in weights.items()},
     "ours": dict,
 }
@@ -149,16 +148,15 @@ def test_a_missing_an_extra_and_a_misshapen_array(network, tmp_path):
     assert refused(network, path) == (
         f"{path} does not fit the network: missing body.block2.unit01.conv2.weight; "
         "unexpected resnet/block1/unit01/d/standardized_conv2d/kernel; "
-        "body.block1.unit01.gn1.gamma has shape (5,), not (32,); "
-        "body.block1.unit02.conv3.weight has shape (128, 32, 3, 3), not (128, 32, 1, 1); "
+        "body.block1.unit01.gn1.gamma has shape (5,), not (32,), "
+        "body.block1.unit02.conv3.weight has shape (128, 32, 3, 3), not (128, 32, 1, 1), "
         "head.conv.weight has shape (1024, 3), not (3, 1024, 1, 1)"
     )
 
 
 def test_weights_of_another_network_altogether(network):
     message = refused(network, {"conv1.weight": np.zeros((64, 3, 7, 7)), "bn1.weight": np.zeros(64)})
-    assert message.count("missing body.block") == 5 * 9 + 4
-    assert "unexpected conv1.weight; unexpected bn1.weight" in message
+    assert message.endswith(f" and {len(arrays_of(network)) - 5} more; unexpected conv1.weight, bn1.weight")
 
 
 @pytest.mark.parametrize("root", [(), (48, 3, 7, 7)])
@@ -171,9 +169,9 @@ def test_a_root_that_contradicts_the_head_is_misshapen(network, root):
 
 def test_two_namings_of_one_parameter(network):
     weights = other_weights(network)
-    message = refused(network, weights | {"module.root.conv.weight": weights["root.conv.weight"]})
+    message = refused(network, weights | {"stem.conv.weight": weights["root.conv.weight"]})
     assert message == (
-        "the mapping holds root.conv.weight twice, once as module.root.conv.weight; leave one of them"
+        "the mapping holds root.conv.weight twice, once as stem.conv.weight; leave one of them"
     )
 
 
