@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 from benchmarks.runs import shrink_picture, train
+from src.common.files import new_folder
 from src.data.folders import images_under
-from src.data.prepare.install import install
 from src.retrieval.copies import KINDS, write_copies
 from src.retrieval.sets import RetrievalSet, open_retrieval_set
 
@@ -47,13 +47,11 @@ def make_sets(files: Sequence[str], folder: Path, copies: int) -> dict[str, dict
     order = np.random.default_rng(0).permutation(len(files))
     originals, others = ([files[index] for index in part] for part in np.split(order, [copies]))
 
-    def fill(temporary: Path) -> None:
-        for file in others:
-            shutil.copyfile(file, temporary / f"{Path(file).parent.name}_{Path(file).name}")
-
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "distractors").exists():
-        install(folder / "distractors", fill)
+        with new_folder(folder / "distractors") as temporary:
+            for file in others:
+                shutil.copyfile(file, temporary / f"{Path(file).parent.name}_{Path(file).name}")
     for kind in KINDS:
         if not (folder / kind).exists():
             write_copies(originals, folder / kind, seed=0, kinds=[kind])

@@ -80,14 +80,8 @@ def write_checkpoint(path: Path, parameters: Iterable[ms.Parameter], meta: dict[
     """
     entries = [{"name": p.name, "data": p} for p in parameters]
     meta = {**meta, "names": [entry["name"] for entry in entries]}
-    with atomic_path(path) as temporary:
-        try:
-            with _without_framework_log():
-                ms.save_checkpoint(
-                    entries, str(temporary), append_dict={"meta": json.dumps(meta)}, crc_check=True
-                )
-        finally:
-            temporary.with_suffix(".tmp").unlink(missing_ok=True)
+    with atomic_path(path) as temporary, _without_framework_log():
+        ms.save_checkpoint(entries, str(temporary), append_dict={"meta": json.dumps(meta)}, crc_check=True)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

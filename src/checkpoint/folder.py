@@ -9,7 +9,7 @@ from typing import Any
 import mindspore as ms
 
 from ..common.errors import UserError
-from ..common.files import TEMPORARY, atomic_path
+from ..common.files import atomic_path
 from .file import Checkpoint, read_checkpoint, write_checkpoint
 
 log = logging.getLogger("quartet")
@@ -67,16 +67,10 @@ class CheckpointFolder:
                 log.warning("%s; trying the one before", error)
         raise UserError(f"{self.folder} holds no whole checkpoint; start the run anew")
 
-    def remove_leftovers(self) -> None:
-        """Removes the temporary files of a process that was killed while it wrote."""
-        for path in self.folder.glob(f"{TEMPORARY}*"):
-            path.unlink()
-
 
 def _name_also(path: Path, name: Path) -> None:
     """Makes `name` another name of the file `path`; a copy where the file system has no hard links."""
     with atomic_path(name) as temporary:
-        temporary.unlink()
         try:
             os.link(path, temporary)
         except OSError:

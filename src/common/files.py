@@ -1,16 +1,10 @@
-"""Files and folders that are whole or absent: made under a temporary name beside the target and renamed.
-
-A temporary name begins with `.quartet-tmp-` and the target's name. Its process holds a lock on it for as long
-as it lives. The next call for the same target removes what a killed process left, and nothing else.
-"""
+"""Files and folders that are whole or absent: made in a temporary folder beside the target and renamed."""
 
 import ctypes
-import fcntl
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,10 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from . import lock
 from .errors import UserError
 
-TEMPORARY = ".quartet-tmp-"  # what each temporary name begins with
-_MARK, _NEW, _OLD = "made-by-quartet", "new", "old"  # in a temporary folder
+PREFIX = ".quartet-tmp-"  # of the temporary folders
+MARKER = ".quartet-made"  # in a folder that we made: only such a folder is ever removed or replaced
+
+_REPLACED = "old"  # in a temporary folder: where a folder waits whose place a new one is taking
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h, linux/fs.h
 
 
 def checksum(*paths: str | os.PathLike, kind: str = "sha256") -> str:
@@ -52,77 +50,91 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary path in the folder of `path`, and renames it to `path` if the block ends well.
+    """Gives a temporary path for the file `path`, and renames it to `path` if the block ends well.
 
-    The temporary name keeps the suffix of `path`, since some writers choose the format by it. A reader sees
-    the old file or the new one, never a part; the data is on the disk before the name changes.
+    The temporary file has the name of `path`, in a temporary folder beside it: some writers choose the format
+    by the suffix, or leave more files beside. A reader sees the old file or the new one, never a part; the
+    data is on the disk before the name changes. The next call in this folder removes what a killed one left.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full. `path` is then as it was.
     """
     path = Path(path)
-    with _writing_beside(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix)
-        temporary = Path(name)
-        try:
-            _hold(handle)
-            yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-            os.close(handle)
+    with _cannot_write(path), _workspace(path) as workspace:
+        temporary = workspace / path.name
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
 
 
 @contextmanager
 def new_folder(target: str | os.PathLike, *, replace: bool = False) -> Iterator[Path]:
-    """Gives an empty temporary folder beside `target`, which becomes `target` if the block ends well.
+    """Gives an empty temporary folder to fill, and renames it to `target` if the block ends well.
 
-    A killed process leaves the old folder or the new one, whole. The two are swapped in one step where the
-    file system can do that. Elsewhere the old one leaves first; if the process is killed then, the next call
-    brings it back. What is on the disk after a loss of power is up to the caller.
+    What a killed call left, the next call in the same parent removes.
 
     Args:
-        target: a link is followed.
-        replace: a folder that stands there gives way, with all that it holds: check before that it is ours.
+        target: the folder to make. Nothing, or an empty folder, may stand there.
+        replace: a folder made with `replace` may stand there too. It stays whole until the new one is
+            complete, and is then replaced in one step (two on a file system that cannot exchange names).
+            Such a folder gets the file MARKER with the names of all that was made: a folder that holds
+            anything else is not replaced.
 
     Raises:
-        UserError: the target is a file, or a folder that holds something and is not to be replaced; or the
-            disk cannot be written. What was at `target` is then as it was.
+        UserError: something else stands there, or the folder cannot be written. What stands there stays.
     """
-    target = Path(os.path.realpath(target))
-    with _writing_beside(target):
-        if target.exists() and not target.is_dir():
-            raise UserError(f"{target}: is a file; give the name of a folder")
-        if not replace and target.is_dir() and any(target.iterdir()):
-            raise UserError(f"{target}: is there already; move it, or choose another folder")
-        holder = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
-        with (holder / _MARK).open("w") as mark:
-            _hold(mark.fileno())
-            try:
-                new = holder / _NEW
-                new.mkdir()
-                yield new
-                if not (replace and target.is_dir() and _exchange(new, target)):
-                    if replace and target.is_dir():
-                        target.rename(holder / _OLD)
-                    new.rename(target)
-            finally:
-                _remove_holder(holder, target)
+    target = Path(os.path.realpath(target) if os.path.islink(target) else target)
+    with _cannot_write(target), _workspace(target) as workspace:
+        _check_free(target, replace)
+        made = workspace / "new" / target.name
+        made.mkdir(parents=True)
+        yield made
+        if replace:
+            names = _names_in(made)
+            (made / MARKER).write_text(json.dumps(names), encoding="ascii")
+        _check_free(target, replace)
+        if is_free(target):
+            made.rename(target)
+        else:  # the old data goes: the new must be on the disk first
+            for name in [*names, MARKER]:
+                _flush(made / name)
+            _exchange(made, target, workspace / _REPLACED)
 
 
-def _prefix(path: Path) -> str:
-    return f"{TEMPORARY}{path.name}-"
+def is_free(target: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    if target.is_dir() and not target.is_symlink():
+        return not any(target.iterdir())
+    return not os.path.lexists(target)
+
+
+def _check_free(target: Path, replace: bool) -> None:
+    if is_free(target):
+        return
+    if replace and (target / MARKER).is_file():
+        try:
+            ours = set(json.loads((target / MARKER).read_text(encoding="ascii")))
+        except (OSError, ValueError, TypeError):
+            ours = set()
+        others = [name for name in _names_in(target) if name not in ours]
+        if not others:
+            return
+        raise UserError(
+            f"{target} also holds {others[0]}, which is not replaced; move it or choose another name"
+        )
+    raise UserError(f"{target} exists already; remove it or choose another name")
+
+
+def _names_in(folder: Path) -> list[str]:
+    """All files below `folder`, relative to it, without its MARKER."""
+    files = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
+    return sorted({os.path.relpath(file, folder) for file in files} - {MARKER})
 
 
 @contextmanager
-def _writing_beside(path: Path) -> Iterator[None]:
-    """Makes the folder of `path`, removes what killed processes left of it there, and tells an OSError."""
+def _cannot_write(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_overs(path)
         yield
     except OSError as error:
         raise UserError(
@@ -130,45 +142,78 @@ def _writing_beside(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _hold(handle: int) -> None:
-    """Locks a new file for as long as it is open. A file system without locks has it unlocked."""
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+@contextmanager
+def _workspace(target: Path) -> Iterator[Path]:
+    """A folder beside `target` for one call, removed at its end; leftovers of killed calls are removed first.
+
+    It holds a file MARKER that is locked as long as the process lives, on this host or another one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target.parent)
+    while True:
+        workspace = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PREFIX}{target.name[:40]}-"))
+        try:
+            handle = os.open(workspace / MARKER, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # another process took the empty folder for a leftover
+            continue
+        if lock.take(handle) is not False and os.path.exists(workspace / MARKER):
+            break
+        os.close(handle)
+    try:
+        yield workspace
+    finally:
+        _discard(workspace)
+        os.close(handle)
 
 
-def _remove_left_overs(path: Path) -> None:
-    ours = re.compile(re.escape(_prefix(path)) + r"[a-z0-9_]{8}(\.\w+)?")
-    with os.scandir(path.parent) as entries:
-        left = [Path(entry.path) for entry in entries if ours.fullmatch(entry.name)]
-    for one in left:
-        with suppress(OSError):
-            one.rmdir()  # empty, it has no mark yet, or no more
-        with suppress(OSError):  # it is gone, another user's, or held by a process that lives
-            handle = os.open(one / _MARK if one.is_dir() else one, os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if one.is_dir():
-                    _remove_holder(one, path)
-                else:
-                    one.unlink()
-            finally:
-                os.close(handle)
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed calls left in `folder`: only what has our prefix and marker and is not locked."""
+    with os.scandir(folder) as entries:
+        found = [
+            Path(e.path) for e in entries if e.name.startswith(PREFIX) and e.is_dir(follow_symlinks=False)
+        ]
+    for workspace in found:
+        try:
+            handle = os.open(workspace / MARKER, os.O_RDWR)
+        except OSError:
+            with suppress(OSError):  # killed before there was a marker: removed only if it is empty
+                workspace.rmdir()
+            continue
+        # A file system without locks cannot say whether the other process lives: then nothing is removed.
+        if lock.take(handle):
+            _discard(workspace)
+        os.close(handle)
 
 
-def _remove_holder(holder: Path, target: Path) -> None:
-    """Removes a temporary folder; the folder that it replaces comes back if no other took its place."""
-    if (holder / _OLD).is_dir() and not target.exists():
-        (holder / _OLD).rename(target)  # where that fails, nothing is removed
-    for name in (_NEW, _OLD):
-        shutil.rmtree(holder / name, ignore_errors=True)
-    shutil.rmtree(holder, ignore_errors=True)  # the mark last: what is left of a killed removal is marked
+def _discard(workspace: Path) -> None:
+    """Removes a workspace, its marker last. A folder moved there goes back if its place is free."""
+    with suppress(OSError):  # what cannot go now, the next call removes
+        old = workspace / _REPLACED
+        for moved in old.iterdir() if old.is_dir() else ():
+            if not os.path.lexists(workspace.parent / moved.name):
+                moved.rename(workspace.parent / moved.name)
+        for entry in workspace.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != MARKER:
+                entry.unlink()
+        (workspace / MARKER).unlink()
+        workspace.rmdir()
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two folders in one step. False where the system or the disk cannot do that."""
-    swap = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, both_must_exist = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return swap is not None and swap(here, bytes(one), here, bytes(other), both_must_exist) == 0
+def _exchange(made: Path, target: Path, aside: Path) -> None:
+    """Puts `made` in the place of the folder `target`, which goes to where `made` was, or into `aside`."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux; not in Python's os
+    if rename and rename(_AT_FDCWD, os.fsencode(made), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE) == 0:
+        return
+    aside.mkdir()
+    target.rename(aside / target.name)
+    made.rename(target)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

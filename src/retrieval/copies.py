@@ -16,8 +16,8 @@ import simplejpeg
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from ..common.files import new_folder
 from ..data.decode import decode
-from ..data.prepare.install import install, locked, occupied
 from ..data.resize import cut, resize
 
 MAX_SIDE = 2**15 - 2  # pixels, of OpenCV's warps
@@ -134,10 +134,7 @@ def write_copies(
         UserError: the folder holds something or cannot be written, or a file is no readable image.
     """
     folder = Path(folder).absolute()
-    if occupied(folder):
-        raise UserError(f"{folder} exists already; remove it or choose another folder")
-
-    def fill(temporary: Path) -> None:
+    with new_folder(folder) as temporary:
         for name in ("original", "strong"):
             (temporary / name).mkdir()
         for place, file in enumerate(tqdm(files, desc=f"copies in {folder}", disable=None)):
@@ -150,6 +147,3 @@ def write_copies(
                 copy = distort(image, kind, copy_rng(seed, own))
                 data = simplejpeg.encode_jpeg(copy, _STORED_QUALITY, colorsubsampling="444")
                 (temporary / "strong" / f"{own}.jpg").write_bytes(data)
-
-    with locked(folder.parent):
-        install(folder, fill)

@@ -16,9 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..common.errors import UserError
+from ..common.lock import FOLDER_LOCK, locked
 from ..data.decode import UnreadableImage, decode
 from ..data.folders import images_under
-from ..data.prepare.install import locked
 from .index_files import begin, known_files, merge, open_vectors, parts_of, read_state, save_part
 from .vectors import VectorIndex
 
@@ -123,7 +123,7 @@ def update(
     roots = [os.path.abspath(root) for root in roots]
     stamps = {file: _stamp(file) for root in roots for file in images_under(root)}
     settings = {"identity": dict(identity), "reopen": dict(reopen), "cells": cells}
-    with locked(folder):
+    with locked(folder / FOLDER_LOCK):
         state = begin(folder, settings["identity"], rebuild)
         known = known_files(folder, state)
         if not stamps and not known:

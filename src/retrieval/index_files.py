@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..common.errors import UserError
-from ..common.files import TEMPORARY, atomic_path
+from ..common.files import atomic_path
 from .vectors import VectorIndex
 
 FORMAT = 1
@@ -52,7 +52,11 @@ def begin(folder: Path, identity: dict[str, Any], rebuild: bool) -> dict[str, An
     """
     state = None if rebuild else read_state(folder)
     if state is None:
-        others = sorted(path.name for path in folder.iterdir() if not _is_ours(path))
+        others = sorted(
+            path.name
+            for path in folder.iterdir()
+            if not _is_ours(path) and not path.name.startswith(".quartet-")
+        )
         if others and not (folder / "index.json").exists():
             raise UserError(f"{folder} holds other files ({others[0]}) and no index; choose another --index")
         state = _EMPTY | {"identity": identity}
@@ -69,8 +73,7 @@ def begin(folder: Path, identity: dict[str, Any], rebuild: bool) -> dict[str, An
 
 
 def _is_ours(path: Path) -> bool:
-    """By name, and the temporary files of `atomic_path` with them."""
-    return any(path.match(name) or path.match(f"{TEMPORARY}{name}-*") for name in _OURS)
+    return any(path.match(name) for name in _OURS)
 
 
 def _clean(folder: Path, state: Mapping[str, Any], *, parts: bool) -> None:

@@ -136,7 +136,6 @@ def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[
         folder = CheckpointFolder(run_dir / "checkpoints", keep=config.keep_checkpoints)
         if device.rank == 0:
             _hold(run_dir, stack)
-            folder.remove_leftovers()
         early.into(run_dir, device.rank)
         checkpoint = folder.newest() if folder.has_any() else None
         trainer = Trainer(create_recipe(config), device=device, checkpoint=checkpoint)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import threading
 
 import pytest
@@ -52,13 +53,12 @@ def test_a_second_holder_in_this_process_is_refused(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("name", [".", "lock"], ids=["folder", "file"])
-def test_a_second_one_waits_and_says_so_once(tmp_path, name, monkeypatch):
+def test_a_second_one_waits_and_says_so_once(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
     release, entered, waits = threading.Event(), threading.Event(), []
 
     def hold():
-        with locked(tmp_path / name):
+        with locked(tmp_path / "lock"):
             entered.set()
             release.wait()
 
@@ -69,10 +69,10 @@ def test_a_second_one_waits_and_says_so_once(tmp_path, name, monkeypatch):
     thread = threading.Thread(target=hold)
     thread.start()
     entered.wait()
-    with locked(tmp_path / name, waiting=waiting):
+    with locked(tmp_path / "lock", waiting=waiting):
         assert release.is_set()
     thread.join()
-    assert waits == [None if name == "." else os.getpid()]
+    assert waits == [os.getpid()]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -96,8 +96,8 @@ def test_without_locks_in_the_file_system_the_work_is_done_with_a_warning(tmp_pa
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(lock.fcntl, "flock", flock)
-    monkeypatch.setattr(lock.logging.getLogger("quartet"), "propagate", True)
-    with locked(tmp_path):
+    monkeypatch.setattr(lock.log, "propagate", True)
+    with locked(tmp_path / "lock"):
         pass
     assert "has no locks" in caplog.text
 
@@ -114,3 +114,18 @@ def test_a_failure_inside_ends_the_lock(tmp_path):
     handle = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(handle)
+
+
+def test_the_lock_is_on_a_file_that_is_open_for_writing(tmp_path, monkeypatch):
+    # NFS makes a lock of the server's of this one only: one on a folder holds on one host.
+    modes = []
+
+    def flock(handle, operation):
+        modes.append(
+            (stat.S_ISREG(os.fstat(handle).st_mode), fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE)
+        )
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    with locked(tmp_path / "lock"):
+        pass
+    assert modes == [(True, os.O_RDWR)]

@@ -8,6 +8,7 @@ import pytest
 from mindspore import nn, ops
 
 from src.common.errors import UserError
+from src.common.files import MARKER
 from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.optim.groups import ParamRule
@@ -81,7 +82,10 @@ def test_a_damaged_last_checkpoint_costs_the_steps_since_the_one_before(
         byte = file.read(1)
         file.seek(200)
         file.write(bytes([byte[0] ^ 16]))
-    (run_dir / "checkpoints" / ".step_00000009.x.ckpt").write_bytes(b"half")
+    leftover = run_dir / "checkpoints" / ".quartet-tmp-step_00000009.ckpt-x"  # of a process that was killed
+    leftover.mkdir()
+    for name in (MARKER, "step_00000009.ckpt"):
+        (leftover / name).write_bytes(b"half")
     steps = []
     resume(run_dir, watch=lambda step, *_: steps.append(step))
     assert steps == list(range(6, 11))

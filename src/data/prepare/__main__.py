@@ -27,7 +27,8 @@ from PIL import Image
 
 from ...common.cli import parser, run
 from ...common.errors import UserError
-from ...common.files import atomic_path, checksum
+from ...common.files import atomic_path, checksum, is_free, new_folder
+from ...common.lock import FOLDER_LOCK, locked
 from ..binary import CIFAR10, ImageSet, Layout, read_set, write_cifar10
 from ..cifar100 import CIFAR100
 from ..folders import LAYOUT, list_folder
@@ -37,7 +38,6 @@ from . import shapes
 from .fetch import download
 from .folder import pack_folder
 from .imagenet import DEVKIT_NAME, TRAIN_NAME, VAL_NAME, prepare_imagenet
-from .install import install, locked, occupied
 from .mindrecord import write_mindrecord
 from .unpack import unpack
 
@@ -79,7 +79,7 @@ def prepare_cifar(
                 f"{archive} holds the classes {', '.join(train.class_names)}: it is not {layout.title}"
             )
 
-    with locked(output_path):
+    with locked(output_path / FOLDER_LOCK):
         if _existing(layout, output_path, layout.official_classes):
             _report(layout, output_path, "already in place, checked")
             return
@@ -92,7 +92,8 @@ def prepare_cifar(
                 f"{archive} has the MD5 {found}, expected {expected}; download it again, or give --md5 any "
                 "if it was packed anew"
             )
-        install(output_path / layout.folder_name, fill)
+        with new_folder(output_path / layout.folder_name) as folder:
+            fill(folder)
         _report(layout, output_path, "unpacked and checked")
 
 
@@ -128,10 +129,11 @@ def prepare_shapes(
         )
         write_cifar10(folder, train, test)
 
-    with locked(output_path):
+    with locked(output_path / FOLDER_LOCK):
         existing = _existing(CIFAR10, output_path, shapes.CLASS_NAMES)
         if existing is None:
-            install(output_path / CIFAR10.folder_name, fill)
+            with new_folder(output_path / CIFAR10.folder_name) as folder:
+                fill(folder)
             _report(CIFAR10, output_path, f"drawn with seed {seed}")
             return
         counts = [len(images) for images in existing]
@@ -155,12 +157,10 @@ def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.
     if seed < 0 or not 0 < test_fraction < 1:
         raise UserError("--seed must be 0 or above, and --test_fraction between 0 and 1")
     listing = list_folder(images, test_fraction=test_fraction, seed=seed)
-    skipped = []
-    with locked(output_path):
+    with locked(output_path / FOLDER_LOCK):
         target = output_path / CIFAR10.folder_name
-        if occupied(target):
-            raise UserError(f"{target} exists already; remove it or choose another --output_path")
-        install(target, lambda folder: skipped.extend(pack_folder(listing, folder)))
+        with new_folder(target) as folder:
+            skipped = pack_folder(listing, folder)
         for line in skipped:
             print(f"skipped {line}", file=sys.stderr)
         _report(CIFAR10, output_path, f"packed, {len(skipped)} unreadable files skipped")
@@ -191,7 +191,7 @@ def prepare_mindrecord(
         )
     chosen = {"dataset": "folder", "val_fraction": val_fraction, "seed": seed, "damaged": damaged_images}
     splits = {split: open_split(data_path, split, **chosen) for split in ("train", "test")}
-    with locked(output_path):
+    with locked(output_path / FOLDER_LOCK):
         write_mindrecord(splits, output_path, root=data_path, shards=shards)
     train, test = splits.values()
     print(
@@ -219,7 +219,7 @@ def _existing(
 ) -> tuple[ImageSet, ImageSet] | None:
     """The splits in place, None where there are none; UserError where they are damaged or of another set."""
     target = output_path / layout.folder_name
-    if not occupied(target):
+    if is_free(target):
         return None
     try:
         train, test = _read(layout, target)

@@ -13,17 +13,16 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from tqdm import tqdm
 
 from ...common.errors import UserError
-from ...common.files import checksum
+from ...common.files import MARKER, checksum, is_free, new_folder
+from ...common.lock import FOLDER_LOCK, locked
 from ..folders import class_folders, images_under
 from .fetch import BLOCK_BYTES
-from .install import install, locked, occupied
 from .unpack import BROKEN
 
 TRAIN_NAME = "ILSVRC2012_img_train.tar"
@@ -103,8 +102,10 @@ def prepare_imagenet(
     """
     checks = md5 == "check"
     train, val = (_Split(name, archives, output_path, release, checks) for name in ("train", "val"))
-    with locked(output_path):
-        counts = {split.name: split.count(split.target) for split in (train, val) if occupied(split.target)}
+    with locked(output_path / FOLDER_LOCK):
+        counts = {
+            split.name: split.count(split.target) for split in (train, val) if not is_free(split.target)
+        }
         done = "already in place, checked"
         missing = [split for split in (train, val) if split.name not in counts]
         ready = [split for split in missing if split.archive.is_file()]
@@ -125,7 +126,8 @@ def prepare_imagenet(
                 if val_labels
                 else _read_devkit(archives, release.devkit_md5 if checks else None)
             )
-            install(val.target, partial(_unpack_val, val, labels))
+            with new_folder(val.target) as folder:
+                _unpack_val(val, labels, folder)
         if train in ready:
             _unpack_train(train)
         counts.update((split.name, split.count(split.target)) for split in ready)
@@ -160,13 +162,10 @@ class _Split:
     @property
     def unfinished(self) -> Path:
         stat = self.archive.stat()
-        return self.target.with_name(f".{self.name}.{stat.st_size}-{stat.st_mtime_ns}")
+        return self.target.with_name(f".quartet-{self.name}-{stat.st_size}-{stat.st_mtime_ns}")
 
     def bytes_to_come(self) -> int:
-        """On the disk, without the classes of an unfinished run; leftovers of other archives are removed."""
-        for stale in self.target.parent.glob(f".{self.name}.*"):
-            if stale != self.unfinished:
-                shutil.rmtree(stale, ignore_errors=True)
+        """On the disk, without the classes of an unfinished run."""
         finished = len(class_folders(self.unfinished)) if self.unfinished.exists() else 0
         return round(_ROOM * self.archive.stat().st_size * max(1 - finished / self.classes, 0))
 
@@ -202,17 +201,23 @@ def _check_space(output_path: Path, needed: int) -> None:
 def _unpack_train(split: _Split) -> None:
     unfinished = split.unfinished
     try:
-        with locked(unfinished), _reading(split.archive, split.md5) as tar:
+        for stale in unfinished.parent.glob(f".quartet-{split.name}-*"):
+            if stale != unfinished and (stale / MARKER).is_file():
+                shutil.rmtree(stale, ignore_errors=True)
+        unfinished.mkdir(exist_ok=True)
+        (unfinished / MARKER).touch()
+        with _reading(split.archive, split.md5) as tar:
             for member in tqdm(tar, desc="train", total=split.classes, unit="class", disable=None):
                 wnid = _checked_name(member, rf"{_WNID}\.tar", split.archive).removesuffix(".tar")
                 if not (unfinished / wnid).is_dir():
-                    with tar.extractfile(member) as file:
-                        install(unfinished / wnid, partial(_unpack_class, file, split.archive, wnid))
+                    with tar.extractfile(member) as file, new_folder(unfinished / wnid) as folder:
+                        _unpack_class(file, split.archive, wnid, folder)
         split.count(unfinished)
     except BadArchive:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     unfinished.rename(split.target)
+    (split.target / MARKER).unlink()
 
 
 def _unpack_class(file: BinaryIO, archive: Path, wnid: str, folder: Path) -> None:

@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from src.data.cifar100 import CIFAR100
 from src.data.prepare import __main__ as prepare
 from src.data.prepare import shapes
 from src.data.prepare.__main__ import main, prepare_cifar10, prepare_cifar100
-from src.data.prepare.install import install, locked
 
 
 @pytest.fixture
@@ -192,37 +190,6 @@ def test_calls_at_the_same_time_download_once(tmp_path, archive, server):
             call.result()
     assert server.requests == [None] and len(read_cifar10(out, "train")) == 20
     assert sorted(path.name for path in out.iterdir()) == ["cifar-10-batches-bin", "file.tar.gz"]
-
-
-def test_a_lock_makes_others_wait(tmp_path):
-    entered, order = threading.Event(), []
-
-    def second():
-        entered.set()
-        with locked(tmp_path):
-            order.append("second")
-
-    thread = threading.Thread(target=second)
-    with locked(tmp_path):
-        thread.start()
-        entered.wait()
-        thread.join(timeout=0.2)
-        order.append("first")
-    thread.join()
-    assert order == ["first", "second"]
-
-
-def test_a_failed_or_killed_filling_leaves_nothing(tmp_path):
-    (tmp_path / ".cifar-10-batches-bin.killed").mkdir()
-    (tmp_path / ".cifar-10-batches-bin.killed" / "half").write_bytes(b"x")
-
-    def fail(folder):
-        (folder / "half").write_bytes(b"x")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        install(tmp_path / "cifar-10-batches-bin", fail)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_or_locked_is_said(tmp_path, monkeypatch, capsys):

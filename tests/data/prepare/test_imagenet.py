@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from src.common.errors import UserError
+from src.common.files import MARKER
 from src.data.decode import decode
 from src.data.prepare import imagenet as module
 from src.data.prepare.__main__ import main
@@ -197,9 +198,10 @@ def test_a_stopped_run_goes_on_with_its_class(made, md5, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         made.prepare(md5=md5)
     assert not (made.out / "train").exists()
-    (unfinished,) = made.out.glob(".train.*")
-    killed = unfinished / f".{WNIDS[1]}.killed"  # what a kill leaves, which gives no time to clean up
+    (unfinished,) = made.out.glob(".quartet-train-*")
+    killed = unfinished / f".quartet-tmp-{WNIDS[1]}-killed"  # what a kill leaves
     killed.mkdir()
+    (killed / MARKER).touch()
     (killed / f"{WNIDS[1]}_1.JPEG").write_bytes(b"half an im")
     made.prepare(md5=md5)
     assert unpacked == [WNIDS[0], WNIDS[1], WNIDS[1], WNIDS[2]]
