@@ -3,14 +3,15 @@
     python infer.py --model_path runs/RUN/resnet9.mindir cat.jpg photos/
     python infer.py --model_path runs/RUN/resnet9.mindir val/ --labels folders --summary
     python infer.py --model_path runs/RUN/checkpoints/best.ckpt cat.jpg --json
+    python infer.py --model_path official.npz --config_path configs/MODEL/RECIPE.yaml --class_names FILE a.jpg
 
 An image that cannot be read is named and skipped; the exit code is then 2.
 """
 
-from src.common.cli import parser, run
+from src.common.cli import add_weights_flags, parser, run
 
 HELP = {
-    "model_path": "a .mindir with its .json beside it, the .json of several, a .ckpt, or a run's folder",
+    "model_path": "a .mindir with its .json beside it, the .json of several, a run's folder, or any weights",
     "backend": "mindspore, lite (MindSpore Lite), or auto: lite where it is installed",
     "device_target": "auto, Ascend, GPU or CPU (default auto)",
     "labels": 'a file of lines "IMAGE,CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
@@ -29,21 +30,23 @@ def main(arguments):
     flags.add_argument("--top", type=int, default=5, help="classes an image (default 5)")
     flags.add_argument("--summary", action="store_true", help="print the figures, not each image")
     flags.add_argument("--json", action="store_true", help="print one JSON object")
-    own = flags.parse_args(arguments)
-    from src.checkpoint.formats import is_ours
+    add_weights_flags(flags)
+    own, rest = flags.parse_known_args(arguments)
+    from src.checkpoint.formats import is_weights
     from src.common.errors import UserError
 
-    if is_ours(own.model_path):
+    if is_weights(own.model_path):
         from src.trained import checkpoint_predictor as open_model
     else:  # which may run without MindSpore
-        from src.deploy.backends import open_predictor as open_model
+        from src.deploy.backends import exported_predictor as open_model
+
+        if rest:
+            flags.error(f"unrecognized arguments: {' '.join(rest)}")
     from src.deploy.classify import classify
     from src.deploy.pictures import find_pictures
     from src.deploy.render import render_json, render_text
 
-    predictor = open_model(
-        own.model_path, backend=own.backend, device_target=own.device_target, batch_size=own.batch_size
-    )
+    predictor = open_model(own, rest)
     pictures = find_pictures(own.images, predictor.card.class_names, labels=own.labels)
     found = classify(predictor, pictures, top=own.top)
     print(render_json(found) if own.json else render_text(found, summary=own.summary))

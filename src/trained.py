@@ -12,10 +12,11 @@ import numpy as np
 from mindspore import nn
 
 from .checkpoint.file import Checkpoint, read_checkpoint
-from .checkpoint.formats import find_weights, is_foreign
-from .checkpoint.weights import load_weights
+from .checkpoint.formats import Arrays, find_weights, is_foreign, read_weights
+from .checkpoint.weights import count_classes, load_weights
 from .common.errors import UserError
 from .common.log import setup_logging
+from .data.labels import read_class_names
 from .deploy.card import ModelCard
 from .deploy.mindir import network_predictor
 from .deploy.predict import Predictor
@@ -25,7 +26,10 @@ from .recipe import Recipe
 from .training.precision import set_precision
 from .zoo import config_class_of, create_recipe
 
-_MEND = "name data of its classes (data_path), or train a new head (train.py --pretrained_head replace)"
+_MEND = (
+    "name its classes (--class_names FILE) or data of them (--data_path), or train a new head "
+    "(train.py --pretrained_head replace)"
+)
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,24 @@ def open_trained(
     overrides: Mapping[str, Any],
     *,
     config_path: str | Path | None = None,
+    class_names: str | Path | None = None,
     raw_weights: bool = False,
     headless: bool = False,
     flags: Iterable[str] = (),
 ) -> Trained:
     """Sets up the device and loads the network of a checkpoint: averaged weights where kept.
 
-    Weights of others (.npz, .safetensors, .pth ...) carry neither config nor names of classes: these are then
-    those of `config_path` and of the data set, by their order.
+    Weights of others (.npz, .safetensors, .pth ...) carry neither config nor names of classes. The config is
+    then that of `config_path`. The classes are named by `class_names`, else by the data set where the
+    overrides have a `data_path`, else by the numbers of the weights' own classifier; no data set is opened.
 
     Args:
         path: a .ckpt of ours, a run's folder (its best checkpoint), or what else `load_weights` reads.
         overrides: config keys that come after the checkpoint's own.
         config_path: a file whose keys come between the two.
+        class_names: a file, see `read_class_names`; of others' weights alone.
         raw_weights: take the weights themselves, not their average.
-        headless: only `embed` is needed: weights of others are taken without their classifier, and no data
-            set is asked for the names of their classes.
+        headless: only `embed` is needed: weights of others are taken without their classifier.
         flags: the door's own, to find the nearest name for an unknown key.
 
     Raises:
@@ -68,8 +74,10 @@ def open_trained(
     """
     path = find_weights(path)
     ours = not is_foreign(path)
-    if not ours and not config_path:
-        raise UserError(f"checkpoint_path: {path} carries no config; give its recipe as --config_path")
+    if not ours and not config_path and "model" not in overrides:
+        raise UserError(f"{path} carries no config; give its recipe as --config_path, or its --model")
+    if ours and class_names:
+        raise UserError(f"class_names: {class_names} given, but {path} has names of its own; leave it out")
     checkpoint = read_checkpoint(path) if ours else None
     config = load_config(
         overrides,
@@ -81,24 +89,35 @@ def open_trained(
     setup_logging(None).setLevel(logging.WARNING)
     device = set_up_device(config.device_target, seed=config.seed)
     recipe = create_recipe(config)
-    head = "keep"
     if ours:
-        class_names = checkpoint.meta["class_names"]
-    elif headless:
-        class_names, head = ("none",), "replace"
+        weights = checkpoint.network_weights(ema=not raw_weights)
+        averaged = checkpoint.has_average and not raw_weights
+        names = tuple(checkpoint.meta["class_names"])
     else:
-        class_names = recipe.source("test").class_names
-    network = recipe.network(num_classes=len(class_names))
-    source = checkpoint.network_weights(ema=not raw_weights) if ours else path
-    load_weights(network, source, head=head, mend=_MEND, label=f"checkpoint {path}")
+        weights, averaged = read_weights(path, averaged=not raw_weights)
+        names = ("none",) if headless else _class_names(recipe, weights, path, class_names, overrides)
+    network = recipe.network(num_classes=len(names))
+    head = "replace" if headless and not ours else "keep"
+    load_weights(network, weights, head=head, mend=_MEND, label=f"checkpoint {path}")
     if not ours:
         arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
-        meta = {"config": config.model_dump(mode="json"), "class_names": list(class_names), "step": 0}
+        meta = {"config": config.model_dump(mode="json"), "class_names": list(names), "step": 0}
         checkpoint = Checkpoint(path, arrays, meta)
-    card = ModelCard.of(recipe.preparation, model=config.model, class_names=tuple(class_names))
-    averaged = checkpoint.has_average and not raw_weights
+    card = ModelCard.of(recipe.preparation, model=config.model, class_names=names)
     network = set_precision(network, config.amp_level).set_train(False)
     return Trained(network, recipe, checkpoint, card, device, averaged)
+
+
+def _class_names(
+    recipe: Recipe, weights: Arrays, path: Path, file: str | Path | None, overrides: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """How the classes of others' weights are named."""
+    if file:
+        return read_class_names(file)
+    if "data_path" in overrides:
+        return tuple(recipe.source("test").class_names)
+    count = count_classes(recipe.network(num_classes=1), weights, label=f"checkpoint {path}")
+    return tuple(map(str, range(count)))
 
 
 def _data_of_run(path: Path) -> dict[str, Any]:
@@ -119,33 +138,38 @@ def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless:
         flags.checkpoint_path,
         parse_overrides(rest),
         config_path=flags.config_path,
+        class_names=flags.class_names,
         raw_weights=flags.raw_weights,
         headless=headless,
         flags=vars(flags),
     )
 
 
-def checkpoint_predictor(
-    path: str | Path, *, backend: str = "auto", device_target: str = "auto", batch_size: int | None = None
-) -> Predictor:
-    """A predictor from a .ckpt of ours; exported models are opened by `src.deploy.backends`.
+def checkpoint_predictor(flags: argparse.Namespace, rest: Sequence[str]) -> Predictor:
+    """A predictor from weights, for infer.py; exported models are opened by `src.deploy.backends`.
 
     Args:
-        path: the checkpoint, or the folder of its run.
-        backend: auto or mindspore.
-        device_target: auto, Ascend, GPU or CPU.
-        batch_size: images a call; None for 32.
+        flags: model_path, weights of any kind, or the folder of a run; backend, auto or mindspore;
+            device_target; batch_size, images a call, None for 32; and those of `add_weights_flags`.
+        rest: the words that are config keys.
 
     Raises:
-        UserError: the checkpoint is damaged, or another backend is asked for.
+        UserError: as `open_trained`, or another backend is asked for.
     """
-    if backend not in ("auto", "mindspore"):
+    if flags.backend not in ("auto", "mindspore"):
         raise UserError(
-            f"backend: {backend} given, a .ckpt runs on mindspore; export it for MindSpore Lite: "
-            f"python export.py --checkpoint_path {path}"
+            f"backend: {flags.backend} given, weights run on mindspore; export them for MindSpore Lite: "
+            f"python export.py --checkpoint_path {flags.model_path}"
         )
-    trained = open_trained(path, {"device_target": device_target})
-    size = 32 if batch_size is None else batch_size
+    trained = open_trained(
+        flags.model_path,
+        {**parse_overrides(rest), "device_target": flags.device_target},
+        config_path=flags.config_path,
+        class_names=flags.class_names,
+        raw_weights=flags.raw_weights,
+        flags=vars(flags),
+    )
+    size = 32 if flags.batch_size is None else flags.batch_size
     return network_predictor(trained.network, trained.card, size, device=trained.device.target)
 
 

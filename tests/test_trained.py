@@ -1,7 +1,9 @@
 """A checkpoint opens as the network that was trained, by the config it carries."""
 
+import json
 import logging
 import shutil
+from argparse import Namespace
 
 import mindspore as ms
 import numpy as np
@@ -46,6 +48,13 @@ def raw_checkpoint(tmp_path_factory):
 def averaged_checkpoint(tmp_path_factory):
     arrays = {**RAW, **{f"ema.{name}": value for name, value in AVERAGED.items()}}
     return _write(tmp_path_factory.mktemp("averaged") / "last.ckpt", arrays)
+
+
+def _predictor(path, *words, **flags):
+    """As infer.py opens it."""
+    default = {"backend": "auto", "device_target": "CPU", "batch_size": None}
+    none = dict.fromkeys(("config_path", "class_names", "raw_weights"))
+    return trained.checkpoint_predictor(Namespace(model_path=path, **{**default, **none, **flags}), words)
 
 
 def _holds(network, weights) -> bool:
@@ -101,7 +110,7 @@ def test_a_run_opens_as_its_best_checkpoint(raw_checkpoint, averaged_checkpoint,
     shutil.copy(raw_checkpoint, folder / "last.ckpt")
     opened = trained.open_trained(folder.parent, {})
     assert opened.checkpoint.path == folder / "best.ckpt" and _holds(opened.network, AVERAGED)
-    assert trained.checkpoint_predictor(folder.parent, device_target="CPU").card.model == "resnet9"
+    assert _predictor(folder.parent).card.model == "resnet9"
 
 
 def test_a_checkpoint_with_numbers_that_are_not_finite_is_refused_by_name(tmp_path):
@@ -119,7 +128,7 @@ def test_a_damaged_checkpoint(raw_checkpoint, tmp_path):
 
 
 def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoint):
-    predictor = trained.checkpoint_predictor(averaged_checkpoint, device_target="CPU", batch_size=2)
+    predictor = _predictor(averaged_checkpoint, batch_size=2)
     assert (predictor.batch_size, predictor.device) == (2, "CPU")
     network = create_network("resnet9", num_classes=4, widths=(2, 3, 4, 5), activation="celu", celu_alpha=0.3)
     load_weights(network, AVERAGED)
@@ -131,8 +140,8 @@ def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoin
 
 
 def test_a_checkpoint_does_not_run_on_lite(averaged_checkpoint):
-    with pytest.raises(UserError, match=r"backend: lite given, a \.ckpt runs on mindspore; export it"):
-        trained.checkpoint_predictor(averaged_checkpoint, backend="lite")
+    with pytest.raises(UserError, match=r"backend: lite given, weights run on mindspore; export them"):
+        _predictor(averaged_checkpoint, backend="lite")
 
 
 @pytest.mark.parametrize(("count", "given"), [(5, 5), (100, 70)])
@@ -155,25 +164,64 @@ def test_no_images_without_the_data_set(raw_checkpoint, tmp_path, caplog):
     assert record.levelname == "WARNING" and str(tmp_path / "none") in record.getMessage()
 
 
-def test_weights_of_others_take_their_config_from_a_recipe(tmp_path, data_path):
-    """The classes are those of the data set, in its order."""
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("model: resnet9\nwidths: [2, 3, 4, 5]\n")
-    file = tmp_path / "official.npz"
-    np.savez(file, **RAW)
-    keys = {"data_path": str(data_path), "device_target": "CPU"}
-    opened = trained.open_trained(file, keys, config_path=recipe)
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: resnet9\nwidths: [2, 3, 4, 5]\n")
+    return path
+
+
+@pytest.fixture
+def official(tmp_path):
+    path = tmp_path / "official.npz"
+    np.savez(path, **RAW)
+    return path
+
+
+def test_weights_of_others_take_their_config_from_a_recipe(official, recipe):
+    keys = {"device_target": "CPU"}
+    opened = trained.open_trained(official, keys, config_path=recipe)
     assert _holds(opened.network, RAW) and not opened.averaged
+    assert opened.checkpoint.meta["class_names"] == list("0123")
+    by_name = trained.open_trained(official, {"model": "resnet9", "widths": [2, 3, 4, 5], **keys})
+    assert _holds(by_name.network, RAW)
+    with pytest.raises(UserError, match=r"official\.npz carries no config; give its recipe as --config_path"):
+        trained.open_trained(official, keys)
+
+
+def test_weights_of_others_need_no_data_set(official, recipe, tmp_path, monkeypatch):
+    """Old behaviour: infer.py refused them, and export.py asked for the data of all classes."""
+    monkeypatch.chdir(tmp_path)
+    assert _predictor(official, config_path=recipe).card.class_names == tuple("0123")
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\ncat\ndog\n")
+    card = _predictor(official, "--image_std", "[1,2,3]", config_path=recipe, class_names=names).card
+    assert (card.class_names, card.std) == (("ant", "bee", "cat", "dog"), (1, 2, 3))
+    names.write_text(json.dumps({str(k): [f"n0000000{k}", name] for k, name in enumerate("abcd")}))
+    card = _predictor(official, config_path=recipe, class_names=names).card
+    assert card.class_names == ("n00000000 a", "n00000001 b", "n00000002 c", "n00000003 d")
+
+
+def test_weights_of_others_and_the_data_set_that_is_named(official, recipe, data_path):
+    keys = {"data_path": str(data_path), "device_target": "CPU"}
+    opened = trained.open_trained(official, keys, config_path=recipe)
     assert opened.card.class_names == tuple(CLASSES)
     opened.checkpoint.check_classes(CLASSES)
-    with pytest.raises(UserError, match=r"official\.npz carries no config; give its recipe"):
-        trained.open_trained(file, keys)
-    np.savez(file, **RAW | {"linear.weight": np.zeros((7, 5), np.float32)})
+    np.savez(official, **RAW | {"linear.weight": np.zeros((7, 5), np.float32)})
     message = (
-        "has a head for 7 classes, the network one for 4: .*; name data of its classes .*, or train a new"
+        "has a head for 7 classes, the network one for 4: .*; name its classes .* or data .*, or train a"
     )
     with pytest.raises(WeightsError, match=message):
-        trained.open_trained(file, keys, config_path=recipe)
+        trained.open_trained(official, keys, config_path=recipe)
+
+
+def test_names_of_another_count_or_for_our_own_checkpoint(official, recipe, averaged_checkpoint, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\ncat\n")
+    with pytest.raises(WeightsError, match="has a head for 4 classes, the network one for 3: "):
+        _predictor(official, config_path=recipe, class_names=names)
+    with pytest.raises(UserError, match=r"class_names: .* given, but .*last\.ckpt has names of its own"):
+        _predictor(averaged_checkpoint, class_names=names)
 
 
 def test_the_data_is_that_of_the_run_around_the_checkpoint(tmp_path, averaged_checkpoint, data_path):

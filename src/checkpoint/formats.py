@@ -52,9 +52,9 @@ def is_foreign(path: str | Path) -> bool:
     return Path(path).suffix in READERS.keys() - {OURS}
 
 
-def is_ours(path: str | Path) -> bool:
-    """Whether a path means a checkpoint of ours: a .ckpt file, or a run's folder."""
-    return Path(path).suffix == OURS or Path(path).is_dir()
+def is_weights(path: str | Path) -> bool:
+    """Whether a path means weights, not an exported model: a file of a kind in READERS, or a run's folder."""
+    return Path(path).suffix in READERS or Path(path).is_dir()
 
 
 def find_weights(path: str | Path) -> Path:

@@ -82,15 +82,26 @@ def checkpoint_parser(
 ) -> argparse.ArgumentParser:
     """`parser` for the doors that start from a checkpoint."""
     made = parser(description, keys=keys)
-    made.epilog = "Every other --key value overrides the checkpoint's config."
     made.add_argument(
         "--checkpoint_path",
         required=True,
-        help="a run's folder (its best), a .ckpt, or others' weights with --config_path",
+        help="a run's folder (its best), a .ckpt, or others' weights (.npz, .safetensors, .pth)",
     )
-    made.add_argument("--config_path", help="a YAML file whose keys override the config of a .ckpt")
-    made.add_argument("--raw_weights", action="store_true", help="the weights, not their average (EMA)")
+    add_weights_flags(made)
     return made
+
+
+def add_weights_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags of how weights are read, beside their path."""
+    flags.epilog = "Every other --key value overrides the checkpoint's config."
+    flags.add_argument(
+        "--config_path", help="a YAML file whose keys override a .ckpt's; the recipe of others' weights"
+    )
+    flags.add_argument(
+        "--class_names", metavar="FILE",
+        help="of others' weights: a name a line, or JSON as imagenet_class_index.json (default: numbers)",
+    )  # fmt: skip
+    flags.add_argument("--raw_weights", action="store_true", help="the weights, not their average (EMA)")
 
 
 def run(main: Main, *, around: Callable[[Main, Sequence[str]], int | None] | None = None) -> None:

@@ -1,5 +1,6 @@
-"""Labels from a file with a line "IMAGE, CLASS" for each image, as people and their programs write it."""
+"""Files of labels and of class names, as people and their programs write them."""
 
+import ast
 import csv
 import os
 import re
@@ -14,6 +15,7 @@ _SEPARATORS = ("\t", ";", ",", " ")
 _IMAGE = ("filename", "filepath", "file", "path", "imagename", "image", "imageid", "id")  # titles of columns
 _CLASS = ("class", "label", "classname", "category", "target", "classid", "labelid")
 _BOX = re.compile(r"(\S+)(\s+-?\d+){4,}")  # a class, and corners as in ImageNet's and Tiny-ImageNet's lists
+_WORDNET = re.compile(r"(n\d{8}) (.+)")  # an id of ImageNet's and a name
 _SHOWN = 3  # names in an error
 
 
@@ -46,8 +48,8 @@ def read_labels(
     Raises:
         UserError: the file cannot be read, a class is none of the names, an image has two classes, or none.
     """
-    lines = _lines_of(_text(path))
-    number = {unicodedata.normalize("NFC", name): label for label, name in enumerate(class_names)}
+    lines = _lines_of(_text(path, "labels", "lines IMAGE,CLASS"))
+    number = class_numbers(class_names)
     tables = [list(_table(lines, separator, number)) for separator in _SEPARATORS]
     table = max(tables, key=_sense)
     ends = [_ends(image) for image in images]
@@ -72,7 +74,56 @@ def read_labels(
     return labels
 
 
-def _text(path: str | os.PathLike) -> str:
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """The names of classes in the order of their numbers.
+
+    The file has a name a line; or it is a JSON list, or a JSON object or Python dictionary of numbers and
+    names in either direction. A name of several parts, as in ImageNet's `imagenet_class_index.json`, is
+    joined: `n01440764 tench`.
+
+    Raises:
+        UserError: the file cannot be read, or holds no names from number 0 on.
+    """
+    text = _text(path, "class_names", "a name a line")
+    if text.lstrip()[:1] not in ("[", "{"):
+        names = [line.strip() for _, line in _lines_of(text)]
+    else:
+        try:
+            names = _names_in(ast.literal_eval(text.strip()))
+        except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+            raise UserError(
+                f"class_names: {path} is neither a list of names nor their numbers from 0 on; "
+                "give a file with a name a line"
+            ) from error
+    if not names:
+        raise UserError(f"class_names: {path} holds no names; give a file with a name a line")
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
+
+
+def _names_in(values: list | dict) -> list[str]:
+    if isinstance(values, dict):
+        if all(type(number) is int for number in values.values()):
+            values = {number: name for name, number in values.items()}
+        by_number = {int(number): name for number, name in values.items()}
+        values = [by_number[number] for number in range(len(values))]
+    return [" ".join(name if isinstance(name, list | tuple) else [name]) for name in values]
+
+
+def class_numbers(class_names: Sequence[str]) -> dict[str, int]:
+    """The number of each class by its name; of `n01440764 tench` by the id or the name alone too.
+
+    What means two classes, as `crane` among ImageNet's, is left out.
+    """
+    numbers: dict[str, set[int]] = {}
+    for number, name in enumerate(class_names):
+        name = unicodedata.normalize("NFC", name)
+        parts = _WORDNET.fullmatch(name)
+        for form in (name, *(parts.groups() if parts else ())):
+            numbers.setdefault(form, set()).add(number)
+    return {form: one.pop() for form, one in numbers.items() if len(one) == 1}
+
+
+def _text(path: str | os.PathLike, what: str, expected: str) -> str:
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -80,7 +131,7 @@ def _text(path: str | os.PathLike) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(
-            f"labels: cannot read {path} ({reason}); give a file of lines IMAGE,CLASS in UTF-8"
+            f"{what}: cannot read {path} ({reason}); give a file of {expected} in UTF-8"
         ) from error
 
 

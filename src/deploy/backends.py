@@ -1,6 +1,8 @@
 """One predictor for an exported model, whichever backend runs it."""
 
+import argparse
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,14 @@ from .model_set import find_set
 from .predict import Predictor
 
 BACKENDS = ("auto", "mindspore", "lite")
+
+
+def exported_predictor(flags: argparse.Namespace, rest: Sequence[str] = ()) -> Predictor:
+    """`open_predictor` for infer.py. Raises UserError also for the flags of weights."""
+    if given := [name for name in ("config_path", "class_names", "raw_weights") if getattr(flags, name)]:
+        raise UserError(f"{given[0]}: given, but {flags.model_path} has its own settings; leave it out")
+    how = {name: getattr(flags, name) for name in ("backend", "device_target", "batch_size")}
+    return open_predictor(flags.model_path, **how)
 
 
 def open_predictor(
@@ -37,7 +47,7 @@ def open_predictor(
         raise UserError(f"backend: {backend!r} given, allowed: one of {', '.join(BACKENDS)}")
     if not format_of(Path(path)) and Path(path).suffix != ".json":
         raise UserError(
-            f"model_path: {path} given, allowed: a .mindir or .ckpt file, or the .json of several"
+            f"model_path: {path} given, allowed: a .mindir file, the .json of several, or weights (.ckpt ...)"
         )
     files, open_file = find_set(path), None
     if backend == "auto":

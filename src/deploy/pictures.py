@@ -11,7 +11,7 @@ from PIL import Image
 from ..common.errors import UserError
 from ..data.binary import CIFAR10, find_set, read_set
 from ..data.cifar100 import CIFAR100
-from ..data.labels import read_labels, some_of
+from ..data.labels import class_numbers, read_labels, some_of
 from .images import find_images, load_image
 
 FOLDERS, AUTO = "folders", "auto"
@@ -43,7 +43,7 @@ def find_pictures(
     Raises:
         UserError: there is no such image or file, an image has no label, or a label is no class of the model.
     """
-    number = {name: k for k, name in enumerate(class_names)}
+    number = class_numbers(class_names)
     found: dict[str, tuple[Picture, str, str | None]] = {}  # the path below its folder; the class folder
     for path in map(Path, paths):
         for picture, below, folder in _test_images(path) or _image_files(path):

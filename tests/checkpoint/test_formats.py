@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.checkpoint.formats import READERS, check_output, find_weights, is_foreign, is_ours
+from src.checkpoint.formats import READERS, check_output, find_weights, is_foreign, is_weights
 from src.common.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,8 @@ def test_another_folder_is_refused(tmp_path, monkeypatch):
 
 def test_kinds(tmp_path):
     assert {suffix for suffix in READERS if is_foreign(f"a{suffix}")} == READERS.keys() - {".ckpt"}
-    assert is_ours("a.ckpt") and is_ours(tmp_path) and not is_ours("a.mindir")
+    assert is_weights("a.ckpt") and is_weights(tmp_path) and is_weights("a.npz")
+    assert not is_weights("a.mindir") and not is_weights("a.json")
     assert not is_foreign("LICENSE")
     assert check_output("new.ckpt") == Path("new.ckpt")
     with pytest.raises(UserError, match=r"output: new\.npz given, allowed: a name that ends with \.ckpt"):

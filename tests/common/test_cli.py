@@ -104,7 +104,7 @@ def test_a_misspelt_flag_is_matched_with_the_doors_own():
         flags.parse_args(["--checkpoint_path", "a.ckpt", "--raw_weigths"])
     with pytest.raises(UserError, match="unrecognized arguments: --lr 1; see --help"):
         flags.parse_args(["--checkpoint_path", "a.ckpt", "--lr", "1"])
-    assert flag_names(flags) == ["help", "checkpoint_path", "config_path", "raw_weights"]
+    assert flag_names(flags) == ["help", "checkpoint_path", "config_path", "class_names", "raw_weights"]
 
 
 def test_something_around_main_gets_it_and_the_words(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from src.common.errors import UserError
-from src.data.labels import read_labels
+from src.data.labels import class_numbers, read_class_names, read_labels
 
 CLASSES = ("ant", "bee", "crazy cat")
 IMAGES = ("set/ant/1.png", "set/ant/2.png", "set/bee/deep/1.png", "set/bee/with space.png")
@@ -96,3 +96,56 @@ def test_a_wrong_file_is_one_line(tmp_path, text, message):
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match=r"labels: cannot read .*gone \(No such file"):
         read_labels(tmp_path / "gone", IMAGES, CLASSES)
+
+
+# --- names of classes
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("ant\nbee\n\n", ("ant", "bee")),
+        ("\ufefftench, Tinca tinca\r\ncock\r\n", ("tench, Tinca tinca", "cock")),
+        ('["ant", "bee"]', ("ant", "bee")),
+        (
+            '{"0": ["n01440764", "tench"],\n\t"1": ["n01443537", "goldfish"]}',
+            ("n01440764 tench", "n01443537 goldfish"),
+        ),
+        ("{0: 'tench, Tinca tinca',\n 1: \"hen-of-the-woods\"}", ("tench, Tinca tinca", "hen-of-the-woods")),
+        ('{"bee": 1, "ant": 0}', ("ant", "bee")),
+        ("cafe\u0301\n", ("caf\u00e9",)),
+    ],
+)
+def test_names_of_classes(tmp_path, text, names):
+    path = tmp_path / "names"
+    path.write_text(text, encoding="utf-8")
+    assert read_class_names(path) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no names"),
+        ("[]", "holds no names"),
+        ('{"1": "ant", "2": "bee"}', "neither a list of names nor their numbers"),
+        ('{"a": "ant"}', "neither a list"),
+        ("[1, 2]", "neither a list"),
+        ('["ant", ', "neither a list"),
+        ("{[]: 0}", "neither a list"),
+        (None, "cannot read .*names .No such file"),
+    ],
+)
+def test_names_that_are_none(tmp_path, text, message):
+    path = tmp_path / "names"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=f"class_names: .*{message}"):
+        read_class_names(path)
+
+
+def test_an_id_of_imagenet_or_the_name_alone_means_the_class():
+    numbers = class_numbers(("n02012849 crane", "n03126707 crane", "n01440764 tench", "n01440764", "a b"))
+    assert numbers == {
+        "n02012849 crane": 0, "n02012849": 0, "n03126707 crane": 1, "n03126707": 1,
+        "n01440764 tench": 2, "tench": 2, "a b": 4,
+    }  # fmt: skip
