@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 from benchmarks.runs import shrink_picture, train
 from src.common.files import new_folder
-from src.data.folders import images_under
+from src.data.folders import find_in
 from src.retrieval.copies import KINDS, write_copies
 from src.retrieval.sets import RetrievalSet, open_retrieval_set
 
@@ -123,7 +123,7 @@ def main() -> int:
     own = flags.parse_args()
 
     folder, data = own.output_path.resolve(), own.data.resolve()
-    files = images_under(data / "val")
+    files = find_in(data / "val").files
     sets = make_sets(files, folder / f"copies-{own.copies}", own.copies)
     results: dict[str, list[dict]] = {name: [] for name in ("multigrain", *own.twins)}
     for seed in range(own.seeds):

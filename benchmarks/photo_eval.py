@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import RECORDS, ROOT, parser, write_record
-from src.data.folders import images_under
+from src.data.folders import find_in
 from src.zoo import create_network
 
 RECORD = RECORDS / "photo_eval.json"
@@ -46,7 +46,7 @@ def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--photos", required=True, type=Path, help="a folder of photographs")
     own = flags.parse_args()
-    files = [Path(file).resolve() for file in images_under(own.photos)]
+    files = [Path(file).resolve() for file in find_in(own.photos).files]
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         data, weights = Path(folder) / "data", Path(folder) / "resnet50.npz"

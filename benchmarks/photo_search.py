@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.record import RECORDS, ROOT, parser, write_record
 from benchmarks.runs import shrink_picture
-from src.data.folders import images_under
+from src.data.folders import find_in
 from src.retrieval.copies import FIRST_BLOCK, KINDS
 
 RECORD = RECORDS / "photo_search.json"
@@ -62,7 +62,7 @@ def main() -> int:
         question="share of distorted copies of photographs whose original is the first of all found",
         command=f"python -m benchmarks.photo_search --photos DIR --checkpoint FILE "
         f"--image_size {own.image_size}",
-        photographs=len(images_under(own.photos)),
+        photographs=len(find_in(own.photos).files),
         index=built,
         queries=len(answer["results"]),
         search_seconds=round(seconds, 1),

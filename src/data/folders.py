@@ -1,138 +1,288 @@
-"""Which image files there are: in a folder to any depth, and in class folders with their splits."""
+"""Which pictures a folder holds, to any depth, and what in it was left out, with the reason.
 
-import hashlib
+Every command that takes a folder reads it here, and shows both lines of `in_words`.
+"""
+
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal
 
 from ..common import heartbeat
 from ..common.errors import UserError
+from ..common.files import relative_to
+from .names import HEAD_BYTES, is_leftover, looks_like_picture, picture_extensions, split_of, to_convert
 
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
-)
-LAYOUT = "FOLDER/<class>/*, or FOLDER/train/<class>/* and FOLDER/val/<class>/* (or test), is needed"
+Why = Literal["extension", "leftover", "hidden", "special", "circle", "unreadable"]
 
-Item = tuple[str, int]  # an image file and its label
+_SHOWN = 5  # names or extensions in a line
+
+
+@dataclass
+class LeftOut:
+    """What was passed over.
+
+    Attributes:
+        counts: how many files and folders, by the reason and the name: of files that are no pictures their
+            extension, else the name or path.
+        remarks: what else a folder of classes leaves out, a sentence each.
+    """
+
+    counts: Counter[tuple[Why, str]] = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """`PATH (reason)` of each folder that the system did not let us read."""
+        return self._names("unreadable")
+
+    def add(self, other: "LeftOut") -> None:
+        """Adds what was left out elsewhere."""
+        self.counts.update(other.counts)
+        self.remarks += other.remarks
+
+    def in_words(self) -> str:
+        """One line, which begins with `left out: `."""
+        parts = [*self._unreadable_in_words(), *self._extensions_in_words()]
+        if count := self._count("leftover"):
+            parts.append(f"{count:,} leftovers of other programs ({some_of(self._names('leftover'))})")
+        for why, title in (
+            ("hidden", "hidden"),
+            ("special", "no plain files (pipes, devices)"),
+            ("circle", "links to a folder that they lie in"),
+        ):
+            if count := self._count(why):
+                parts.append(f"{count:,} {title}")
+        return f"left out: {'; '.join([*parts, *self.remarks]) or 'nothing'}"
+
+    def _names(self, why: Why) -> list[str]:
+        return [name for key, name in self.counts if key == why]
+
+    def _count(self, why: Why) -> int:
+        return sum(count for key, count in self.counts.items() if key[0] == why)
+
+    def _unreadable_in_words(self) -> list[str]:
+        names = self.unreadable
+        return [f"cannot be read: {counted(names, 'folder')}"] if names else []
+
+    def _extensions_in_words(self) -> list[str]:
+        found = Counter({name: n for (why, name), n in self.counts.items() if why == "extension"})
+        if not found:
+            return []
+        shown = found.most_common(_SHOWN)
+        parts = [f"{count:,} {name or 'without an extension'}" for name, count in shown]
+        if rest := found.total() - sum(count for _, count in shown):
+            parts.append(f"{rest:,} others")
+        mend = [name for name in found if to_convert(name)]
+        text = f"files that are no pictures: {', '.join(parts)}"
+        return [f"{text} (convert {', '.join(mend[:_SHOWN])} to JPEG or PNG)" if mend else text]
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Which image files belong to which class and split, in the order of classes and names.
+class Found:
+    """The pictures of some folders.
 
     Attributes:
-        class_names: the class folders, sorted.
-        train: files and labels.
-        test: files and labels, of the folder for tests or held out of each class.
-        train_root: the folder that holds the training classes.
-        test_root: the folder that holds the test classes, None where they are held out.
+        where: the folders and files that were asked for.
+        files: paths, sorted as text, each once.
+        left_out: of the folders.
     """
 
-    class_names: tuple[str, ...]
-    train: list[Item]
-    test: list[Item]
-    train_root: Path
-    test_root: Path | None
+    where: tuple[str, ...]
+    files: list[str]
+    left_out: LeftOut
+
+    def in_words(self) -> tuple[str, str]:
+        """What was found, and what was left out: a line each."""
+        return f"{number_of(len(self.files), 'picture')} in {some_of(self.where)}", self.left_out.in_words()
 
 
-def list_folder(root: str | os.PathLike, *, test_fraction: float, seed: int) -> Listing:
-    """Finds the image files of `root/<class>`, or of `root/train/<class>` and `root/val|test/<class>`.
+@dataclass
+class Contents:
+    """What lies directly in a folder: names, sorted; `links` are those of `folders` that are links."""
 
-    A class folder is searched to any depth. `val` goes before `test`, which often has no labels. Without
-    either, `test_fraction` of each class is held out, one image at least and never all. Which ones follows
-    from a hash of the seed and the file's name: images that are added do not move the others.
+    folders: list[str]
+    files: list[str]
+    links: set[str]
+    left_out: LeftOut
 
-    Raises:
-        UserError: the folder is missing or laid out otherwise, a class folder has no image or no plain name,
-            or a test class is not trained.
+
+class Reader:
+    """Reads folders: one question to the system a folder, and one for each link.
+
+    Attributes:
+        left_out: all that `pictures` and `take` left out.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; {LAYOUT}")
-    names = class_folders(root)
-    test_root = next((root / name for name in ("val", "test") if name in names), None)
-    if "train" in names and (test_root or names == ["train"]):
-        train_root = root / "train"
-    else:
-        train_root, test_root = root, None
 
-    class_names = class_folders(train_root)
-    if not class_names:
-        raise UserError(f"{train_root} holds 0 class folders; {LAYOUT}")
-    for name in class_names:
-        if not name.isprintable() or name != name.strip():
-            raise UserError(f"the class folder {name!r} in {train_root} has no plain name; rename it")
-    train, test = [], []
-    for label, name in enumerate(class_names):
-        files = _images_of_class(train_root, name)
-        held_out = set() if test_root else _held_out(files, train_root / name, test_fraction, seed)
-        train += [(file, label) for file in files if file not in held_out]
-        test += [(file, label) for file in files if file in held_out]
-    if test_root:
-        labels = {name: label for label, name in enumerate(class_names)}
-        for name in class_folders(test_root):
-            if name not in labels:
-                raise UserError(
-                    f"{test_root / name} is of a class that {train_root} does not have; rename or remove it"
-                )
-            test += [(file, labels[name]) for file in _images_of_class(test_root, name)]
-    return Listing(tuple(class_names), train, test, train_root, test_root)
+    def __init__(self) -> None:
+        self.left_out = LeftOut()
+        self._extensions = picture_extensions()
 
+    def look(self, folder: str | os.PathLike) -> Contents:
+        """What is in a folder; it counts as left out only by `take`.
 
-def class_folders(root: Path) -> list[str]:
-    """The names of the folders in `root`, sorted, without hidden ones."""
-    _, folders, _ = next(os.walk(root, onerror=_refuse))
-    return sorted(name for name in folders if name[0] != ".")
+        Raises:
+            UserError: the folder cannot be read.
+        """
+        try:
+            return self._look(os.fspath(folder))
+        except OSError as error:
+            raise UserError(
+                f"cannot read the folder {error.filename}{relative_to(folder)} ({error.strerror}); "
+                "check its permissions"
+            ) from error
 
+    def take(self, contents: Contents) -> None:
+        """Counts what `look` left out."""
+        self.left_out.add(contents.left_out)
 
-def images_under(folder: str | os.PathLike) -> list[str]:
-    """The files with the extension of an image in a folder, to any depth, sorted.
+    def pictures(self, folder: str | os.PathLike) -> list[str]:
+        """The picture files in a folder to any depth, sorted as text.
 
-    Hidden files and folders are passed over, and what only has the name of an image: a pipe would be waited
-    for. Links are followed, each folder once; a link that leads nowhere is listed, so that it is reported.
+        Links are followed, each folder once; a link that leads nowhere is listed, so that it is reported. A
+        folder that cannot be read is passed over and counted.
+        """
+        return self.classed(folder)[0]
 
-    Raises:
-        UserError: a folder cannot be read.
-    """
-    found, seen, left = [], set(), [os.fspath(folder)]
-    while left:
-        parent = left.pop()
-        real = os.path.realpath(parent)
-        if real in seen:
-            continue
-        seen.add(real)
-        heartbeat.progress()
-        folders = []
-        for entry in _entries(parent):
-            if _leads_to(entry.is_dir):
-                folders.append(entry.path)
-            elif _is_image(entry):
-                found.append(entry.path)
-        left += sorted(folders, reverse=True)
-    return sorted(found)
+    def classed(self, folder: str | os.PathLike) -> tuple[list[str], set[str]]:
+        """`pictures`, and the splits that the folders directly in it are named as."""
+        found: list[str] = []
+        splits: set[str] = set()
+        top = os.fspath(folder)
+        left = [(top, os.path.realpath(top))]
+        seen = set()
+        while left:
+            parent, real = left.pop()
+            if real in seen:
+                continue
+            seen.add(real)
+            heartbeat.progress()
+            try:
+                contents = self._look(parent)
+            except OSError as error:
+                self.left_out.counts["unreadable", f"{parent} ({error.strerror})"] += 1
+                continue
+            self.take(contents)
+            found += [os.path.join(parent, name) for name in contents.files]
+            if parent == top:
+                splits = {kind for name in contents.folders if (kind := split_of(name))}
+            for name in reversed(contents.folders):
+                path = os.path.join(parent, name)
+                is_link = name in contents.links
+                left.append((path, os.path.realpath(path) if is_link else os.path.join(real, name)))
+        return sorted(found), splits
 
-
-def _refuse(error: OSError) -> NoReturn:
-    raise UserError(f"cannot read the folder {error.filename} ({error.strerror}); check its permissions")
-
-
-def _entries(folder: str) -> list[os.DirEntry]:
-    """What is in a folder, without what is hidden."""
-    try:
+    def _look(self, folder: str) -> Contents:
+        contents = Contents([], [], set(), LeftOut())
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.name[0] != "."]
-    except OSError as error:
-        _refuse(error)
+            for entry in entries:
+                self._sort(entry, contents)
+        contents.folders.sort()
+        contents.files.sort()
+        return contents
+
+    def _sort(self, entry: os.DirEntry, contents: Contents) -> None:
+        """Puts an entry where it belongs.
+
+        What the folder says of its entries saves asking the disk for each of a million files.
+        """
+        left_out = contents.left_out.counts
+        if entry.name[0] == ".":
+            left_out["hidden", ""] += 1
+        elif is_leftover(entry.name):
+            left_out["leftover", entry.name] += 1
+        elif _leads_to(entry.is_dir):
+            if not entry.is_symlink():
+                contents.folders.append(entry.name)
+            elif _leads_up(entry.path):
+                left_out["circle", entry.path] += 1
+            else:
+                contents.folders.append(entry.name)
+                contents.links.add(entry.name)
+        elif not _leads_to(entry.is_file) and os.path.exists(entry.path):
+            left_out["special", entry.name] += 1
+        elif self._is_picture(entry):
+            contents.files.append(entry.name)
+        else:
+            left_out["extension", _extension(entry.name)] += 1
+
+    def _is_picture(self, entry: os.DirEntry) -> bool:
+        if extension := _extension(entry.name):
+            return extension in self._extensions
+        try:
+            with open(entry.path, "rb", buffering=0) as file:
+                return looks_like_picture(file.read(HEAD_BYTES))
+        except OSError:
+            return False
 
 
-def _is_image(entry: os.DirEntry) -> bool:
-    if os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:
-        return False
-    # What the folder says of its entries saves asking the disk for each of a million files.
-    return _leads_to(entry.is_file) or not os.path.exists(entry.path)
+def find_in(folder: str | os.PathLike) -> Found:
+    """The pictures in a folder to any depth, perhaps none: see `Reader.pictures`.
+
+    Raises:
+        UserError: the folder itself cannot be read.
+    """
+    reader = Reader()
+    reader.look(folder)
+    return Found((os.fspath(folder),), reader.pictures(folder), reader.left_out)
+
+
+def find_images(paths: Iterable[str | os.PathLike]) -> Found:
+    """The pictures that files and folders mean.
+
+    A file is taken whatever its extension, since it was named on purpose.
+
+    Raises:
+        UserError: no path is given, one does not exist, or a folder holds no picture.
+    """
+    where = tuple(os.fspath(path) for path in paths)
+    if not where:
+        raise UserError("no image is named: give image files or folders")
+    files: set[str] = set()
+    left_out = LeftOut()
+    for path in where:
+        if os.path.isdir(path):
+            found = find_in(path)
+            if not found.files:
+                raise UserError(f"{path}: no image in this folder; {found.left_out.in_words()}")
+            files.update(found.files)
+            left_out.add(found.left_out)
+        elif os.path.isfile(path):
+            files.add(path)
+        else:
+            raise UserError(f"{path}: no such image file or folder{relative_to(path)}")
+    return Found(where, sorted(files), left_out)
+
+
+def class_folders(folder: str | os.PathLike) -> list[str]:
+    """The names of the folders in a folder that may be classes, sorted.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    return Reader().look(folder).folders
+
+
+def some_of(names: Iterable[str], *, shown: int = _SHOWN) -> str:
+    """The first names."""
+    first = [name if name.isprintable() else repr(name) for name in islice(names, shown + 1)]
+    return ", ".join(first[:shown]) + (" ..." if len(first) > shown else "")
+
+
+def number_of(count: int, word: str) -> str:
+    """`1 class`, `2 classes`."""
+    return f"{count:,} {word}{'' if count == 1 else 'es' if word[-1] == 's' else 's'}"
+
+
+def counted(names: Sequence[str], word: str) -> str:
+    """`2 classes (a, b)`."""
+    return f"{number_of(len(names), word)} ({some_of(names)})"
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower().rstrip()
 
 
 def _leads_to(kind: Callable[[], bool]) -> bool:
@@ -142,21 +292,7 @@ def _leads_to(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _images_of_class(root: Path, name: str) -> list[str]:
-    files = images_under(root / name)
-    if not files:
-        raise UserError(
-            f"{root / name} holds no image: put images of the class {name} there (.jpg, .png ...), "
-            "or remove the folder"
-        )
-    return files
-
-
-def _held_out(files: Sequence[str], folder: Path, fraction: float, seed: int) -> set[str]:
-    """The share of a class's files whose hashes are smallest."""
-
-    def rank(file: str) -> bytes:
-        return hashlib.sha256(os.fsencode(f"{seed}/{os.path.relpath(file, folder.parent)}")).digest()
-
-    count = min(max(round(fraction * len(files)), 1), len(files) - 1)
-    return set(sorted(files, key=rank)[:count])
+def _leads_up(link: str) -> bool:
+    """Whether a link leads to a folder that it lies in."""
+    place, target = os.path.realpath(os.path.dirname(link)), os.path.realpath(link)
+    return os.path.commonpath((place, target)) == target

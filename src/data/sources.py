@@ -25,9 +25,10 @@ from ..common.files import relative_to
 from .binary import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
 from .cifar100 import CIFAR100
 from .decode import UnreadableImage, decode, decode_crop, fault
-from .folders import Item, Listing, class_folders, list_folder
+from .folders import class_folders
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
 from .resize import ChooseBox
+from .splits import Item, Listing, list_folder
 
 log = logging.getLogger("quartet")
 
@@ -106,7 +107,7 @@ def _find_folder(data_path: Path) -> int:
 def _open_folder(
     data_path: Path, split: Split, *, val_fraction: float, seed: int, damaged: Literal["fail", "skip"]
 ) -> ImageFiles:
-    listing = list_folder(data_path, test_fraction=val_fraction, seed=seed)
+    listing = list_folder(data_path, val_fraction=val_fraction, seed=seed, skip_unreadable=damaged == "skip")
     if listing.test_root:
         _check_every_class_is_tested(listing)
     return _open_files(listing, split, skip=damaged == "skip")

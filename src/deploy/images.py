@@ -1,44 +1,12 @@
-"""Image files from anywhere to the model's input: find, decode, resize, crop, normalise."""
+"""Image files to the model's input: decode, resize, crop, normalise."""
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..common.errors import UserError
 from ..data.decode import decode
-from ..data.folders import EXTENSIONS, images_under
 from .card import ModelCard
-
-
-def find_images(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Lists image files, sorted and without repeats.
-
-    A file is taken whatever its extension, since it was named on purpose. A folder is searched to any depth
-    for the common extensions in either case; hidden files and folders are left out.
-
-    Raises:
-        UserError: no path is given, one does not exist, or a folder holds no image.
-    """
-    found: set[Path] = set()
-    paths = [Path(path) for path in paths]
-    if not paths:
-        raise UserError("no image is named: give image files or folders")
-    for path in paths:
-        if path.is_dir():
-            images = [Path(image) for image in images_under(path)]
-            if not images:
-                raise UserError(
-                    f"{path}: no image in this folder (looked for {', '.join(sorted(EXTENSIONS))})"
-                )
-            found.update(images)
-        elif path.is_file():
-            found.add(path)
-        else:
-            raise UserError(f"{path}: no such image file or folder")
-    return sorted(found)
 
 
 def load_image(path: str | os.PathLike) -> Image.Image:

@@ -11,8 +11,9 @@ from PIL import Image
 from ..common.errors import UserError
 from ..data.binary import CIFAR10, find_set, read_set
 from ..data.cifar100 import CIFAR100
+from ..data.folders import LeftOut, find_images
 from ..data.labels import class_numbers, read_labels, some_of
-from .images import find_images, load_image
+from .images import load_image
 
 FOLDERS, AUTO = "folders", "auto"
 
@@ -27,7 +28,11 @@ class Picture:
 
 
 def find_pictures(
-    paths: Iterable[str | os.PathLike], class_names: Sequence[str], *, labels: str | None = None
+    paths: Iterable[str | os.PathLike],
+    class_names: Sequence[str],
+    *,
+    labels: str | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[Picture]:
     """Finds the images of files and folders (see `find_images`), and gives all of them a label, or none.
 
@@ -39,14 +44,16 @@ def find_pictures(
         labels: None for no labels; "folders": an image of FOLDER/NAME/* is of the class NAME; "auto": as
             folders where all of these are classes of the model, otherwise none; else a file, see
             `read_labels`.
+        left_out: takes what the folders hold besides.
 
     Raises:
         UserError: there is no such image or file, an image has no label, or a label is no class of the model.
     """
     number = class_numbers(class_names)
+    left_out = LeftOut() if left_out is None else left_out
     found: dict[str, tuple[Picture, str, str | None]] = {}  # the path below its folder; the class folder
     for path in map(Path, paths):
-        for picture, below, folder in _test_images(path) or _image_files(path):
+        for picture, below, folder in _test_images(path) or _image_files(path, left_out):
             found.setdefault(picture.file, (picture, below, folder))
     if not found:
         raise UserError("no image is named: give image files or folders")
@@ -72,13 +79,14 @@ def _labelled(picture: Picture, label: int) -> Picture:
     return Picture(picture.file, picture.read, label)
 
 
-def _image_files(path: Path) -> list[tuple[Picture, str, str | None]]:
-    found = []
-    for file in find_images([path]):
-        below = file.relative_to(path).as_posix() if path.is_dir() else file.name
+def _image_files(path: Path, left_out: LeftOut) -> list[tuple[Picture, str, str | None]]:
+    found, pictures = find_images([path]), []
+    left_out.add(found.left_out)
+    for file in found.files:
+        below = Path(file).relative_to(path).as_posix() if path.is_dir() else path.name
         folder = below.split("/")[0] if "/" in below else None
-        found.append((Picture(str(file), partial(load_image, file)), below, folder))
-    return found
+        pictures.append((Picture(file, partial(load_image, file)), below, folder))
+    return pictures
 
 
 def _test_images(path: Path) -> list[tuple[Picture, str, str | None]]:

@@ -30,16 +30,16 @@ def main(arguments):
     from ..common.errors import UserError
     from ..common.files import to_json
     from ..common.table import table
-    from ..deploy.images import find_images
+    from ..data.folders import find_images
     from ..trained import open_from_flags
     from .whitening import whiten
 
     output = check_output(own.output)
     if not 0 <= own.regularisation < float("inf"):
         raise UserError(f"regularisation: {own.regularisation:g} given, allowed: a number >= 0")
-    files = find_images([own.images])
+    found = find_images([own.images])
     trained = open_from_flags(own, rest)
-    whitened = whiten(trained, files, regularisation=own.regularisation)
+    whitened = whiten(trained, found.files, regularisation=own.regularisation)
     if trained.device.rank:
         return
     facts = {

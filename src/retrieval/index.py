@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..common.errors import UserError
 from ..common.lock import FOLDER_LOCK, locked
 from ..data.decode import UnreadableImage, decode
-from ..data.folders import images_under
+from ..data.folders import find_in
 from .index_files import begin, known_files, merge, open_vectors, parts_of, read_state, save_part
 from .vectors import VectorIndex
 
@@ -121,7 +121,7 @@ def update(
     """
     folder = Path(folder)
     roots = [os.path.abspath(root) for root in roots]
-    stamps = {file: _stamp(file) for root in roots for file in images_under(root)}
+    stamps = {file: _stamp(file) for root in roots for file in find_in(root).files}
     settings = {"identity": dict(identity), "reopen": dict(reopen), "cells": cells}
     with locked(folder / FOLDER_LOCK):
         state = begin(folder, settings["identity"], rebuild)

@@ -27,7 +27,7 @@ import yaml
 
 from ..common.errors import UserError
 from ..data.decode import decode
-from ..data.folders import class_folders, images_under
+from ..data.folders import class_folders, find_in
 from .revisited import read_ground_truth
 
 log = logging.getLogger("quartet")
@@ -295,7 +295,7 @@ def _copies_folder(folder: Path, name: str) -> Path | None:
 
 
 def _images(folder: Path) -> list[str]:
-    files = images_under(folder) if folder.is_dir() else []
+    files = find_in(folder).files if folder.is_dir() else []
     if not files:
         raise UserError(f"{folder} holds no image; put some there (.jpg, .png ...), or give another folder")
     return files

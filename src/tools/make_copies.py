@@ -26,16 +26,16 @@ def main(arguments):
     import numpy as np
 
     from ..common.errors import UserError
-    from ..data.folders import images_under
+    from ..data.folders import find_images
     from ..retrieval.copies import write_copies
 
     if own.seed < 0:
         raise UserError(f"seed: {own.seed} given, allowed: a whole number >= 0")
     if own.limit is not None and own.limit < 1:
         raise UserError(f"limit: {own.limit} given, allowed: a whole number >= 1")
-    files = images_under(own.pictures)
-    if not files:
-        raise UserError(f"{own.pictures} holds no image; give a folder with .jpg, .png ... files")
+    found = find_images([own.pictures])
+    files = found.files
+    print(*found.in_words(), sep="\n")
     chosen = np.sort(np.random.default_rng(own.seed).permutation(len(files))[: own.limit])
     write_copies([files[index] for index in chosen], own.copies, seed=own.seed, kinds=own.kinds)
     print(f"{own.copies}: {len(chosen)} originals and {len(own.kinds)} copies of each")

@@ -104,7 +104,7 @@ def search(own, rest):
 
     from ..common.errors import UserError
     from ..data.decode import decode
-    from ..deploy.images import find_images
+    from ..data.folders import find_images
     from ..retrieval.index import PictureIndex
     from ..retrieval.sheets import check_sheet_name
 
@@ -114,7 +114,7 @@ def search(own, rest):
     if own.sheet is not None:
         check_sheet_name(own.sheet)
     index = PictureIndex.open(own.index)
-    queries = [str(path) for path in find_images(own.queries)]
+    queries = find_images(own.queries).files
     skipped = {}
     embedded = _embedder(own, index).embed(
         ((query, partial(decode, query)) for query in queries),

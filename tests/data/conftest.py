@@ -11,6 +11,7 @@ import pytest
 
 from src.data.binary import ImageSet
 from src.data.cifar100 import CIFAR100
+from tests.helpers.folders import save
 
 
 @pytest.fixture
@@ -110,3 +111,22 @@ def server(monkeypatch) -> Iterator[FileServer]:
     files.server.shutdown()
     files.server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """make_folder("train/a", "val/a/x.jpg", "b/", count=3): folders of pictures, files, empty folders."""
+
+    def make(*paths, count=3):
+        root = tmp_path / "data"
+        for path in paths:
+            if path.endswith("/"):
+                (root / path).mkdir(parents=True)
+            elif "." in path:
+                save(root / path)
+            else:
+                for k in range(count):
+                    save(root / path / f"{k}.jpg")
+        return root
+
+    return make

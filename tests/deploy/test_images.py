@@ -10,7 +10,7 @@ from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.data.resize import prepare_picture
 from src.deploy.card import ModelCard
-from src.deploy.images import find_images, load_image, normalise, preprocess
+from src.deploy.images import load_image, normalise, preprocess
 from tests.helpers.pictures import noise
 
 
@@ -23,31 +23,6 @@ def loaded_pixel(path) -> tuple[int, ...]:
     image = load_image(path)
     assert image.mode == "RGB"
     return image.getpixel((1, 1))
-
-
-class TestFind:
-    def test_files_and_folders_sorted_without_repeats(self, tmp_path):
-        names = ["b.PNG", "a.jpeg", "deep/er/c.Webp", "deep/d.tiff", "notes.txt", ".hidden.png", "odd.xyz"]
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        (tmp_path / "folder.png").mkdir()
-        found = find_images([tmp_path, tmp_path / "b.PNG", str(tmp_path / "odd.xyz")])
-        expected = ["a.jpeg", "b.PNG", "deep/d.tiff", "deep/er/c.Webp", "odd.xyz"]
-        assert found == sorted(tmp_path / name for name in expected)
-
-    def test_missing_path(self, tmp_path):
-        with pytest.raises(UserError, match=r"nowhere: no such"):
-            find_images([tmp_path / "nowhere"])
-
-    def test_folder_without_images(self, tmp_path):
-        (tmp_path / "readme.txt").touch()
-        with pytest.raises(UserError, match="no image in this folder"):
-            find_images([tmp_path])
-
-    def test_nothing_named(self):
-        with pytest.raises(UserError, match="no image is named"):
-            find_images([])
 
 
 class TestModes:

@@ -19,7 +19,11 @@ def pictures(tmp_path):
 
 def test_all_kinds_of_all_pictures_and_some_of_some(pictures, tmp_path, capsys):
     make_copies.main([str(pictures), str(tmp_path / "all")])
-    assert capsys.readouterr().out == f"{tmp_path / 'all'}: 4 originals and 6 copies of each\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"4 pictures in {pictures}",
+        "left out: nothing",
+        f"{tmp_path / 'all'}: 4 originals and 6 copies of each",
+    ]
     originals = sorted((tmp_path / "all" / "original").iterdir())
     assert [path.read_bytes() for path in originals] == [
         (pictures / name / f"{name}.png").read_bytes() for name in "abcd"

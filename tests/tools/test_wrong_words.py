@@ -29,7 +29,7 @@ COPIES, NEW = ["DIR/empty", "DIR/copies"], ["--output", "DIR/new.ckpt"]
         (make_copies, [*COPIES, "--seed", "-1"], "seed: -1 given, allowed: a whole number >= 0"),
         (make_copies, [*COPIES, "--limit", "0"], "limit: 0 given, allowed: a whole number >= 1"),
         (make_copies, [*COPIES, "--kinds", "mirror"], "argument --kinds: invalid choice: 'mirror'"),
-        (make_copies, COPIES, "DIR/empty holds no image; give a folder"),
+        (make_copies, COPIES, "DIR/empty: no image in this folder"),
         (reestimate_bn, [*NONE, "--output", "new.npz"], "output: new.npz given, allowed: a name that ends"),
         (reestimate_bn, [*NONE, *NEW, "--batches", "0"], "batches: 0 given, allowed: a whole number >= 1"),
         (reestimate_bn, [*NONE, *NEW], "checkpoint none.ckpt does not exist"),

@@ -31,9 +31,9 @@ from ...common.files import atomic_path, checksum, is_free, new_folder
 from ...common.lock import FOLDER_LOCK, locked
 from ..binary import CIFAR10, ImageSet, Layout, read_set, write_cifar10
 from ..cifar100 import CIFAR100
-from ..folders import LAYOUT, list_folder
 from ..mindrecord import MAX_SHARDS
 from ..sources import open_split
+from ..splits import LAYOUT, list_folder
 from . import shapes
 from .fetch import download
 from .folder import pack_folder
@@ -156,7 +156,7 @@ def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.
     """
     if seed < 0 or not 0 < test_fraction < 1:
         raise UserError("--seed must be 0 or above, and --test_fraction between 0 and 1")
-    listing = list_folder(images, test_fraction=test_fraction, seed=seed)
+    listing = list_folder(images, val_fraction=test_fraction, seed=seed)
     with locked(output_path / FOLDER_LOCK):
         target = output_path / CIFAR10.folder_name
         with new_folder(target) as folder:

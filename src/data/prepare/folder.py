@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ...common.errors import UserError
 from ..binary import MAX_CLASSES, TEST_NAME, encode_records, write_classes_and_sizes
 from ..decode import UnreadableImage, decode
-from ..folders import Item, Listing
+from ..splits import Item, Listing
 
 SIDE = 32
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ...common.errors import UserError
 from ...common.files import MARKER, checksum, is_free, new_folder
 from ...common.lock import FOLDER_LOCK, locked
-from ..folders import class_folders, images_under
+from ..folders import class_folders, find_in
 from .fetch import BLOCK_BYTES
 from .unpack import BROKEN
 
@@ -171,7 +171,7 @@ class _Split:
 
     def count(self, folder: Path) -> Counts:
         """Counts the images of each class. Raises BadArchive where they are not as many as expected."""
-        counts = {name: len(images_under(folder / name)) for name in class_folders(folder)}
+        counts = {name: len(find_in(folder / name).files) for name in class_folders(folder)}
         low, high = self.a_class
         wanted = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         mend = f"remove {folder} and run this again"

@@ -275,9 +275,9 @@ def test_the_module_is_a_command(tmp_path):
 
 
 def test_samples_of_a_folder_keep_their_size(tmp_path, capsys):
-    for split in ("train", "val"):
-        (tmp_path / "mine" / split / "cat").mkdir(parents=True)
-        Image.new("RGB", (40, 50), (9, 8, 7)).save(tmp_path / "mine" / split / "cat" / "x.png")
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 50), (9, 8, 7)).save(tmp_path / "mine" / name / "x.png")
     code, *_ = run(capsys, "samples", "--data_path", tmp_path / "mine", "--output_path", tmp_path / "png")
     assert code == 0 and Image.open(tmp_path / "png" / "00_cat.png").size == (40, 50)
 

@@ -1,0 +1,103 @@
+"""What the names of files and folders say: pictures, splits, and what other programs leave behind."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from PIL import Image
+
+Kind = Literal["train", "val", "test"]
+
+_SPLITS: dict[str, Kind] = {
+    **dict.fromkeys(("train", "training", "trainset", "trainval", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "validating", "dev", "eval"), "val"),
+    **dict.fromkeys(("valset", "evaluation", "holdout", "heldout"), "val"),
+    **dict.fromkeys(("test", "testing", "testset", "tst"), "test"),
+}
+# Beside the name of a split, or alone where there are no classes: train_images, seg_test, test/images.
+_GENERAL = re.compile(
+    r"all|class(es)?|data(set)?|files?|folder|images?|imgs?|jpe?gs?|jpegimages|photos?|pictures?|png|seg|set|split|"
+    r"unknown|unlabell?ed"
+)
+# Of NAS systems, macOS, Windows, file systems, Python. Names in lower case.
+_LEFTOVERS = frozenset(
+    {"@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@snapshot", "@tmp", "@transcode"}
+    | {"@upload_cache", "#recycle", "#snapshot", "network trash folder", "temporary items"}
+    | {"__macosx", "icon\r", "$recycle.bin", "system volume information"}
+    | {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "lost+found", "found.000"}
+    | {"__pycache__"}
+)
+# Formats that Pillow knows by name only, or that are videos, vector graphics and measurements.
+_NO_PICTURES = frozenset({"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
+_BY_CONTENT = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000")
+_TO_CONVERT = re.compile(r"\.(3fr|arw|avif|cr[23w]|dng|hei[cf]|hif|jxl|nef|orf|pef|raf|rw2|srw|svg)")
+HEAD_BYTES = 16  # of a file, that say its format
+LABEL_FILES = (
+    "val_annotations.txt", "LOC_val_solution.csv", "val_labels.txt", "val_labels.csv", "test_labels.txt",
+    "test_labels.csv", "val.txt", "val.csv", "labels.txt", "labels.csv", "annotations.txt",
+    "annotations.csv",
+)  # fmt: skip
+
+
+class ClassNames:
+    """Finds the label of a folder's name: accents as NFC, in another case where that means one class only.
+
+    Attributes:
+        names: by label.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._exact = {nfc(name): label for label, name in enumerate(names)}
+        folded = Counter(map(str.casefold, self._exact))
+        self._folded = {n.casefold(): k for n, k in self._exact.items() if folded[n.casefold()] == 1}
+
+    def label(self, name: str) -> int | None:
+        """None where it is no class."""
+        return self._exact.get(nfc(name), self._folded.get(nfc(name).casefold()))
+
+
+def nfc(name: str) -> str:
+    """The name with each accented letter as one character, as macOS does not write it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_of(name: str) -> Kind | None:
+    """The split that a folder's name means, in any case and with general words or a number beside it."""
+    return _SPLITS.get("".join(word for word in _words(name) if not _GENERAL.fullmatch(word)))
+
+
+def is_general(name: str) -> bool:
+    """Whether the name is that of no class: images, test, all_classes."""
+    words = _words(name)
+    return bool(words) and all(_GENERAL.fullmatch(word) or word in _SPLITS for word in words)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name was left behind by a system, and is nobody's picture or class."""
+    return nfc(name).lower() in _LEFTOVERS
+
+
+def picture_extensions() -> frozenset[str]:
+    """In lower case with the dot: of the formats that Pillow reads, with its plugins that are loaded."""
+    known = Image.registered_extensions().items()
+    return frozenset(end for end, name in known if name in Image.OPEN and name not in _NO_PICTURES)
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Whether a file without an extension begins as the common formats do."""
+    Image.init()
+    return any(bool(Image.OPEN[name][1](head)) for name in _BY_CONTENT if name in Image.OPEN)
+
+
+def to_convert(extension: str) -> bool:
+    """Whether these are pictures that another program can convert."""
+    return bool(_TO_CONVERT.fullmatch(extension))
+
+
+def _words(name: str) -> list[str]:
+    """`trainSet_2017` -> train, set."""
+    words = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", nfc(name))
+    return [word for word in (word.casefold().rstrip("0123456789") for word in words) if word]
