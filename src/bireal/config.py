@@ -18,7 +18,6 @@ class BiRealConfig(SharedConfig):
         "image_std": (58.395, 57.12, 57.375),
         "image_size": 224,
         "train_crop": "random_resized",
-        "eval_crop": "centre",
         "optimizer": "adam",
         "lr": 0.001,
         "lr_schedule": "linear",

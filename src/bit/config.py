@@ -20,6 +20,8 @@ class BiTConfig(SharedConfig):
         "image_size": 128,
         "train_crop": "resize",
         "resize_size": 160,
+        "eval_crop": "squash",
+        "interpolation": "tf_bilinear",
         "lr": 0.003,
         "warmup_epochs": 0.0,
         "nesterov": False,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..common.errors import UserError
 from ..common.files import write_json, write_text
-from .resize import ChooseBox, cut
+from .resize import ChooseBox, Plan, cut
 
 SIZES_NAME = "sizes.json"
 TEST_NAME = "test_batch.bin"
@@ -113,6 +113,10 @@ class ImageSet:
     def read(self, index: int) -> np.ndarray:
         """(32, 32, 3) uint8, C-contiguous."""
         return np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
+
+    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
+        """(h, w, 3) uint8: what `plan` makes of 32x32 pixels."""
+        return plan(*self.images.shape[2:])(self.read(index))
 
     def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
         """(height, width, 3) uint8: the box, whatever `least` is."""

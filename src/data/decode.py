@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import logging
 import os
 import struct
 import warnings
@@ -12,15 +13,17 @@ from typing import BinaryIO, NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from ..common.errors import UserError
-from .resize import Box, ChooseBox, cut
+from .resize import ChooseBox, Plan, cut
+
+log = logging.getLogger("quartet")
 
 # What the pixels of a whole file end with, by format, and nothing before can look like.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB\x60\x82"}
 _FRAMES = (0xC0, 0xC1, 0xC2)  # JPEG markers: baseline, extended and progressive coding
-_START_OF_SCAN, _EXIF = b"\xff\xda", b"Exif\0\0"
+_START_OF_JPEG, _START_OF_SCAN, _EXIF = b"\xff\xd8", b"\xff\xda", b"Exif\0\0"
 _TURNS = {  # by the orientation in EXIF
     2: functools.partial(cv2.flip, flipCode=1),
     3: functools.partial(cv2.rotate, rotateCode=cv2.ROTATE_180),
@@ -30,7 +33,9 @@ _TURNS = {  # by the orientation in EXIF
     7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     8: functools.partial(cv2.rotate, rotateCode=cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-_MANY_PIXELS = 64 << 20  # above, Pillow judges whether it is a decompression bomb
+_said: set[int] = set()  # depths of grey
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # above, Pillow takes a picture for a decompression bomb
+_TEXT_BYTES = 64 << 20  # of a PNG's text or colour profile: Pillow calls a file with more than 1 MiB damaged
 
 
 class UnreadableImage(UserError):
@@ -41,7 +46,7 @@ class UnreadableImage(UserError):
         self.reason = reason
 
 
-def decode(source: str | os.PathLike | bytes) -> np.ndarray:
+def decode(source: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes the first frame of a file to RGB, 8 bits a channel.
 
     The orientation in EXIF is applied; transparent parts are laid on white; grey of 16 or 32 bits is scaled
@@ -52,62 +57,94 @@ def decode(source: str | os.PathLike | bytes) -> np.ndarray:
 
     Args:
         source: a path, or the content of a file.
+        max_pixels: a picture of more is refused: a small file can hold as many as fill the memory.
 
     Returns:
         (H, W, 3) uint8, C-contiguous.
 
     Raises:
-        UnreadableImage: missing, empty, truncated, damaged, unknown format or mode, or so many pixels that
-            Pillow takes it for a decompression bomb.
+        UnreadableImage: missing, empty, truncated, damaged, unknown format or mode, or too many pixels.
     """
-    with _naming(_name(source)):
-        data = _read(source)
-        return _decode(data, _jpeg_header(data))
+    data = _read(source)
+    header = _jpeg_header(data)
+    pixels = header and _decode_jpeg(data, header, header.height, 1, max_pixels)
+    return _decode_any(_name(source), data, max_pixels) if pixels is None else pixels
+
+
+def decode_resized(
+    source: str | os.PathLike | bytes, plan: Plan, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decodes no more of a picture than what is to be resized, and resizes it.
+
+    A JPEG is reduced in the discrete cosine transform by what `Resizing.reduction` allows; then `max_pixels`
+    is for what is left. Of an ordinary one (baseline, in one scan, not turned by EXIF) nothing below the part
+    that is needed is decoded: damage down there goes unnoticed. Any other file is decoded whole.
+
+    Args:
+        source: a path, or the content of a file.
+        plan: (height, width) of the picture -> what of it becomes which size.
+        max_pixels: see `decode`.
+
+    Returns:
+        (h, w, 3) uint8, C-contiguous.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    data = _read(source)
+    header = _jpeg_header(data)
+    if header:
+        resizing = plan(*header.upright)
+        reduction = header.reduction(resizing.reduction)
+        is_turned = header.orientation in _TURNS
+        rows = header.height if is_turned else min(header.height, resizing.bottom)
+        pixels = _decode_jpeg(data, header, rows, reduction, max_pixels)
+        if pixels is not None:
+            return resizing(pixels, reduction)
+    pixels = _decode_any(_name(source), data, max_pixels)
+    return plan(*pixels.shape[:2])(pixels)
 
 
 def decode_crop(source: str | os.PathLike | bytes, choose: ChooseBox, least: int) -> np.ndarray:
     """The pixels of a box, which is chosen by the size of the picture before it is decoded.
 
-    Of an ordinary JPEG (baseline, in one scan, not turned by EXIF) only what is needed is decoded. Nothing
-    below the box is: the pixels are those of `decode`, but damage down there goes unnoticed. And a box of at
-    least 2, 4 or 8 times `least` each way is reduced by as much in the discrete cosine transform, where a
-    pixel is about the mean of those it replaces; its edges are rounded to whole pixels of that size. Any
-    other file is decoded and cut.
-
-    Args:
-        source: a path, or the content of a file.
-        choose: (height, width) of the picture -> the box, inside of it.
-        least: how many pixels the result must have each way, if the box has as many, at least 1.
-
-    Returns:
-        (height, width, 3) uint8, perhaps a view: the box, or what it was reduced to.
-
-    Raises:
-        UnreadableImage: as `decode`.
+    A box of at least 2, 4 or 8 times `least` each way is reduced by as much.
     """
-    with _naming(_name(source)):
-        data = _read(source)
-        header = _jpeg_header(data)
-        if header and header.is_baseline and header.orientation not in _TURNS:
-            with contextlib.suppress(ValueError):  # Pillow says what is wrong
-                return _decode_box(data, header, choose(header.height, header.width), least)
-        image = _decode(data, header)
-        return cut(image, choose(*image.shape[:2]))
+    data = _read(source)
+    header = _jpeg_header(data)
+    if header and header.is_baseline and header.orientation not in _TURNS:
+        top, left, height, width = choose(header.height, header.width)
+        factor = next((factor for factor in (8, 4, 2) if min(height, width) >= factor * least), 1)
+        pixels = _decode_jpeg(data, header, top + height, factor, MAX_PIXELS)
+        if pixels is not None:
+            top, left, bottom, right = (
+                (edge + factor // 2) // factor for edge in (top, left, top + height, left + width)
+            )
+            return pixels[top:bottom, left:right]
+    image = _decode_any(_name(source), data, MAX_PIXELS)
+    return cut(image, choose(*image.shape[:2]))
 
 
-def fault(path: str | os.PathLike) -> str | None:
+def fault(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> str | None:
     """Why a file is no image, None where it seems to be one; a quick look, some 10,000 files a second.
 
     The header must be of a known format with possible sizes, and a JPEG or PNG must have its end. Other
-    damage is found by `decode` alone.
+    damage is found by `decode` alone, and whether a JPEG has too many pixels, which may be reduced.
     """
     try:
         with _naming(path):
             size = os.path.getsize(path)
             if not size:
                 return "the file is empty"
-            with open(path, "rb") as file, Image.open(file) as image:
-                _check_end(image, file, size)
+            with open(path, "rb") as file:
+                is_jpeg = file.read(2) == _START_OF_JPEG
+                file.seek(0)
+                try:
+                    with _open(file, max_pixels) as image:
+                        _check_end(image, file, size)
+                except Image.DecompressionBombError:
+                    if not is_jpeg:
+                        raise
     except UnreadableImage as error:
         return error.reason
     return None
@@ -120,7 +157,7 @@ def _name(source: str | os.PathLike | bytes) -> str | os.PathLike:
 def _read(source: str | os.PathLike | bytes) -> bytes:
     data = source
     if not isinstance(source, bytes):
-        with open(source, "rb", buffering=0) as file:  # a buffer makes it twice as slow
+        with _naming(source), open(source, "rb", buffering=0) as file:  # a buffer makes it twice as slow
             data = file.read()
     if not data:
         raise UnreadableImage(_name(source), "the file is empty")
@@ -137,10 +174,20 @@ class _Jpeg(NamedTuple):
     is_baseline: bool  # coded from top to bottom in one scan
     orientation: int  # in EXIF
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width when it is turned as EXIF says."""
+        return (self.width, self.height) if self.orientation in (5, 6, 7, 8) else (self.height, self.width)
+
+    def reduction(self, most: int) -> int:
+        """`most`, or 1 where turning would put the parts of pixels at the end elsewhere."""
+        whole = not (self.height % most or self.width % most)
+        return most if whole or self.orientation not in _TURNS else 1
+
 
 def _jpeg_header(data: bytes) -> _Jpeg | None:
     """None for any other file. Pillow would take 5 % of the time of decoding for it."""
-    if not data.startswith(b"\xff\xd8"):
+    if not data.startswith(_START_OF_JPEG):
         return None
     at, frame, orientation = 2, 0, 1
     while at + 10 < len(data) and data[at] == 0xFF and not data.startswith(_START_OF_SCAN, at):
@@ -155,7 +202,7 @@ def _jpeg_header(data: bytes) -> _Jpeg | None:
         return None
     bits, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
     # Without a height, it comes behind the scan.
-    if bits != 8 or components not in (1, 3) or not 0 < height * width <= _MANY_PIXELS:
+    if bits != 8 or components not in (1, 3) or not height * width:
         return None
     sampling = data[frame + 11 : frame + 11 + 3 * components : 3]
     is_baseline = data[frame + 1] != 0xC2 and data[at + 4] == components
@@ -172,34 +219,50 @@ def _orientation(exif: bytes) -> int:
         return 1
 
 
-def _decode(data: bytes, header: _Jpeg | None) -> np.ndarray:
-    if header:
-        with contextlib.suppress(ValueError):  # what simplejpeg gives up is left to Pillow
-            pixels = simplejpeg.decode_jpeg(data, strict=False)
-            return _TURNS.get(header.orientation, np.asarray)(pixels)
-    with io.BytesIO(data) as file, Image.open(file) as image:
+def _decode_jpeg(data: bytes, header: _Jpeg, rows: int, reduction: int, max_pixels: int) -> np.ndarray | None:
+    """None for what is left to Pillow, which says what is wrong, or takes longer.
+
+    Args:
+        data: the file.
+        header: its header.
+        rows: how many are needed.
+        reduction: by how much the picture is reduced.
+        max_pixels: see `decode`.
+    """
+    is_stream = header.is_baseline  # of the others, the decoder keeps all coefficients
+    if header.height * header.width > max_pixels * (reduction**2 if is_stream else 1):
+        return None
+    # The decoder is told that the picture ends below the rows: a tenth less work for random crops. One row of
+    # blocks more is left, since chroma is interpolated between rows.
+    blocks = -(-rows // header.coded_rows) + 1
+    rows = header.height
+    if is_stream and blocks * header.coded_rows < rows:
+        rows = blocks * header.coded_rows
+        data = bytearray(data)
+        struct.pack_into(">H", data, header.frame + 5, rows)
+    size = {"min_height": -(-rows // reduction), "min_width": -(-header.width // reduction)}
+    try:
+        pixels = simplejpeg.decode_jpeg(data, **size, strict=False)
+    except ValueError:
+        return None
+    return _TURNS.get(header.orientation, np.asarray)(pixels)
+
+
+def _decode_any(path: str | os.PathLike, data: bytes, max_pixels: int) -> np.ndarray:
+    with _naming(path), io.BytesIO(data) as file, _open(file, max_pixels) as image:
         _check_end(image, file, len(data))
         image.load()
-        return np.array(_to_rgb(_upright(image)))
+        return np.array(_to_rgb(_upright(image), path))
 
 
-def _decode_box(data: bytes, header: _Jpeg, box: Box, least: int) -> np.ndarray:
-    """Tells the decoder that the picture ends below the box.
-
-    One row of blocks more is left, since chroma is interpolated between rows.
-    """
-    top, left, height, width = box
-    blocks = -(-(top + height) // header.coded_rows) + 1
-    rows = min(header.height, blocks * header.coded_rows)
-    shortened = bytearray(data)
-    struct.pack_into(">H", shortened, header.frame + 5, rows)
-    factor = next((factor for factor in (8, 4, 2) if min(height, width) >= factor * least), 1)
-    reduced = {"min_height": -(-rows // factor), "min_width": -(-header.width // factor)}
-    pixels = simplejpeg.decode_jpeg(shortened, **reduced, strict=False)
-    top, left, bottom, right = (
-        (edge + factor // 2) // factor for edge in (top, left, top + height, left + width)
-    )
-    return pixels[top:bottom, left:right]
+def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Opens it by Pillow, whose own limit, one for the process, is raised if need be."""
+    if Image.MAX_IMAGE_PIXELS and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    image = Image.open(file)
+    if image.width * image.height > max_pixels:
+        raise Image.DecompressionBombError
+    return image
 
 
 def _check_end(image: Image.Image, file: BinaryIO, size: int) -> None:
@@ -221,8 +284,8 @@ def _check_end(image: Image.Image, file: BinaryIO, size: int) -> None:
 
 @contextlib.contextmanager
 def _naming(path: str | os.PathLike) -> Iterator[None]:
-    """Turns whatever a decoder raises into UnreadableImage."""
-    _silence_pillow()
+    """Turns whatever a decoder raises into UnreadableImage; it stands around nothing else."""
+    _prepare_pillow()
     try:
         yield
     except UserError:
@@ -230,7 +293,8 @@ def _naming(path: str | os.PathLike) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise UnreadableImage(path, "not an image in a known format") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(path, "more pixels than the safe limit (decompression bomb)") from error
+        reason = "more pixels than is safe (a decompression bomb?); max_image_pixels admits more"
+        raise UnreadableImage(path, reason) from error
     # Decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, KeyError ...
     except Exception as error:
         detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -238,12 +302,14 @@ def _naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 @functools.cache
-def _silence_pillow() -> None:
+def _prepare_pillow() -> None:
     """Pillow warns about images above half its limit and about odd metadata; neither matters to a reader.
 
-    For the whole process: `warnings.catch_warnings` is not made for several threads.
+    Nor does a long text or colour profile in a PNG. For the whole process: `warnings.catch_warnings` is not
+    made for several threads.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = _TEXT_BYTES, 4 * _TEXT_BYTES
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -254,32 +320,38 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_grey_to_8_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_grey_to_8_bits(np.asarray(image), path)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _grey_to_8_bits(values: np.ndarray) -> np.ndarray:
+def _grey_to_8_bits(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
     """Scales deep grey to uint8, where Pillow itself would clip all above 255 to white.
 
-    16-bit unsigned values always use their full range. 32-bit integers and floats do not say their range, so
-    the first of 0..1 (floats only), 0..255 and 0..65535 that holds every value is taken, else the values' own
-    range. Values that are not finite become black.
+    A file does not say which range its values have: cameras and scanners store 10, 12 or 14 bits in 16. So
+    the first of 0..1 (floats only) and 8, 10, 12, 14 and 16 bits that holds every value is taken, and fewer
+    than 16 are said once; else the values' own range. Values that are not finite become black.
     """
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        low, high = 0.0, 65535.0
-    else:
-        is_float = values.dtype.kind == "f"
-        values = values.astype(np.float64)
-        finite = np.isfinite(values)
-        low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-        ranges = [1.0, 255.0, 65535.0] if is_float else [255.0, 65535.0]
-        if low >= 0 and high <= ranges[-1]:
-            low, high = 0.0, next(top for top in ranges if high <= top)
-        values = np.where(finite, values, low)
+    is_float = values.dtype.kind == "f"
+    values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    ranges = {1: 1.0} if is_float else {}
+    ranges |= {bits: 2.0**bits - 1 for bits in (8, 10, 12, 14, 16)}
+    if low >= 0 and high <= ranges[16]:
+        bits, high = next((bits, top) for bits, top in ranges.items() if high <= top)
+        low = 0.0
+        if not is_float and bits < 16:
+            _say_once(path, bits)
     span = high - low if high > low else 1.0
-    return np.rint((values.astype(np.float64) - low) * (255.0 / span)).astype(np.uint8)
+    return np.rint((np.where(finite, values, low) - low) * (255.0 / span)).astype(np.uint8)
+
+
+def _say_once(path: str | os.PathLike, bits: int) -> None:
+    if bits not in _said:
+        _said.add(bits)
+        log.warning("%s: deep grey without a value above %s is read as %s bits", path, 2**bits - 1, bits)

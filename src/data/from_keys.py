@@ -125,11 +125,10 @@ def eval_image_size(c: Any) -> int:
 
 def preparation(c: Any) -> Preparation:
     """What evaluation makes of a picture; with `eval_crop` whole, of one that must be a square."""
-    how = {"image_size": eval_image_size(c), "mean": c.image_mean, "std": c.image_std}
-    if c.train_crop == "pad":
-        return Preparation(**how, crop="centre", interpolation="antialias")
     return Preparation(
-        **how,
+        image_size=eval_image_size(c),
+        mean=c.image_mean,
+        std=c.image_std,
         crop="centre" if c.eval_crop == "whole" else c.eval_crop,
         interpolation=c.interpolation,
         crop_percentage=c.crop_percentage,

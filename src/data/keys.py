@@ -64,10 +64,13 @@ class DataKeys(Keys):
         (0.08, 1.0), "random_resized: smallest and largest share of the image's area", unit="0..1"
     )
     crop_ratio: Range = key((0.75, 4 / 3), "random_resized: smallest and largest width / height")
-    interpolation: Interpolation = key("bilinear", "interpolation wherever images are resized")
+    interpolation: Interpolation = key(
+        "bilinear",
+        "of resizing; bilinear, bicubic: antialiased when shrinking; tf_bilinear: never, as TensorFlow",
+    )
     eval_image_size: int = key(0, "side of an evaluation image; 0: image_size", unit="pixels", ge=0)
     eval_crop: Literal["squash", "centre", "whole"] = key(
-        "squash",
+        "centre",
         "evaluation; squash: resize to a square; centre: resize the shorter side and crop the centre; whole: "
         "resize the longer side, no crop",
     )

@@ -23,8 +23,8 @@ import numpy as np
 
 from ..common.errors import UserError
 from .binary import Split
-from .decode import UnreadableImage, decode, decode_crop
-from .resize import ChooseBox
+from .decode import UnreadableImage, decode, decode_crop, decode_resized
+from .resize import ChooseBox, Plan
 
 INDEX_NAME = "mindrecord.json"
 MAX_SHARDS = 256  # they stay open, and a process may open some 1,000 files
@@ -89,6 +89,10 @@ class MindRecordImages:
             UserError: the image cannot be read or decoded.
         """
         return self._decoded(index, decode)
+
+    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
+        return self._decoded(index, decode_resized, plan)
 
     def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""

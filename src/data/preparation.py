@@ -4,12 +4,15 @@ A recipe has one (`Recipe.preparation`), and the card of an exported model is wr
 cannot differ.
 """
 
+import functools
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
+from .decode import MAX_PIXELS, decode_resized
 from .normalise import Normalise
-from .resize import EvalCrop, Interpolation, prepare_picture, resize_whole
+from .resize import EvalCrop, Interpolation, Resizing, square_plan, whole_plan
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class Preparation:
         image_size: side of the square, or the longer side of a whole picture, in pixels.
         mean: per RGB channel, 0..255.
         std: per RGB channel, 0..255, above 0.
-        crop: see `resize.prepare_picture`; so are the next two.
-        interpolation: how pixels are computed.
+        crop: see `resize.square_plan`; so is the next one.
+        interpolation: see `resize.Resizing`.
         crop_percentage: share of the resized side that is shown, in (0, 1].
     """
 
@@ -32,19 +35,37 @@ class Preparation:
     interpolation: Interpolation | str = "bilinear"
     crop_percentage: float = 1.0
 
-    def square(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (S, S, 3) uint8, C-contiguous, with S = `image_size`."""
-        return prepare_picture(
-            picture,
+    def plan_square(self, height: int, width: int) -> Resizing:
+        """How a (height, width) picture becomes a square of side `image_size`: see `resize.square_plan`."""
+        return square_plan(
+            height,
+            width,
             size=self.image_size,
-            eval_crop=self.crop,
+            crop=self.crop,
             crop_percentage=self.crop_percentage,
             interpolation=self.interpolation,
         )
 
-    def whole(self, picture: np.ndarray, *, multiple: int = 1) -> np.ndarray:
-        """(H, W, 3) uint8 -> (h, w, 3) uint8 with the longer side `image_size`: see `resize.resize_whole`."""
-        return resize_whole(picture, self.image_size, self.interpolation, multiple=multiple)
+    def plan_whole(self, height: int, width: int, *, multiple: int = 1) -> Resizing:
+        """How all of it gets `image_size` as its longer side: see `resize.whole_plan`."""
+        return whole_plan(
+            height, width, size=self.image_size, interpolation=self.interpolation, multiple=multiple
+        )
+
+    def square(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (S, S, 3) uint8, C-contiguous, with S = `image_size`."""
+        return self.plan_square(*picture.shape[:2])(picture)
+
+    def read_square(self, source: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """The square of a file, see `decode.decode_resized`, which says what is raised."""
+        return decode_resized(source, self.plan_square, max_pixels=max_pixels)
+
+    def read_whole(
+        self, source: str | os.PathLike | bytes, *, multiple: int = 1, max_pixels: int = MAX_PIXELS
+    ) -> np.ndarray:
+        """The whole of a file, (h, w, 3) uint8."""
+        plan = functools.partial(self.plan_whole, multiple=multiple)
+        return decode_resized(source, plan, max_pixels=max_pixels)
 
     @property
     def normalise(self) -> Normalise:

@@ -24,10 +24,10 @@ from ..common.errors import UserError
 from ..common.files import relative_to
 from .binary import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
 from .cifar100 import CIFAR100
-from .decode import UnreadableImage, decode, decode_crop, fault
+from .decode import UnreadableImage, decode, decode_crop, decode_resized, fault
 from .folders import class_folders
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
-from .resize import ChooseBox
+from .resize import ChooseBox, Plan
 from .splits import Item, Listing, list_folder
 
 log = logging.getLogger("quartet")
@@ -66,6 +66,10 @@ class ImageFiles:
             UserError: the file cannot be decoded, although its header is sound.
         """
         return _patiently(lambda: decode(self.files[index]))
+
+    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
+        return _patiently(lambda: decode_resized(self.files[index], plan))
 
     def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""

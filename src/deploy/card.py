@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 
 from ..common.errors import UserError
 from ..common.files import write_json
 from ..data.preparation import Preparation
+from ..data.resize import EvalCrop, Interpolation
 
 KEYS = ("model", "class_names", "image_size", "mean", "std", "crop", "interpolation")
 OPTIONAL_KEYS = ("crop_percentage", "input_type")  # cards of earlier exports lack them
-CROPS = ("centre", "squash")
-INTERPOLATIONS = ("antialias", "bilinear", "bicubic", "area")
+CROPS = get_args(EvalCrop)
+INTERPOLATIONS = get_args(Interpolation)
 INPUT_RULES = {
     "float32": "NCHW float32, RGB, (value - mean) / std per channel on the 0..255 scale",
     "uint8": "NHWC uint8, RGB, 0..255; the model itself computes (value - mean) / std per channel",
@@ -26,7 +27,8 @@ INPUT_RULES = {
 RESIZE_RULE = (
     "crop centre: the short side to image_size / crop_percentage; squash: both sides to it, whatever the "
     "shape; then the central square of image_size is cut out; "
-    "interpolation antialias: Pillow's bicubic; the others: OpenCV's"
+    "interpolation bilinear and bicubic: as Pillow, antialiased when shrinking; tf_bilinear: as TensorFlow, "
+    "which is not"
 )
 
 
@@ -52,7 +54,7 @@ class ModelCard:
         std: per RGB channel, on the 0..255 scale, above zero.
         crop: one of CROPS: the short side becomes `image_size / crop_percentage`, or both sides do; then the
             central square is cut out.
-        interpolation: one of INTERPOLATIONS; `antialias` (Pillow's bicubic) goes with `centre` alone.
+        interpolation: one of INTERPOLATIONS: see `data.resize.Resizing`.
         crop_percentage: share of the resized side that the model sees, in (0, 1].
         input_type: one of INPUT_RULES.
         files: of a model that was exported for several batch sizes, the file of each, beside the card; empty
@@ -68,7 +70,7 @@ class ModelCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: str = "centre"
-    interpolation: str = "antialias"
+    interpolation: str = "bilinear"
     crop_percentage: float = 1.0
     input_type: str = "float32"
     files: Mapping[int, str] = field(default_factory=dict)
@@ -88,13 +90,8 @@ class ModelCard:
             raise UserError("model card: 'std' must be above zero in every channel")
         if self.crop not in CROPS:
             raise UserError(f"model card: 'crop' must be one of {', '.join(CROPS)}")
-        if self.interpolation not in INTERPOLATIONS or (
-            self.interpolation == "antialias" and self.crop != "centre"
-        ):
-            raise UserError(
-                f"model card: 'interpolation' must be one of {', '.join(INTERPOLATIONS)}, "
-                "and antialias only with crop centre"
-            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise UserError(f"model card: 'interpolation' must be one of {', '.join(INTERPOLATIONS)}")
         share = self.crop_percentage
         if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share <= 1:
             raise UserError("model card: 'crop_percentage' must be a number above 0, 1 at most")

@@ -18,7 +18,6 @@ class MultiGrainConfig(SharedConfig):
         "image_std": (58.395, 57.12, 57.375),
         "image_size": 224,
         "train_crop": "random_resized",
-        "eval_crop": "centre",
         "crop_percentage": 0.875,
         "colour_jitter": (0.3, 0.3, 0.3, 0.0),
         "lighting": 0.1,

@@ -194,7 +194,7 @@ def _score_change(
 ) -> float:
     """The largest difference of a class score over these pictures, in parts of the largest score."""
     side = before.image_size
-    images = before.inputs()(ms.Tensor(np.stack([resize(decode(f), side, side, "area") for f in files])))
+    images = before.inputs()(ms.Tensor(np.stack([resize(decode(f), side, side, "bilinear") for f in files])))
 
     def scores(recipe: MultiGrainRecipe, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         network = recipe.network(num_classes=len(arrays["fc.weight"]))

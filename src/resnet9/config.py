@@ -10,7 +10,7 @@ from ..shared_config import SharedConfig
 class ResNet9Config(SharedConfig):
     """The shared keys, and the network's arguments (network.py)."""
 
-    DEFAULTS: ClassVar = {"model": "resnet9"}
+    DEFAULTS: ClassVar = {"model": "resnet9", "interpolation": "bicubic"}
     VARIANTS: ClassVar = {"resnet9": {}}
 
     widths: FourCounts = key((64, 128, 256, 512), "channels of prep, layer1, layer2, layer3", unit="channels")

@@ -73,10 +73,7 @@ class Embedder:
 
     @classmethod
     def from_trained(cls, trained: TrainedNetwork, *, batch_size: int = 32, workers: int = 0) -> Self:
-        """The embedder of a trained network, at the size of its evaluation.
-
-        Where the preparation says `antialias`, it is `area`, which averages what a pixel covers too.
-        """
+        """The embedder of a trained network, at the size of its evaluation."""
         how = trained.recipe.preparation
         return cls(
             trained.network,
@@ -84,7 +81,7 @@ class Embedder:
             std=how.std,
             long_side=how.image_size,
             side_multiple=trained.recipe.side_multiple,
-            interpolation="area" if how.interpolation == "antialias" else how.interpolation,
+            interpolation=how.interpolation,
             batch_size=batch_size,
             workers=workers,
         )

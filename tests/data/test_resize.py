@@ -9,6 +9,7 @@ from PIL import Image
 from src.data import resize as geometry
 from tests.helpers.pictures import noise
 
+INTERPOLATIONS = ["bilinear", "bicubic", "tf_bilinear"]
 SHAPES = [(1, 1), (1, 1000), (1000, 1), (3, 2), (2, 3), (375, 500), (224, 224), (33, 700)]
 
 
@@ -30,57 +31,86 @@ def bilinear(image, height, width):
 
 
 @pytest.mark.parametrize("target", [(5, 9), (16, 16), (30, 21)])
-def test_bilinear_is_the_formula(target):
+def test_tf_bilinear_is_the_formula(target):
     image = noise(13, 17)
-    resized = geometry.resize(image, *target, "bilinear")
+    resized = geometry.resize(image, *target, "tf_bilinear")
     assert resized.shape == (*target, 3) and resized.dtype == np.uint8
     np.testing.assert_allclose(resized, bilinear(image, *target), atol=1.01)
 
 
-@pytest.mark.parametrize("target", [(4, 6), (5, 7), (12, 18), (1, 1)])
-def test_area_is_the_mean_of_what_a_pixel_covers(target):
-    image = noise(12, 18)
-    shares = []  # of each old pixel in each new one, for rows and columns
-    for new, old in zip(target, image.shape):
-        edges = np.arange(new + 1) * old / new
-        starts, stops = edges[:-1, None], edges[1:, None]
-        covered = np.minimum(stops, np.arange(old) + 1) - np.maximum(starts, np.arange(old))
-        shares.append(np.clip(covered, 0, None) * new / old)
-    expected = np.einsum("yr,xc,rck->yxk", *shares, image.astype(np.float64))
-    np.testing.assert_allclose(geometry.resize(image, *target, "area"), expected, atol=0.51)
-
-
-@pytest.mark.parametrize("target", [(50, 50), (64, 40)])
-def test_bilinear_enlarges_as_pillow_does(target):
-    image = noise(32, 32)
-    expected = Image.fromarray(image).resize(target[::-1], Image.Resampling.BILINEAR)
-    resized = geometry.resize(image, *target, "bilinear").astype(int)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("target", [(50, 50), (64, 40), (32, 32), (21, 17), (9, 40), (3, 2), (1, 1)])
+def test_shrinking_and_enlarging_are_pillows(target, interpolation):
+    """The values are far from 0 and 255: Pillow clips between the two sides as well."""
+    image = noise(32, 48, low=80, high=176)
+    expected = Image.fromarray(image).resize(target[::-1], Image.Resampling[interpolation.upper()])
+    resized = geometry.resize(image, *target, interpolation).astype(int)
     assert np.abs(resized - np.asarray(expected)).max() <= 1
 
 
-@pytest.mark.parametrize(("interpolation", "inter", "apart"), [
-    ("bilinear", "BILINEAR", 0), ("bicubic", "BICUBIC", 1), ("area", "AREA", 0),
-])  # fmt: skip
 @pytest.mark.parametrize("size", [20, 96])
-def test_a_resized_box_has_mindspores_pixels(interpolation, inter, apart, size):
+def test_tf_bilinear_has_mindspores_pixels_which_are_tensorflows(size):
     from mindspore.dataset import vision
 
     image, (top, left, height, width) = noise(75, 100), (11, 7, 50, 64)
-    operator = vision.ResizedCrop(top, left, height, width, (size, size), vision.Inter[inter])
-    box = geometry.cut(image, (top, left, height, width))
-    resized = geometry.resize(box, size, size, interpolation)
-    assert np.abs(operator(image).astype(int) - resized).max() <= apart
+    operator = vision.ResizedCrop(top, left, height, width, (size, size), vision.Inter.BILINEAR)
+    resized = geometry.resize_box((top, left, height, width), size, size, "tf_bilinear")(image)
+    np.testing.assert_array_equal(operator(image), resized)
 
 
-def test_nothing_outside_the_box_is_read():
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_nothing_outside_the_box_is_read(interpolation):
     image, box = noise(60, 60), (20, 10, 17, 23)
     alone = geometry.cut(image, box).copy()
-    for interpolation in ("bilinear", "bicubic", "area"):
-        inside = geometry.resize(geometry.cut(image, box), 40, 40, interpolation)
-        np.testing.assert_array_equal(inside, geometry.resize(alone, 40, 40, interpolation))
+    for size in (7, 40):
+        inside = geometry.resize_box(box, size, size, interpolation)(image)
+        np.testing.assert_array_equal(inside, geometry.resize(alone, size, size, interpolation))
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "area"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("size", [(300, 200), (40, 31)])
+def test_a_part_is_that_of_the_whole(size, interpolation):
+    image, part = noise(90, 120), (11, 5, 13, 20)
+    resizing = geometry.Resizing((0, 0, 90, 120), *size, part, interpolation)
+    whole = geometry.resize(image, *size, interpolation)
+    np.testing.assert_array_equal(resizing(image), geometry.cut(whole, part))
+    rows = resizing.bottom
+    np.testing.assert_array_equal(resizing(image[:rows]), resizing(image))
+    assert rows == 90 if interpolation == "tf_bilinear" else rows < 90 or interpolation == "bilinear"
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_strips_change_nothing(monkeypatch, interpolation):
+    image = noise(50, 70)
+    expected = geometry.resize(image, 20, 30, interpolation)
+    monkeypatch.setattr(geometry, "_STRIP", 50 * 3 * 9)
+    np.testing.assert_array_equal(geometry.resize(image, 20, 30, interpolation), expected)
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_what_was_reduced_before_has_the_same_scale(reduction):
+    """The last row and column are parts of pixels: a ramp keeps its slope and its place."""
+    ramp = np.zeros((8 * 30 + 1, 8 * 40 + 3, 3))
+    ramp[:] = np.arange(ramp.shape[1])[:, None] / 2
+    sides = [range(0, side, reduction) for side in ramp.shape[:2]]
+    reduced = np.array(
+        [[ramp[y : y + reduction, x : x + reduction].mean((0, 1)) for x in sides[1]] for y in sides[0]]
+    )
+    plan = geometry.resize_box((0, 0, *ramp.shape[:2]), 6, 8, "bilinear")
+    assert (
+        np.abs(plan(ramp.astype(np.uint8)) - plan(reduced.astype(np.uint8), reduction).astype(int)).max() <= 1
+    )
+
+
+@pytest.mark.parametrize(("shape", "interpolation", "reduction"), [
+    ((599, 800), "bilinear", 1), ((600, 800), "bilinear", 2), ((1200, 1200), "bicubic", 4),
+    ((9000, 2400), "bilinear", 8), ((9000, 9000), "tf_bilinear", 1),
+])  # fmt: skip
+def test_a_decoder_may_leave_three_times_the_pixels(shape, interpolation, reduction):
+    assert geometry.resize_box((0, 0, *shape), 100, 100, interpolation).reduction == reduction
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_shape_can_be_resized(shape, interpolation):
     assert (
@@ -147,32 +177,26 @@ def test_without_a_fit_the_box_is_the_largest_central_one_and_never_empty(shape,
 
 
 def prepared(image, **settings):
-    defaults = {"size": 16, "eval_crop": "centre", "crop_percentage": 1.0, "interpolation": "bilinear"}
-    return geometry.prepare_picture(image, **{**defaults, **settings})
+    defaults = {"size": 16, "crop": "centre", "crop_percentage": 1.0, "interpolation": "bilinear"}
+    return geometry.square_plan(*image.shape[:2], **{**defaults, **settings})(image)
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("settings", [
-    {"eval_crop": "squash"}, {"eval_crop": "centre"}, {"eval_crop": "centre", "crop_percentage": 0.76},
-    {"eval_crop": "squash", "crop_percentage": 0.01},
+    {"crop": "squash"}, {"crop": "centre"}, {"crop": "centre", "crop_percentage": 0.76},
+    {"crop": "squash", "crop_percentage": 0.01},
 ])  # fmt: skip
-def test_any_picture_becomes_one_square(shape, settings):
-    result = prepared(noise(*shape), **settings)
+def test_any_picture_becomes_one_square(shape, settings, interpolation):
+    result = prepared(noise(*shape), **settings, interpolation=interpolation)
     assert result.shape == (16, 16, 3) and result.dtype == np.uint8 and result.flags.c_contiguous
-
-
-def test_squash_is_a_plain_resize():
-    image = noise(40, 90)
-    expected = geometry.resize(image, 16, 16, "area")
-    squashed = prepared(image, eval_crop="squash", interpolation="area")
-    np.testing.assert_array_equal(squashed, expected)
 
 
 @pytest.mark.parametrize(("size", "percentage", "whole"), [(224, 0.875, 256), (16, 0.8, 20), (17, 0.8, 21)])
 def test_squash_cuts_out_the_share_in_the_middle(size, percentage, whole):
     image, start = noise(40, 90), (whole - size) // 2
     expected = geometry.resize(image, whole, whole, "bilinear")[start : start + size, start : start + size]
-    squashed = prepared(image, size=size, eval_crop="squash", crop_percentage=percentage)
+    squashed = prepared(image, size=size, crop="squash", crop_percentage=percentage)
     np.testing.assert_array_equal(squashed, expected)
 
 
@@ -187,33 +211,49 @@ def test_centre_resizes_the_short_side_and_cuts_out_the_middle(shape, resized, c
     np.testing.assert_array_equal(prepared(image, crop_percentage=0.8), expected)
 
 
-def test_a_picture_of_the_right_size_is_left_as_it_is():
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_picture_of_the_right_size_is_left_as_it_is(interpolation):
     image = noise(16, 16)
-    for interpolation in ("bilinear", "bicubic", "area"):
-        for crop in ("squash", "centre"):
-            np.testing.assert_array_equal(prepared(image, eval_crop=crop, interpolation=interpolation), image)
-
-
-def test_a_panorama_shows_its_centre_and_costs_no_more_than_4_to_1(monkeypatch):
-    ramp = np.broadcast_to(np.arange(401, dtype=np.float32)[:, None, None] * 255 / 400, (401, 4, 3))
-    sizes = []
-    original = geometry.resize
-    monkeypatch.setattr(
-        geometry, "resize", lambda image, *size: sizes.append(size[:2]) or original(image, *size)
+    for crop in ("squash", "centre"):
+        np.testing.assert_array_equal(prepared(image, crop=crop, interpolation=interpolation), image)
+    np.testing.assert_array_equal(
+        prepared(noise(16, 31), interpolation=interpolation), noise(16, 31)[:, 7:23]
     )
-    result = prepared(ramp.astype(np.uint8))
-    assert sizes == [(64, 16)]
+
+
+def test_shrinking_counts_every_pixel():
+    board = np.repeat((np.indices((256, 256)).sum(axis=0) % 2 * 255)[:, :, None], 3, axis=2).astype(np.uint8)
+    for interpolation in ("bilinear", "bicubic"):
+        assert np.abs(prepared(board, interpolation=interpolation) - 127.5).max() <= 1.5
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_panorama_shows_its_centre_and_costs_no_more_than_4_to_1(interpolation):
+    ramp = np.broadcast_to(np.arange(401, dtype=np.float32)[:, None, None] * 255 / 400, (401, 4, 3))
+    plan = geometry.square_plan(
+        401, 4, size=16, crop="centre", crop_percentage=1.0, interpolation=interpolation
+    )
+    assert (plan.height, plan.width) == (64, 16)
+    result = plan(ramp.astype(np.uint8))
     assert abs(result.mean() - 127.5) < 1 and (np.diff(result[:, 0, 0].astype(int)) >= 0).all()
 
 
-@pytest.mark.parametrize(
-    "settings", [{"eval_crop": "center"}, {"crop_percentage": 0}, {"crop_percentage": 1.1}]
-)
+@pytest.mark.parametrize(("shape", "size", "multiple", "expected"), [
+    ((40, 90), 45, 1, (20, 45)), ((90, 40), 64, 32, (64, 32)), ((1, 1000), 96, 32, (32, 96)),
+    ((50, 50), 50, 1, (50, 50)),
+])  # fmt: skip
+def test_a_whole_picture_keeps_its_shape(shape, size, multiple, expected):
+    plan = geometry.whole_plan(*shape, size=size, interpolation="bilinear", multiple=multiple)
+    image = noise(*shape)
+    np.testing.assert_array_equal(plan(image), geometry.resize(image, *expected, "bilinear"))
+
+
+@pytest.mark.parametrize("settings", [{"crop": "center"}, {"crop_percentage": 0}, {"crop_percentage": 1.1}])
 def test_unknown_crops_and_shares_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="eval_crop must be squash or centre, with"):
         prepared(noise(20, 20), **settings)
 
 
 def test_an_unknown_interpolation_is_refused():
-    with pytest.raises(ValueError, match="bilinear, bicubic, area"):
+    with pytest.raises(ValueError, match="bilinear, bicubic, tf_bilinear"):
         geometry.resize(noise(4, 4), 2, 2, "nearest")

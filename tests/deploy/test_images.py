@@ -8,7 +8,6 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.data.decode import UnreadableImage
-from src.data.resize import prepare_picture
 from src.deploy.card import ModelCard
 from src.deploy.images import load_image, normalise, preprocess
 from tests.helpers.pictures import noise
@@ -16,7 +15,7 @@ from tests.helpers.pictures import noise
 
 def plain_card(size: int) -> ModelCard:
     """A card whose normalisation changes nothing, so that pixels can be read off."""
-    return ModelCard("m", ["a"], size, [0, 0, 0], [1, 1, 1])
+    return ModelCard("m", ["a"], size, [0, 0, 0], [1, 1, 1], interpolation="bicubic")
 
 
 def loaded_pixel(path) -> tuple[int, ...]:
@@ -43,7 +42,8 @@ class TestModes:
             ("CMYK", (0, 0, 0, 255), "tiff", (0, 0, 0)),
             ("I;16", 65535, "png", (255, 255, 255)),
             ("I;16", 25700, "png", (100, 100, 100)),
-            ("I;16", 257, "png", (1, 1, 1)),
+            ("I;16", 4095, "png", (255, 255, 255)),  # of a camera of 12 bits
+            ("I;16", 257, "png", (64, 64, 64)),  # 10 bits
             ("I", 200, "tiff", (200, 200, 200)),
             ("I", 25700, "tiff", (100, 100, 100)),
             ("F", 0.5, "tiff", (128, 128, 128)),
@@ -230,7 +230,7 @@ class TestPreprocess:
         output = preprocess(Image.fromarray(pixels), card)
         assert np.allclose(output, expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
 
-    @pytest.mark.parametrize("interpolation", ["antialias", "bilinear"])
+    @pytest.mark.parametrize("interpolation", ["bicubic", "tf_bilinear"])
     def test_a_model_that_normalises_gets_the_pixels(self, interpolation):
         card = ModelCard("m", ["a"], 4, [125, 122, 113], [62, 61, 66], interpolation=interpolation)
         image = Image.fromarray(noise(7, 9))
@@ -250,41 +250,12 @@ class TestPreprocess:
         output = preprocess(Image.fromarray(pixels), plain_card(32)).transpose(1, 2, 0)
         assert np.abs(output - whole[top : top + 32, left : left + 32]).max() <= 1.1
 
-    def test_shrinking_counts_every_pixel(self):
-        board = np.indices((256, 256)).sum(axis=0) % 2 * 255
-        image = Image.fromarray(np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8))
-        output = preprocess(image, plain_card(32))
-        assert np.abs(output - 127.5).max() <= 1.5
-
     @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (10_000, 3), (3, 10_000), (1, 10_000)])
     @pytest.mark.parametrize("side", [32, 480])
     def test_extreme_shapes(self, size, side):
         output = preprocess(Image.new("RGB", size, (10, 20, 30)), plain_card(side))
         assert output.shape == (3, side, side)
         assert np.array_equal(output[:, 0, 0], [10, 20, 30]) and (output == output[:, :1, :1]).all()
-
-    @pytest.mark.parametrize("crop", ["centre", "squash"])
-    def test_the_share_of_the_card_is_cut_out_as_in_evaluation(self, crop):
-        pixels, resizing = noise(40, 50), {"crop": crop, "interpolation": "bilinear", "crop_percentage": 0.8}
-        card = ModelCard("m", ["a"], 32, [0, 0, 0], [1, 1, 1], **resizing)
-        expected = prepare_picture(
-            pixels, size=32, eval_crop=crop, crop_percentage=0.8, interpolation="bilinear"
-        )
-        output = preprocess(Image.fromarray(pixels), card)
-        assert np.array_equal(output, expected.transpose(2, 0, 1))
-        if crop == "centre":  # 32 / 0.8 is the short side
-            assert np.array_equal(expected, pixels[4:36, 9:41])
-
-    def test_the_share_of_the_card_with_antialiasing(self):
-        pixels = noise(40, 50)
-        card = ModelCard("m", ["a"], 32, [0, 0, 0], [1, 1, 1], crop_percentage=0.8)
-        assert np.array_equal(
-            preprocess(Image.fromarray(pixels), card), pixels[4:36, 9:41].transpose(2, 0, 1)
-        )
-        larger = np.kron(pixels, np.ones((2, 2, 1), np.uint8))
-        resized = Image.fromarray(larger).resize((50, 40), Image.Resampling.BICUBIC)
-        output = preprocess(Image.fromarray(larger), card).transpose(1, 2, 0)
-        assert np.abs(output - np.asarray(resized, np.float32)[4:36, 9:41]).max() <= 1
 
     def test_panorama_keeps_its_centre(self):
         pixels = np.zeros((3, 10_000, 3), np.uint8)

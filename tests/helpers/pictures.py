@@ -53,6 +53,10 @@ class Pictures:
             raise UnreadableImage(f"picture {index}", "damaged")
         return self.pictures[index]
 
+    def read_resized(self, index: int, plan) -> np.ndarray:
+        image = self.read(index)
+        return plan(*image.shape[:2])(image)
+
     def read_crop(self, index: int, choose, least) -> np.ndarray:
         image = self.read(index)
         return geometry.cut(image, choose(*image.shape[:2]))

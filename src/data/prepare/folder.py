@@ -1,18 +1,21 @@
 """Packing class folders of images, of any size and colour mode, into the CIFAR-10 binary layout."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ...common.errors import UserError
 from ..binary import MAX_CLASSES, TEST_NAME, encode_records, write_classes_and_sizes
-from ..decode import UnreadableImage, decode
+from ..decode import UnreadableImage, decode_resized
+from ..resize import square_plan
 from ..splits import Item, Listing
 
 SIDE = 32
+# As the recipes for 32x32 images prepare larger ones (`Preparation`).
+_PLAN = functools.partial(square_plan, size=SIDE, crop="centre", crop_percentage=1.0, interpolation="bicubic")
 
 
 def pack_folder(listing: Listing, folder: Path) -> list[str]:
@@ -44,22 +47,6 @@ def pack_folder(listing: Listing, folder: Path) -> list[str]:
     return skipped
 
 
-def to_pixels(image: np.ndarray) -> np.ndarray:
-    """Cuts out the middle square of an (H, W, 3) uint8 image and resizes it to 32x32.
-
-    The same as resizing the short side to 32 with antialiasing and cropping the centre.
-
-    Returns:
-        (3, 32, 32) uint8.
-    """
-    height, width = image.shape[:2]
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(small).transpose(2, 0, 1)
-
-
 def _pack(items: Sequence[Item], path: Path, skipped: list[str]) -> list[int]:
     """Writes a record for each readable image, appends to `skipped` for each other; returns the labels.
 
@@ -72,7 +59,7 @@ def _pack(items: Sequence[Item], path: Path, skipped: list[str]) -> list[int]:
             (items[k] for k in order), path.stem, len(items), unit="image", disable=None
         ):
             try:
-                pixels = to_pixels(decode(source))
+                pixels = decode_resized(source, _PLAN).transpose(2, 0, 1)
             except UnreadableImage as error:
                 skipped.append(f"{source}: {error.reason}")
                 continue

@@ -4,7 +4,8 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.data.binary import read_cifar10
-from src.data.prepare.folder import pack_folder, to_pixels
+from src.data.decode import decode_resized
+from src.data.prepare.folder import _PLAN, pack_folder
 from src.data.splits import list_folder
 
 
@@ -84,17 +85,18 @@ def test_no_test_image_is_said(tmp_path, folder):
 
 
 @pytest.mark.parametrize("size", [(64, 32), (32, 64), (128, 64), (7, 200), (200, 1)])
-def test_the_middle_square_is_resized_with_antialiasing(size):
+def test_the_middle_square_is_resized_with_antialiasing(tmp_path, size):
     """Against a plain average, which a halving with a smooth kernel keeps on a checkerboard of pixels."""
     rows, columns = np.indices(size[::-1])
     checks = (((rows + columns) % 2) * 255).astype(np.uint8)
-    pixels = to_pixels(np.stack([checks] * 3, axis=2))
-    assert pixels.shape == (3, 32, 32) and pixels.dtype == np.uint8
+    Image.fromarray(checks).save(tmp_path / "checks.png")
+    pixels = decode_resized(tmp_path / "checks.png", _PLAN)
+    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
     if min(size) >= 64:
-        assert abs(pixels[:, 2:-2, 2:-2].astype(int) - 127).max() < 10
+        assert abs(pixels[2:-2, 2:-2].astype(int) - 127).max() < 10
     elif min(size) == 32:
         middle = checks[:, 16:48] if size == (64, 32) else checks[16:48]
-        np.testing.assert_array_equal(pixels, np.stack([middle] * 3))
+        np.testing.assert_array_equal(pixels, np.stack([middle] * 3, axis=2))
 
 
 def test_images_are_upright_and_transparency_is_white(tmp_path, folder):
