@@ -56,6 +56,10 @@ class Preparation:
         """(H, W, 3) uint8 -> (S, S, 3) uint8, C-contiguous, with S = `image_size`."""
         return self.plan_square(*picture.shape[:2])(picture)
 
+    def whole(self, picture: np.ndarray, *, multiple: int = 1) -> np.ndarray:
+        """(H, W, 3) uint8 -> (h, w, 3) uint8 with the longer side `image_size`."""
+        return self.plan_whole(*picture.shape[:2], multiple=multiple)(picture)
+
     def read_square(self, source: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """The square of a file, see `decode.decode_resized`, which says what is raised."""
         return decode_resized(source, self.plan_square, max_pixels=max_pixels)
