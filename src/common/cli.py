@@ -38,6 +38,12 @@ class _Parser(argparse.ArgumentParser):
         self._words = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
+    def _get_value(self, action, arg_string):
+        """~ is the home folder also in `--flag=~/x`, which a shell leaves; another program's words stay."""
+        if arg_string.startswith("~") and action.nargs != argparse.REMAINDER:
+            arg_string = os.path.expanduser(arg_string)
+        return super()._get_value(action, arg_string)
+
     def error(self, message: str):
         raise UserError(f"{message}{self._misspelt()}; see --help")
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
-from .drawing import BLUE, DPI, FAINT, INK, QUIET, RED, headline, new_figure, save, shortened, style
+from .drawing import BLUE, DPI, FAINT, INK, QUIET, RED, headline, letters, new_figure, save, shortened, style
+from .fonts import drawable
 from .metrics import SMALL, Totals, interval
 
 if TYPE_CHECKING:
@@ -77,11 +78,10 @@ def confusion_matrix(
     images = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(100 * confusion, images, out=np.full((size, size), np.nan), where=images > 0)
 
-    names = [shortened(name) for name in class_names]
+    names, fonts = drawable([shortened(name) for name in class_names])
     label_size = 9.0 if size <= 20 else 7.0
-    margin = 0.75 + 0.0085 * label_size * max(
-        map(len, names)
-    )  # inches: room for the names, axis title outside
+    longest = max(map(letters, names))
+    margin = 0.75 + 0.0085 * label_size * longest  # inches: room for the names, axis title outside
     side = min(max(0.55 * size, 3.6), 9.0)
     width, height = margin + side + 1.3, margin + side + 1.15
     figure = new_figure(width, height)
@@ -100,8 +100,9 @@ def confusion_matrix(
 
     step = 1 if size <= 40 else 5 * math.ceil(size / 200)
     ticks = range(0, size, step)
-    axes.set_xticks(ticks, [names[tick] for tick in ticks], rotation=90, parse_math=False)
-    axes.set_yticks(ticks, [names[tick] for tick in ticks], parse_math=False)
+    shown = {"labels": [names[tick] for tick in ticks], "parse_math": False, "fontfamily": fonts}
+    axes.set_xticks(ticks, rotation=90, **shown)
+    axes.set_yticks(ticks, **shown)
     axes.tick_params(colors=INK, labelsize=label_size, length=0 if step == 1 else 3)
     for side_name in axes.spines:
         axes.spines[side_name].set_visible(False)
@@ -160,7 +161,10 @@ def recall_by_class(totals: Totals, class_names: Sequence[str], path: str | os.P
     for place, label, share in zip(places, chosen, shares):
         text = f"{share:.1f} %  ({totals.right[label]:,} of {totals.images[label]:,})"
         axes.text(101, place, text, va="center", fontsize=7.5, color=QUIET)
-    axes.set_yticks(places, [shortened(class_names[label]) for label in chosen], parse_math=False)
+    names, fonts = drawable(
+        [shortened(class_names[label]) for label in chosen], lambda place: str(chosen[place])
+    )
+    axes.set_yticks(places, names, parse_math=False, fontfamily=fonts)
     axes.set_xlim(0, 100)
     axes.set_ylim(max(len(chosen), 3) - 0.4, -0.6)
     style(axes)
@@ -207,6 +211,11 @@ def worst_mistakes(
     width = 2 * edge + columns * cell + (columns - 1) * gap
     height = top + rows * (cell + caption) + edge / 2
     figure = new_figure(width, height)
+    names, fonts = drawable([shortened(name) for name in class_names])
+    files, file_fonts = drawable(
+        [_end_of(name_of(mistake.index)) for mistake in mistakes],
+        lambda place: f"image {mistakes[place].index}",
+    )
     for place, mistake in enumerate(mistakes):
         row, column = divmod(place, columns)
         left = edge + column * (cell + gap)
@@ -217,15 +226,13 @@ def worst_mistakes(
         sharp = max(pixels.shape[:2]) <= _CELL
         axes.imshow(pixels, interpolation="nearest" if sharp else "hanning")
         axes.set_axis_off()
-        predicted = (
-            f"predicted: {shortened(class_names[mistake.prediction], 16)} {100 * mistake.probability:.1f} %"
-        )
+        predicted = shortened(names[mistake.prediction], 16)
         lines = (
-            (f"truth: {shortened(class_names[mistake.label])}", INK),
-            (predicted, RED),
-            (_end_of(name_of(mistake.index)), QUIET),
+            (f"truth: {names[mistake.label]}", INK, fonts),
+            (f"predicted: {predicted} {100 * mistake.probability:.1f} %", RED, fonts),
+            (files[place], QUIET, file_fonts),
         )
-        for line, (text, color) in enumerate(lines):
+        for line, (text, color, family) in enumerate(lines):
             figure.text(
                 left / width,
                 (bottom - 0.06 - 0.16 * line) / height,
@@ -234,6 +241,7 @@ def worst_mistakes(
                 fontsize=7.5,
                 color=color,
                 parse_math=False,
+                fontfamily=family,
             )
     if not mistakes:
         figure.text(0.5, 0.45, "no mistakes to show", ha="center", fontsize=12, color=QUIET)

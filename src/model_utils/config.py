@@ -31,15 +31,20 @@ DEFAULTS = Path(__file__).parents[2] / "default_config.yaml"
 class _Loader(yaml.SafeLoader):
     """`yaml.safe_load`, but 1e-3 is a number: YAML 1.1 takes it for text without a point."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Refuses a key that stands twice, before `<<` adds those of other mappings."""
+        node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for name, _ in node.value:
             line = name.start_mark.line + 1
-            if isinstance(name, yaml.ScalarNode) and lines.setdefault(name.value, line) != line:
+            if not isinstance(name, yaml.ScalarNode):
+                continue
+            if name.value in lines:
                 raise yaml.YAMLError(
                     f"{name.value} stands twice, in lines {lines[name.value]} and {line}; leave one of them"
                 )
-        return super().construct_mapping(node, deep)
+            lines[name.value] = line
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..common.errors import UserError
 from ..common.files import atomic_path
+from ..evaluation.fonts import DEFAULT, characters_of, fonts_for
 
 _CELL, _FRAME, _GAP, _LINE = 150, 5, 10, 17  # pixels: a picture's square, its frame, between, a line of text
 _INK, _QUIET, _PAPER = "#22272e", "#6b7480", "#ffffff"
@@ -94,14 +94,19 @@ def _cell(row: Image.Image, pen: ImageDraw.ImageDraw, left: int, shown: Shown, f
     caption = "query" if shown.similarity is None else f"{shown.similarity:.3f}"
     middle, below = left + _FRAME + _CELL / 2, _CELL + 2 * _FRAME + 2
     pen.text((middle, below), caption, fill=_INK, font=_font(13), anchor="ma")
-    name = _shortened(os.path.basename(shown.name), _font(11), _CELL + 2 * _FRAME)
-    pen.text((middle, below + _LINE), name, fill=_QUIET, font=_font(11), anchor="ma")
+    name, font = _drawable(os.path.basename(shown.name))
+    name = _shortened(name, font, _CELL + 2 * _FRAME)
+    pen.text((middle, below + _LINE), name, fill=_QUIET, font=font, anchor="ma")
+
+
+def _drawable(name: str) -> tuple[str, ImageFont.FreeTypeFont]:
+    """The name, and the font that has most of its letters; the others, and what is not valid, become ?."""
+    best = max(fonts_for([name]), key=lambda font: len(characters_of(font).intersection(name)))
+    return "".join(letter if letter in characters_of(best) else "?" for letter in name), _font(11, best)
 
 
 def _shortened(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The name, or its start and end if it is too long."""
-    name = name.encode("utf-8", "replace").decode("utf-8")  # a file's name need not be valid
-    name = "".join(character if character.isprintable() else "?" for character in name)
     kept, text = len(name), name
     while font.getlength(text) > width:
         kept -= 1
@@ -110,5 +115,5 @@ def _shortened(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+def _font(size: int, font: Path = DEFAULT) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font, size)

@@ -1,5 +1,6 @@
 """Doors end with an exit code, and an expected failure is one line on standard error."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -158,3 +159,19 @@ def test_a_real_ctrl_c_ends_the_process_with_130():
     with _process("os.kill(os.getpid(), signal.SIGINT)") as process:
         assert process.communicate() == ("", "stopped by Ctrl-C\n")
     assert process.returncode == 130
+
+
+def test_the_home_folder_in_a_flag(monkeypatch):
+    """Old behaviour: --checkpoint_path=~/x "does not exist"."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    flags = checkpoint_parser("")
+    flags.add_argument("images", nargs="*")
+    flags.add_argument("--output_path", type=Path)
+    own, rest = flags.parse_known_args(
+        ["--checkpoint_path=~/x", "--output_path=~/out", "~/a.jpg", "b~.jpg", "~nobody.jpg", "--run_name=~"]
+    )
+    assert (own.checkpoint_path, own.output_path) == ("/home/someone/x", Path("/home/someone/out"))
+    assert own.images == ["/home/someone/a.jpg", "b~.jpg", "~nobody.jpg"] and rest == ["--run_name=~"]
+    others = parser("")
+    others.add_argument("words", nargs=argparse.REMAINDER)
+    assert others.parse_args(["train.py", "--run_name", "~"]).words == ["train.py", "--run_name", "~"]

@@ -153,7 +153,13 @@ def test_the_message_names_the_whole_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "lines"), [("lr: 1\nseed: 2\nlr: 3\n", "1 and 3"), ("a:\n  b: 1\n  b: 2\n", "2 and 3")]
+    ("text", "lines"),
+    [
+        ("lr: 1\nseed: 2\nlr: 3\n", "1 and 3"),
+        ("a:\n  b: 1\n  b: 2\n", "2 and 3"),
+        ("{lr: 1, seed: 2, lr: 3}\n", "1 and 1"),
+        ("a: &a {x: 1}\nlr: 1\n<<: *a\n'lr': 2\n", "2 and 4"),
+    ],
 )
 def test_a_key_twice_is_refused_with_both_lines(tmp_path, text, lines):
     """Old behaviour: the last one won."""
@@ -161,6 +167,13 @@ def test_a_key_twice_is_refused_with_both_lines(tmp_path, text, lines):
     path.write_text(text)
     with pytest.raises(UserError, match=f"{path} is not YAML: (lr|b) stands twice, in lines {lines}; "):
         read_yaml(path)
+
+
+def test_a_key_of_a_merged_mapping_may_be_overridden(tmp_path):
+    """Old behaviour: refused where a mapping that merges another one is merged."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text("base: &b {lr: 1}\nmine: &m\n  <<: *b\n  lr: 2\n<<: *m\nseed: 3\n")
+    assert read_yaml(path) == {"base": {"lr": 1}, "mine": {"lr": 2}, "lr": 2, "seed": 3}
 
 
 # --- pixels of 0..1
