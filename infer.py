@@ -5,7 +5,7 @@
     python infer.py --model_path runs/RUN/checkpoints/best.ckpt cat.jpg --json
     python infer.py --model_path official.npz --config_path configs/MODEL/RECIPE.yaml --class_names FILE a.jpg
 
-An image that cannot be read is named and skipped; the exit code is then 2.
+An image or folder that cannot be read is named and skipped; the exit code is then 2.
 """
 
 from src.common.cli import add_weights_flags, parser, run
@@ -33,7 +33,6 @@ def main(arguments):
     add_weights_flags(flags)
     own, rest = flags.parse_known_args(arguments)
     from src.checkpoint.formats import is_weights
-    from src.common.errors import UserError
 
     if is_weights(own.model_path):
         from src.trained import checkpoint_predictor as open_model
@@ -42,16 +41,9 @@ def main(arguments):
 
         if rest:
             flags.error(f"unrecognized arguments: {' '.join(rest)}")
-    from src.deploy.classify import classify
-    from src.deploy.pictures import find_pictures
-    from src.deploy.render import render_json, render_text
+    from src.deploy.door import classify_from_flags
 
-    predictor = open_model(own, rest)
-    pictures = find_pictures(own.images, predictor.card.class_names, labels=own.labels)
-    found = classify(predictor, pictures, top=own.top)
-    print(render_json(found) if own.json else render_text(found, summary=own.summary))
-    if found.skipped:
-        raise UserError(f"{len(found.skipped)} of {len(pictures)} images could not be read and were skipped")
+    classify_from_flags(open_model(own, rest), own)
 
 
 if __name__ == "__main__":

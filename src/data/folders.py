@@ -43,6 +43,11 @@ class LeftOut:
         self.counts.update(other.counts)
         self.remarks += other.remarks
 
+    def refuse_unreadable(self, mend: str = "") -> None:
+        """Raises a UserError if a folder could not be read, which makes the exit code 2."""
+        if names := self.unreadable:
+            raise UserError(f"cannot read {counted(names, 'folder')}; check the permissions{mend}")
+
     def in_words(self) -> str:
         """One line, which begins with `left out: `."""
         parts = [*self._unreadable_in_words(), *self._extensions_in_words()]

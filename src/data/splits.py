@@ -213,11 +213,8 @@ class _Reading:
         test_root: Path | None,
     ) -> Listing:
         """The result, unless a folder could not be read."""
-        if (unreadable := self.left_out.unreadable) and not self._skip_unreadable:
-            raise UserError(
-                f"cannot read {counted(unreadable, 'folder')}; check the permissions, or pass over "
-                "what cannot be read by --damaged_images skip"
-            )
+        if not self._skip_unreadable:
+            self.left_out.refuse_unreadable(mend=", or pass over what is unreadable: --damaged_images skip")
         return Listing(class_names, train, test, train_root, test_root, self.left_out, tuple(self.notes))
 
     def descend(

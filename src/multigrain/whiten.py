@@ -39,6 +39,7 @@ def main(arguments):
         raise UserError(f"regularisation: {own.regularisation:g} given, allowed: a number >= 0")
     found = find_images([own.images])
     trained = open_from_flags(own, rest)
+    print(*found.in_words(), sep="\n")
     whitened = whiten(trained, found.files, regularisation=own.regularisation)
     if trained.device.rank:
         return

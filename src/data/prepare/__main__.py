@@ -149,14 +149,15 @@ def prepare_shapes(
 
 
 def prepare_folder(images: Path, output_path: Path, *, test_fraction: float = 0.2, seed: int = 0) -> None:
-    """Packs class folders of images; files that are no readable images are named on standard error.
+    """Packs class folders of images; what cannot be read is named and passed over.
 
     Raises:
         UserError: nothing was put in place, for the reason it gives.
     """
     if seed < 0 or not 0 < test_fraction < 1:
         raise UserError("--seed must be 0 or above, and --test_fraction between 0 and 1")
-    listing = list_folder(images, val_fraction=test_fraction, seed=seed)
+    listing = list_folder(images, val_fraction=test_fraction, seed=seed, skip_unreadable=True)
+    print(*listing.in_words(), sep="\n")
     with locked(output_path / FOLDER_LOCK):
         target = output_path / CIFAR10.folder_name
         with new_folder(target) as folder:

@@ -1,0 +1,59 @@
+"""What infer.py says of folders: what they hold besides, and what could not be read."""
+
+import argparse
+from types import SimpleNamespace
+
+import pytest
+
+from src.common.errors import UserError
+from src.deploy import door
+from src.deploy.classify import Classified
+from tests.helpers.folders import save, unreadable
+
+PREDICTOR = SimpleNamespace(card=SimpleNamespace(class_names=("a", "b")))
+
+
+@pytest.fixture(autouse=True)
+def classified(monkeypatch):
+    """Nothing is read."""
+    seen = []
+
+    def classify(predictor, pictures, *, top):
+        seen.extend(picture.file for picture in pictures)
+        return Classified([], [], {}, None)
+
+    monkeypatch.setattr(door, "classify", classify)
+    return seen
+
+
+def run(*images):
+    paths = [str(image) for image in images]
+    door.classify_from_flags(
+        PREDICTOR, argparse.Namespace(images=paths, labels=None, top=5, json=True, summary=False)
+    )
+
+
+def test_what_a_folder_holds_besides_is_said(tmp_path, capsys, classified):
+    """Old: passed over unsaid."""
+    for name in ("a.jpg", "b.jp2", "c.HEIC", "@eaDir/d.jpg"):
+        save(tmp_path / name)
+    run(tmp_path)
+    said = capsys.readouterr()
+    first, second = said.err.splitlines()
+    assert first == "2 pictures" and len(classified) == 2 and said.out.count("\n") == 1
+    assert "1 .heic (convert .heic to JPEG or PNG)" in second and "@eaDir" in second
+
+
+def test_of_files_nothing_is_said(tmp_path, capsys):
+    save(tmp_path / "a.jpg")
+    run(tmp_path / "a.jpg")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over_and_told_at_the_end(tmp_path, capsys, monkeypatch):
+    save(tmp_path / "a" / "1.jpg")
+    save(tmp_path / "b" / "2.jpg")
+    unreadable(monkeypatch, tmp_path / "b")
+    with pytest.raises(UserError, match=r"cannot read 1 folder .*b \(Permission denied"):
+        run(tmp_path)
+    assert capsys.readouterr().out.startswith("{")
