@@ -5,7 +5,8 @@
     python infer.py --model_path runs/RUN/checkpoints/best.ckpt cat.jpg --json
     python infer.py --model_path official.npz --config_path configs/MODEL/RECIPE.yaml --class_names FILE a.jpg
 
-An image or folder that cannot be read is named and skipped; the exit code is then 2.
+The answers come in the order of the arguments. An image or folder that cannot be read is named and skipped;
+the exit code is then 2.
 """
 
 from src.common.cli import add_weights_flags, parser, run

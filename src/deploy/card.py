@@ -44,7 +44,7 @@ class ModelCard:
     The model takes NCHW float32 images of shape (N, 3, image_size, image_size), RGB, normalised as
     `(value - mean) / std` with values in 0..255; with `input_type` uint8, the pixels themselves, NHWC. An
     image of another size is resized first, as `crop` and `interpolation` say
-    (`src.deploy.images.preprocess`). Column k of the logits belongs to `class_names[k]`.
+    (`Preparation`). Column k of the logits belongs to `class_names[k]`.
 
     Attributes:
         model: name of the network.

@@ -16,8 +16,7 @@ from ..data.decode import UnreadableImage
 from ..evaluation.metrics import METRICS, Totals
 from ..model_utils.cpu import worker_count
 from .card import ModelCard
-from .images import preprocess
-from .pictures import Picture
+from .examples import Example
 from .predict import Predictor
 
 
@@ -41,7 +40,7 @@ class Classified:
 
 
 def classify(
-    predictor: Predictor, pictures: Iterable[Picture], *, top: int = 5, workers: int = 0
+    predictor: Predictor, pictures: Iterable[Example], *, top: int = 5, workers: int = 0
 ) -> Classified:
     """Classifies images one batch at a time; those of three batches at most are in memory.
 
@@ -96,28 +95,31 @@ def classify(
 
 
 def _batches(
-    pictures: Iterable[Picture],
+    pictures: Iterable[Example],
     card: ModelCard,
     batch_size: int,
     workers: int,
     skipped: list[dict[str, str]],
     seconds: list[float],
-) -> Iterator[tuple[list[Picture], np.ndarray]]:
+) -> Iterator[tuple[list[Example], np.ndarray]]:
     """Full batches of those that can be read, but for the last; `seconds` gets how long each took."""
     cv2.setNumThreads(1)  # each worker would start threads of its own
 
-    def prepare(picture: Picture) -> tuple[np.ndarray, float]:
+    normalise = card.preparation.normalise
+
+    def prepare(picture: Example) -> tuple[np.ndarray, float]:
         began = time.perf_counter()
-        image = preprocess(picture.read(), card)
+        image = picture.read(card.preparation)
+        image = image if card.input_type == "uint8" else normalise(image)
         return image, time.perf_counter() - began
 
-    def begin(pool: Executor, some: Sequence[Picture]):
+    def begin(pool: Executor, some: Sequence[Example]):
         futures = [pool.submit(prepare, picture) for picture in some]
         return lambda: list(zip(some, futures, strict=True))
 
     left = iter(pictures)
     parts = iter(lambda: list(itertools.islice(left, batch_size)), [])
-    together: list[tuple[Picture, np.ndarray]] = []
+    together: list[tuple[Example, np.ndarray]] = []
     for read_ahead in prefetch(begin, parts, threads=workers):
         for picture, future in read_ahead:
             try:
@@ -134,7 +136,7 @@ def _batches(
         yield _stacked(together)
 
 
-def _stacked(together: Iterable[tuple[Picture, np.ndarray]]) -> tuple[list[Picture], np.ndarray]:
+def _stacked(together: Iterable[tuple[Example, np.ndarray]]) -> tuple[list[Example], np.ndarray]:
     pictures, images = zip(*together, strict=True)
     return list(pictures), np.stack(images)
 

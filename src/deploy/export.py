@@ -18,7 +18,6 @@ from ..layers.device import use_plain_operators
 from ..layers.pixels import Pixels
 from .card import ModelCard
 from .formats import Format, find_format
-from .images import normalise
 from .mindir import network_predictor
 from .model_set import ModelSet, digest, file_of_size, parity_path
 from .parity import compare_logits
@@ -154,6 +153,11 @@ def _named(card: ModelCard, path: Path, sizes: list[int]) -> ModelCard:
     return replace(card, files=files)
 
 
+def _normalised(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
+    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32."""
+    return np.stack([card.preparation.normalise(picture) for picture in pixels])
+
+
 def _answers(
     network: nn.Cell, card: ModelCard, batch_size: int, real_images: np.ndarray | None, path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +169,7 @@ def _answers(
         if real_images is not None:  # what was bytes before it was normalised is bytes again
             pixels = np.rint(np.moveaxis(real_images, 1, -1) * np.float32(card.std) + np.float32(card.mean))
             parts.append(pixels.clip(0, 255).astype(np.uint8))
-        expected = np.concatenate([reference.logits(normalise(part, card)) for part in parts])
+        expected = np.concatenate([reference.logits(_normalised(part, card)) for part in parts])
     else:
         parts = [rng.standard_normal((RANDOM_IMAGES, 3, *square), dtype=np.float32)]
         parts += [] if real_images is None else [real_images]

@@ -1,7 +1,6 @@
 """Classifying pictures: the answers, what is skipped, what is counted, and what is timed."""
 
 import math
-from functools import partial
 
 import mindspore as ms
 import numpy as np
@@ -9,17 +8,17 @@ import pytest
 from PIL import Image
 
 from src.common.errors import UserError
+from src.data.decode import decode
 from src.deploy.classify import classify
-from src.deploy.images import load_image, preprocess
+from src.deploy.examples import Example
 from src.deploy.mindir import network_predictor
-from src.deploy.pictures import Picture
 from src.deploy.predict import Predictor
 
 
 def as_pictures(paths, labels=None):
     labels = labels or [None] * len(paths)
     return [
-        Picture(str(path), partial(load_image, path), label)
+        Example(str(path), lambda how, path=path: how.read_square(path), "", label)
         for path, label in zip(paths, labels, strict=True)
     ]
 
@@ -46,7 +45,7 @@ def test_equals_the_plain_way_for_batches_that_do_not_divide(predictor, make_net
     network = make_network()
     network.set_train(False)
     for path, result in zip(paths, found.results, strict=True):
-        image = preprocess(load_image(path), card)[None]
+        image = card.preparation.normalise(card.preparation.square(decode(path)))[None]
         logits = network(ms.Tensor(image)).asnumpy()[0].astype(np.float64).tolist()
         total = sum(math.exp(value) for value in logits)
         expected = sorted((math.exp(v) / total, n) for v, n in zip(logits, card.class_names, strict=True))

@@ -40,7 +40,7 @@ def test_what_a_folder_holds_besides_is_said(tmp_path, capsys, classified):
     run(tmp_path)
     said = capsys.readouterr()
     first, second = said.err.splitlines()
-    assert first == "2 pictures" and len(classified) == 2 and said.out.count("\n") == 1
+    assert first == f"2 pictures in {tmp_path}" and len(classified) == 2 and said.out.count("\n") == 1
     assert "1 .heic (convert .heic to JPEG or PNG)" in second and "@eaDir" in second
 
 
