@@ -16,8 +16,11 @@ from src.deploy.backends import open_predictor
 from src.deploy.card import ModelCard, card_path
 from src.deploy.export import export_model, output_path
 from src.deploy.formats import FORMATS, Format
-from src.deploy.images import normalise
 from src.deploy.predict import Opened, Predictor
+
+
+def normalise(pixels, card):
+    return np.stack([card.preparation.normalise(picture) for picture in pixels])
 
 
 def opened(path):
