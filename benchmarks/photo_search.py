@@ -1,6 +1,6 @@
 """Does a search for a distorted copy of a photograph find the photograph first?
 
-    python -m benchmarks.photo_search --photos DIR --checkpoint FILE [--image_size 128]
+    python -m benchmarks.photo_search --photos DIR --checkpoint_path FILE [--eval_image_size 128]
 
 Makes six copies of each photograph (src/tools/make_copies.py), builds an index of the originals and searches
 it for every copy (src/tools/search.py), all by their commands. Writes benchmarks/records/photo_search.json
@@ -36,15 +36,15 @@ def tool(name: str, *words: object) -> str:
 def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--photos", required=True, type=Path)
-    flags.add_argument("--checkpoint", required=True, type=Path, help="of a run of copy_detection.py")
-    flags.add_argument("--image_size", type=int, default=128, help="longer side, in pixels")
+    flags.add_argument("--checkpoint_path", required=True, type=Path, help="of a run of copy_detection.py")
+    flags.add_argument("--eval_image_size", type=int, default=128, help="longer side, in pixels")
     own = flags.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         copies, index = Path(folder) / "copies", Path(folder) / "index"
         tool("make_copies", own.photos.resolve(), copies)
-        build = ("--checkpoint", own.checkpoint.resolve(), "--index", index, "--image_size", own.image_size)
-        built = json.loads(tool("search", "build", copies / "original", *build))
+        keys = ("--checkpoint_path", own.checkpoint_path.resolve(), "--eval_image_size", own.eval_image_size)
+        built = json.loads(tool("search", "build", copies / "original", "--index", index, *keys))
         started = time.perf_counter()
         answer = json.loads(tool("search", "search", index, copies / "strong", "--json"))
         seconds = time.perf_counter() - started
@@ -60,8 +60,8 @@ def main() -> int:
     record = write_record(
         RECORD,
         question="share of distorted copies of photographs whose original is the first of all found",
-        command=f"python -m benchmarks.photo_search --photos DIR --checkpoint FILE "
-        f"--image_size {own.image_size}",
+        command=f"python -m benchmarks.photo_search --photos DIR --checkpoint_path FILE "
+        f"--eval_image_size {own.eval_image_size}",
         photographs=len(find_in(own.photos).files),
         index=built,
         queries=len(answer["results"]),

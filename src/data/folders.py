@@ -91,7 +91,7 @@ class Found:
 
     Attributes:
         where: the folders and files that were asked for.
-        files: paths, sorted as text, each once.
+        files: paths, each once: those of a folder sorted as text, else in the order that was asked for.
         left_out: of the folders.
     """
 
@@ -235,7 +235,7 @@ def find_in(folder: str | os.PathLike) -> Found:
 
 
 def find_images(paths: Iterable[str | os.PathLike]) -> Found:
-    """The pictures that files and folders mean.
+    """The pictures that files and folders mean, in their order; those of a folder sorted.
 
     A file is taken whatever its extension, since it was named on purpose.
 
@@ -245,20 +245,20 @@ def find_images(paths: Iterable[str | os.PathLike]) -> Found:
     where = tuple(os.fspath(path) for path in paths)
     if not where:
         raise UserError("no image is named: give image files or folders")
-    files: set[str] = set()
+    files: dict[str, None] = {}  # each once, in their order
     left_out = LeftOut()
     for path in where:
         if os.path.isdir(path):
             found = find_in(path)
             if not found.files:
                 raise UserError(f"{path}: no image in this folder; {found.left_out.in_words()}")
-            files.update(found.files)
+            files |= dict.fromkeys(found.files)
             left_out.add(found.left_out)
         elif os.path.isfile(path):
-            files.add(path)
+            files[path] = None
         else:
             raise UserError(f"{path}: no such image file or folder{relative_to(path)}")
-    return Found(where, sorted(files), left_out)
+    return Found(where, list(files), left_out)
 
 
 def class_folders(folder: str | os.PathLike) -> list[str]:

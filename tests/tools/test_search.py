@@ -64,7 +64,7 @@ def called(capsys, monkeypatch):
 @pytest.fixture
 def index(called, checkpoint, photos, tmp_path):
     folder = tmp_path / "index"
-    assert called("build", photos, "--checkpoint", checkpoint, "--index", folder)[0] == 0
+    assert called("build", photos, "--checkpoint_path", checkpoint, "--index", folder)[0] == 0
     return folder
 
 
@@ -76,27 +76,77 @@ def refused(answer):
 
 
 def test_build_says_what_it_did_and_does_it_once(called, checkpoint, photos, tmp_path):
-    words = ["build", photos, "--checkpoint", checkpoint, "--index", tmp_path / "index"]
+    words = ["build", photos, "--checkpoint_path", checkpoint, "--index", tmp_path / "index"]
     code, out, err = called(*words)
     facts = json.loads(out[-1])
     assert (code, err.count("\n")) == (0, 1) and str(photos / "broken.png") in err
     assert facts.pop("seconds") >= 0
     assert facts == {
-        "files": 6, "added": 6, "changed": 0, "unchanged": 0, "removed": 0, "skipped": 1,
-        "dimension": 16, "kind": "exact",
-    }  # fmt: skip
+        "files": 6,
+        "added": 6,
+        "changed": 0,
+        "moved": 0,
+        "unchanged": 0,
+        "removed": 0,
+        "skipped": 1,
+    }
+    assert out[0] == f"7 pictures in {photos}" and out[1] == "left out: nothing"
     (photos / "0.png").unlink()
     code, out, err = called(*words, "--device_target", "CPU")  # a key that changes no embedding
     assert (code, err) == (0, "")
     assert {"files": 5, "unchanged": 5, "removed": 1}.items() <= json.loads(out[-1]).items()
-    message = refused(called(*words, "--image_size", "64"))
+    message = refused(called(*words, "--eval_image_size", "64"))
     assert "was built with image_size 32, not 64" in message and "--rebuild" in message
-    assert "was built with settings {}, not {'ema_decay': 0.5}" in refused(called(*words, "--ema_decay", 0.5))
+    message = refused(called(*words, "--eval_pooling_exponent", "5"))
+    assert "was built with eval_pooling_exponent 0.0, not 5" in message
     other = make_checkpoint(tmp_path / "other.ckpt", seed=1)
     words[3] = other
     assert "was built with checkpoint_sha256 " in refused(called(*words))
-    code, out, _ = called(*words, "--rebuild", "--image_size", "64")
+    code, out, _ = called(*words, "--rebuild", "--eval_image_size", "64")
     assert code == 0 and json.loads(out[-1])["added"] == 5
+
+
+def test_an_index_is_compared_by_what_the_settings_mean(called, checkpoint, photos, index, tmp_path):
+    """Not by how they were said: the default said once more, a key of training, a file of both."""
+    (tmp_path / "more.yaml").write_text("eval_image_size: 32\nlr: 3\n")
+    words = ["build", photos, "--checkpoint_path", checkpoint, "--index", index]
+    for more in (
+        ["--eval_image_size", "32"],
+        ["--ema_decay", "0.5", "--seed", "9"],
+        ["--config_path", tmp_path / "more.yaml"],
+        ["--raw_weights"],  # the checkpoint has no other
+    ):
+        code, out, err = called(*words, *more)
+        assert (code, err) == (0, "") and json.loads(out[-1])["unchanged"] == 6
+        assert called("search", index, photos / "0.png")[0] == 0
+
+
+def test_answers_come_in_the_order_of_the_queries(called, photos, index, tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("y.png", "x.png"):
+        shutil.copy(photos / "3.png", tmp_path / "more" / name)
+    queries = [photos / "4.png", photos / "1.png", tmp_path / "more", photos / "0.png", photos / "1.png"]
+    code, out, _ = called("search", index, *queries, "--json")
+    expected = [queries[0], queries[1], tmp_path / "more/x.png", tmp_path / "more/y.png", queries[3]]
+    answers = json.loads(out[-1])["results"]
+    assert code == 0 and [answer["query"] for answer in answers] == [str(query) for query in expected]
+    first = [answer["found"][0]["file"] for answer in answers]
+    assert first == [str(photos / f"{number}.png") for number in (4, 1, 3, 3, 0)]
+
+
+def test_a_folder_that_is_gone_does_not_empty_the_index(called, checkpoint, photos, index):
+    words = ["build", photos, "--checkpoint_path", checkpoint, "--index", index]
+    moved = photos.with_name("elsewhere")
+    photos.rename(moved)
+    assert "6 of the 6 pictures that the index has from there are gone" in refused(called(*words))
+    photos.mkdir()
+    assert refused(called(*words)).endswith("drop them with --prune")
+    code, out, err = called("search", index, moved / "0.png", "--json")
+    assert (code, json.loads(out[-1])["results"][0]["found"]) == (0, [])
+    assert "passed over, since they are not there: 6 pictures of the index, as " in err
+    words[1] = moved
+    facts = json.loads(called(*words)[1][-1])
+    assert (facts["moved"], facts["added"]) == (6, 0)
 
 
 def test_search_ranks_by_the_cosine_of_embeddings(called, checkpoint, photos, index):
@@ -131,11 +181,11 @@ def test_search_in_a_process_of_its_own_with_a_sheet(photos, index, tmp_path):
         capture_output=True,
         text=True,
     )  # fmt: skip
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr.count("\n")) == (0, 1) and "3.png" in ended.stderr
     lines = ended.stdout.splitlines()
-    assert len(lines) == 14 and lines[0] == str(photos / "0.png") and lines[7] == str(photos / "1.png")
+    assert len(lines) == 12 and lines[0] == str(photos / "0.png") and lines[6] == str(photos / "1.png")
     assert lines[1].split() == ["1.0000", str(photos / "0.png")]
-    assert [line.split()[1] for line in lines if line.endswith("  (missing)")] == [str(photos / "3.png")] * 2
+    assert not any("3.png" in line for line in lines)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > sheet.height > 200
 
@@ -143,13 +193,13 @@ def test_search_in_a_process_of_its_own_with_a_sheet(photos, index, tmp_path):
 def test_the_checkpoint_may_move_but_not_change(called, photos, checkpoint, tmp_path):
     moved, index = tmp_path / "b.ckpt", tmp_path / "index"
     shutil.copy(checkpoint, tmp_path / "a.ckpt")
-    called("build", photos, "--checkpoint", tmp_path / "a.ckpt", "--index", index)
+    called("build", photos, "--checkpoint_path", tmp_path / "a.ckpt", "--index", index)
     (tmp_path / "a.ckpt").rename(moved)
     words = ["search", index, photos / "0.png"]
-    assert refused(called(*words)).endswith("a.ckpt is not there; say where it is now by --checkpoint")
-    assert called(*words, "--checkpoint", moved)[0] == 0
+    assert refused(called(*words)).endswith("a.ckpt is not there; say where it is now by --checkpoint_path")
+    assert called(*words, "--checkpoint_path", moved)[0] == 0
     other = make_checkpoint(tmp_path / "other.ckpt", seed=1)
-    message = refused(called(*words, "--checkpoint", other))
+    message = refused(called(*words, "--checkpoint_path", other))
     assert "is not the one that" in message and "--rebuild" in message
 
 
@@ -164,7 +214,6 @@ def test_what_is_wrong_with_a_query_is_one_line(called, photos, index, tmp_path)
         ([index, tmp_path / "bare"], "no image in this folder"),
         ([photos, photos / "0.png"], "holds no index"),
         ([index, photos / "0.png", "--top", "0"], "top: 0 given, allowed: a whole number >= 1"),
-        ([index, photos / "0.png", "--probes", "0"], "probes: 0 given, allowed: a whole number >= 1"),
         ([index, photos / "0.png", "--sheet", "x.jpg"], "--sheet: x.jpg given, allowed: a name that ends in"),
         ([index, photos / "0.png", "--tops", "3"], "unrecognized arguments: --tops 3; see --help"),
         ([index], "the following arguments are required: QUERY"),
@@ -175,25 +224,24 @@ def test_what_is_wrong_with_a_query_is_one_line(called, photos, index, tmp_path)
 def test_a_pipe_with_the_name_of_a_picture_is_not_waited_for(called, checkpoint, photos, tmp_path):
     os.mkfifo(photos / "pipe.jpg")
     (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    code, out, err = called("build", photos, "--checkpoint", checkpoint, "--index", tmp_path / "index")
+    code, out, err = called("build", photos, "--checkpoint_path", checkpoint, "--index", tmp_path / "index")
     assert (code, json.loads(out[-1])["files"], json.loads(out[-1])["skipped"]) == (0, 6, 2)
     assert "gone.jpg" in err and "pipe.jpg" not in err
 
 
 def test_a_damaged_index_is_one_line(called, index, photos, checkpoint):
-    state = json.loads((index / "index.json").read_text())
-    query = ["search", index, photos / "0.png"]
-    (index / "index.json").write_text('{"format": 1}')
-    assert "index.json is damaged; build the index with --rebuild" in refused(called(*query))
-    words = ["build", photos, "--checkpoint", checkpoint, "--index", index]
-    assert "index.json is damaged; build the index with --rebuild" in refused(called(*words))
-    for name in ("identity", "reopen"):
-        (index / "index.json").write_text(json.dumps(state | {name: {}}))
-        assert "does not say by what it was built; build it with --rebuild" in refused(called(*query))
+    data = bytearray((index / "index.sqlite").read_bytes())
+    data[data.index(b"checkpoint_sha256") + 25] ^= 1
+    (index / "index.sqlite").write_bytes(data)
+    message = f"{index / 'index.sqlite'} is damaged; build the index with --rebuild"
+    assert refused(called("search", index, photos / "0.png")) == message
+    words = ["build", photos, "--checkpoint_path", checkpoint, "--index", index]
+    assert refused(called(*words)) == message
+    assert called(*words, "--rebuild")[0] == 0
 
 
 def test_builds_that_cannot_be(called, photos, checkpoint, tmp_path):
-    words = ["--checkpoint", checkpoint, "--index", tmp_path / "index"]
+    words = ["--checkpoint_path", checkpoint, "--index", tmp_path / "index"]
     (tmp_path / "bare").mkdir()
     (tmp_path / "damaged").mkdir()
     shutil.copy(photos / "broken.png", tmp_path / "damaged")
@@ -201,8 +249,7 @@ def test_builds_that_cannot_be(called, photos, checkpoint, tmp_path):
         (tmp_path / "none", [], "none: no such folder"),
         (photos / "0.png", [], "0.png: no such folder"),
         (tmp_path / "bare", [], "no picture is there"),
-        (photos, ["--cells", "0"], "cells: 0 given"),
-        (photos, ["--image_size", "0"], "image_size: 0 given, allowed: a whole number >= 1"),
+        (photos, ["--eval_image_size", "-1"], "eval_image_size: -1 given, allowed: a whole number >= 0"),
         (photos, ["--index", photos / "0.png"], "0.png: File exists; free space or choose another folder"),
         (photos, ["--colour", "3"], "there is no such key"),
         (photos, ["--index", photos], "holds other files (0.png) and no index; choose another --index"),
@@ -212,8 +259,3 @@ def test_builds_that_cannot_be(called, photos, checkpoint, tmp_path):
     assert called("build", tmp_path / "damaged", *words)[0] == 0
     message = refused(called("search", tmp_path / "index", photos / "0.png"))
     assert message.endswith("the index is empty; build it with readable pictures")
-    # Cells are for many pictures. What is embedded when they turn out too few is not lost.
-    (photos / "broken.png").unlink()
-    assert "6 vectors are too few, 16 are needed" in refused(called("build", photos, *words, "--cells", "2"))
-    facts = json.loads(called("build", photos, *words)[1][-1])
-    assert (facts["files"], facts["unchanged"]) == (6, 6)
