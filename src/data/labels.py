@@ -4,19 +4,18 @@ import ast
 import csv
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..common.errors import UserError
+from .folders import some_of
+from .names import ClassNames, nfc
 
 _SEPARATORS = ("\t", ";", ",", " ")
 _IMAGE = ("filename", "filepath", "file", "path", "imagename", "image", "imageid", "id")  # titles of columns
 _CLASS = ("class", "label", "classname", "category", "target", "classid", "labelid")
 _BOX = re.compile(r"(\S+)(\s+-?\d+){4,}")  # a class, and corners as in ImageNet's and Tiny-ImageNet's lists
-_WORDNET = re.compile(r"(n\d{8}) (.+)")  # an id of ImageNet's and a name
-_SHOWN = 3  # names in an error
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,6 @@ class _Line:
     image: str
     written: str
     label: int | None
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first names, for an error."""
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def read_labels(
@@ -49,8 +43,8 @@ def read_labels(
         UserError: the file cannot be read, a class is none of the names, an image has two classes, or none.
     """
     lines = _lines_of(_text(path, "labels", "lines IMAGE,CLASS"))
-    number = class_numbers(class_names)
-    tables = [list(_table(lines, separator, number)) for separator in _SEPARATORS]
+    classes = ClassNames(class_names)
+    tables = [list(_table(lines, separator, classes)) for separator in _SEPARATORS]
     table = max(tables, key=_sense)
     ends = [_ends(image) for image in images]
     meant = Counter(end for some in ends for end in some)
@@ -97,7 +91,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
             ) from error
     if not names:
         raise UserError(f"class_names: {path} holds no names; give a file with a name a line")
-    return tuple(unicodedata.normalize("NFC", name) for name in names)
+    return tuple(nfc(name) for name in names)
 
 
 def _names_in(values: list | dict) -> list[str]:
@@ -107,20 +101,6 @@ def _names_in(values: list | dict) -> list[str]:
         by_number = {int(number): name for number, name in values.items()}
         values = [by_number[number] for number in range(len(values))]
     return [" ".join(name if isinstance(name, list | tuple) else [name]) for name in values]
-
-
-def class_numbers(class_names: Sequence[str]) -> dict[str, int]:
-    """The number of each class by its name; of `n01440764 tench` by the id or the name alone too.
-
-    What means two classes, as `crane` among ImageNet's, is left out.
-    """
-    numbers: dict[str, set[int]] = {}
-    for number, name in enumerate(class_names):
-        name = unicodedata.normalize("NFC", name)
-        parts = _WORDNET.fullmatch(name)
-        for form in (name, *(parts.groups() if parts else ())):
-            numbers.setdefault(form, set()).add(number)
-    return {form: one.pop() for form, one in numbers.items() if len(one) == 1}
 
 
 def _text(path: str | os.PathLike, what: str, expected: str) -> str:
@@ -140,7 +120,7 @@ def _lines_of(text: str) -> list[tuple[int, str]]:
     return [(place, line.strip(" ")) for place, line in lines if line.strip()]
 
 
-def _table(lines: Sequence[tuple[int, str]], separator: str, number: dict[str, int]) -> Iterator[_Line]:
+def _table(lines: Sequence[tuple[int, str]], separator: str, classes: ClassNames) -> Iterator[_Line]:
     image, label = 0, 1
     for place, (line_number, line) in enumerate(lines):
         # A name with spaces may stand before a tab in a file whose other lines have spaces.
@@ -154,7 +134,7 @@ def _table(lines: Sequence[tuple[int, str]], separator: str, number: dict[str, i
             continue
         rest = fields[label:]
         choices = [between.join(rest), *(rest[:1] if between != " " else [])]
-        found = (_label(choice, number) for choice in choices)
+        found = (_label(choice, classes) for choice in choices)
         known = next((one for one in found if one is not None), None)
         yield _Line(line_number, _plain(fields[image]) if fields[image:] else "", choices[-1], known)
 
@@ -173,19 +153,19 @@ def _columns(fields: Sequence[str]) -> tuple[int, int] | None:
     return None if None in places else tuple(places)
 
 
-def _label(text: str, number: dict[str, int]) -> int | None:
+def _label(text: str, classes: ClassNames) -> int | None:
     boxed = _BOX.fullmatch(text)
-    for name in (unicodedata.normalize("NFC", text), boxed[1] if boxed else ""):
-        if name in number:
-            return number[name]
-        if name.isdecimal() and int(name) < len(number):
+    for name in (text, boxed[1] if boxed else ""):
+        if (label := classes.label(name)) is not None:
+            return label
+        if name.isdecimal() and int(name) < len(classes.names):
             return int(name)
     return None
 
 
 def _plain(image: str) -> str:
     """A path as it stands in the file, with slashes, without dots at its start."""
-    parts = unicodedata.normalize("NFC", image).replace("\\", "/").split("/")
+    parts = nfc(image).replace("\\", "/").split("/")
     while parts[1:] and parts[0] in (".", ".."):
         parts.pop(0)
     return "/".join(parts)
@@ -193,7 +173,7 @@ def _plain(image: str) -> str:
 
 def _ends(image: str | os.PathLike) -> list[str]:
     """The ends of an image's path, the longest first, each with and without the extension."""
-    path = unicodedata.normalize("NFC", os.path.abspath(image)).replace("\\", "/")
+    path = nfc(os.path.abspath(image)).replace("\\", "/")
     ends = [path]
     while "/" in path:
         path = path.partition("/")[2]

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -33,6 +32,7 @@ _LEFTOVERS = frozenset(
 _NO_PICTURES = frozenset({"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
 _BY_CONTENT = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000")
 _TO_CONVERT = re.compile(r"\.(3fr|arw|avif|cr[23w]|dng|hei[cf]|hif|jxl|nef|orf|pef|raf|rw2|srw|svg)")
+_WORDNET = re.compile(r"(n\d{8}) (.+)")  # an id of ImageNet's and a name
 HEAD_BYTES = 16  # of a file, that say its format
 LABEL_FILES = (
     "val_annotations.txt", "LOC_val_solution.csv", "val_labels.txt", "val_labels.csv", "test_labels.txt",
@@ -42,7 +42,10 @@ LABEL_FILES = (
 
 
 class ClassNames:
-    """Finds the label of a folder's name: accents as NFC, in another case where that means one class only.
+    """Finds the label that a name means: accents as NFC, in another case where that means one class only.
+
+    Of `n01440764 tench` the id of ImageNet or the name alone will do. What means two classes is none, as
+    `crane` is among ImageNet's.
 
     Attributes:
         names: by label.
@@ -50,9 +53,18 @@ class ClassNames:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._exact = {nfc(name): label for label, name in enumerate(names)}
-        folded = Counter(map(str.casefold, self._exact))
-        self._folded = {n.casefold(): k for n, k in self._exact.items() if folded[n.casefold()] == 1}
+        meant: dict[str, set[int]] = {}
+        for label, name in enumerate(map(nfc, names)):
+            parts = _WORDNET.fullmatch(name)
+            for form in (name, *(parts.groups() if parts else ())):
+                meant.setdefault(form, set()).add(label)
+        folded: dict[str, set[int]] = {}
+        for form, labels in meant.items():
+            folded.setdefault(form.casefold(), set()).update(labels)
+        self._exact, self._folded = (
+            {form: min(labels) for form, labels in forms.items() if len(labels) == 1}
+            for forms in (meant, folded)
+        )
 
     def label(self, name: str) -> int | None:
         """None where it is no class."""

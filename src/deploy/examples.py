@@ -12,7 +12,8 @@ from ..common.errors import UserError
 from ..data.binary import CIFAR10, ImageSet, find_set, read_set
 from ..data.cifar100 import CIFAR100
 from ..data.folders import Found, LeftOut, find_images, some_of
-from ..data.labels import class_numbers, read_labels
+from ..data.labels import read_labels
+from ..data.names import ClassNames
 from ..data.preparation import Preparation
 
 FOLDERS, AUTO = "folders", "auto"
@@ -75,8 +76,9 @@ def _labelled(examples: list[Example], class_names: Sequence[str], labels: str |
     if labels is None:
         return examples
     if labels in (FOLDERS, AUTO):
-        number = class_numbers(class_names)
-        strange = [example.file for example in examples if example.folder not in number]
+        classes = ClassNames(class_names)
+        given = [classes.label(example.folder) for example in examples]
+        strange = [example.file for example, label in zip(examples, given, strict=True) if label is None]
         if strange and labels == AUTO:
             return examples
         if strange:
@@ -84,7 +86,6 @@ def _labelled(examples: list[Example], class_names: Sequence[str], labels: str |
                 f"labels: {some_of(strange)} in no folder named as a class of the model "
                 f"({some_of(class_names)}); give a file of labels"
             )
-        given = [number[example.folder] for example in examples]
     else:
         given = read_labels(labels, [example.file for example in examples], class_names)
     return [replace(example, label=label) for example, label in zip(examples, given, strict=True)]

@@ -81,3 +81,16 @@ def test_class_names_meet_in_nfc_and_in_another_case():
     classes = ClassNames([apart, "Dog", "CAT", "cat"])
     names = (composed, apart, apart.upper(), "dog", "DOG", "cat", "CAT", "Cat", "bird")
     assert [classes.label(name) for name in names] == [0, 0, 0, 1, 1, 3, 2, None, None]
+
+
+def test_an_id_of_imagenet_or_the_name_alone_means_the_class():
+    classes = ClassNames(("n02012849 crane", "n03126707 crane", "n01440764 tench", "a b"))
+    assert [classes.label(name) for name in ("n02012849", "n03126707 crane", "tench", "TENCH", "a b")] == [
+        0, 1, 2, 2, 3,
+    ]  # fmt: skip
+    assert classes.label("crane") is classes.label("a") is None
+
+
+def test_a_name_of_two_classes_is_none():
+    """Old behaviour: the last of them."""
+    assert ClassNames(("crane", "ant", "crane")).label("crane") is None
