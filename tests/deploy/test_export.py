@@ -19,10 +19,6 @@ from src.deploy.formats import FORMATS, Format
 from src.deploy.predict import Opened, Predictor
 
 
-def normalise(pixels, card):
-    return np.stack([card.preparation.normalise(picture) for picture in pixels])
-
-
 def opened(path):
     return open_predictor(path, backend="mindspore", device_target="CPU")
 
@@ -318,7 +314,7 @@ class TestSeveral:
         network, typed = make_network(), dataclasses.replace(card, input_type="uint8")
         export_model(network, tmp_path / "net", card=typed, batch_sizes=[2, 3])
         pixels = np.random.default_rng(2).integers(0, 256, (7, 16, 16, 3)).astype(np.uint8)
-        expected = network(ms.Tensor(normalise(pixels, card))).asnumpy()
+        expected = network(ms.Tensor(np.stack([*map(card.preparation.normalise, pixels)]))).asnumpy()
         for name in ("net.json", "net_b2.mindir", "net_b3.mindir"):
             answer = opened(tmp_path / name).logits(pixels)
             np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
@@ -329,7 +325,12 @@ class TestSeveral:
         really = Predictor.logits
         monkeypatch.setattr(Predictor, "logits", lambda self, x: seen.append(x) or really(self, x))
         typed = dataclasses.replace(card, input_type="uint8")
-        export_model(make_network(), tmp_path / "net", card=typed, real_images=normalise(pixels, card))
+        export_model(
+            make_network(),
+            tmp_path / "net",
+            card=typed,
+            real_images=np.stack([*map(card.preparation.normalise, pixels)]),
+        )
         assert np.array_equal(seen[-1][8:], pixels)
 
     def test_one_that_answers_otherwise_spoils_all(self, make_network, card, tmp_path, monkeypatch):
