@@ -325,12 +325,8 @@ class TestSeveral:
         really = Predictor.logits
         monkeypatch.setattr(Predictor, "logits", lambda self, x: seen.append(x) or really(self, x))
         typed = dataclasses.replace(card, input_type="uint8")
-        export_model(
-            make_network(),
-            tmp_path / "net",
-            card=typed,
-            real_images=np.stack([*map(card.preparation.normalise, pixels)]),
-        )
+        normalised = np.stack([*map(card.preparation.normalise, pixels)])
+        export_model(make_network(), tmp_path / "net", card=typed, real_images=normalised)
         assert np.array_equal(seen[-1][8:], pixels)
 
     def test_one_that_answers_otherwise_spoils_all(self, make_network, card, tmp_path, monkeypatch):
