@@ -2,7 +2,12 @@
 
 python eval.py --checkpoint_path runs/RUN --data_path data
 python eval.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --predictions out.csv --pictures out
+python eval.py --checkpoint_path runs/RUN --data_path more/test    class folders that it was not trained on
 python eval.py --checkpoint_path runs/RUN --task retrieval --data_path holidays
+
+Of the data that the run was trained on, its test images are evaluated, or the share that it held out. Of
+other class folders, of all its classes or of some, all images are, unless there is a folder val or test, or
+--val_fraction is given.
 """
 
 from src.common.cli import checkpoint_parser, run

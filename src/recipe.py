@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from .common.files import checksum
 from .data import from_keys
 from .data.batches import ShardBatches, ShuffledBatches
 from .data.binary import Split
-from .data.from_keys import Source
+from .data.from_keys import Look, Source
 from .data.preparation import Preparation
 from .layers.build import build_network
 from .layers.device import on_cpu
@@ -122,6 +122,25 @@ class Recipe:
         if split not in self._sources:
             self._sources[split] = from_keys.open_source(self.config, split)
         return self._sources[split]
+
+    def looked_at(self, look: Look) -> "Recipe":
+        """The recipe with its data open, after a look at all image files: see `from_keys.open_sources`.
+
+        Data that was given is taken as it is.
+        """
+        if self._sources:
+            return self
+        return self.changed(sources=from_keys.open_sources(self.config, look))
+
+    def evaluated_on(self, class_names: Sequence[str], *, all_images: bool) -> "Recipe":
+        """The recipe with the test images of `data_path`, by the classes of a network.
+
+        Args:
+            class_names: of the network, by label; the images may be of some of these classes.
+            all_images: of class folders without val or test, all images, and not the share that is held out.
+        """
+        source = from_keys.open_evaluated(self.config, class_names, all_images=all_images)
+        return self.changed(sources={**self._sources, "test": source})
 
     def train_batches(self, *, rank: int = 0, size: int = 1, **order: Any) -> ShuffledBatches:
         """The training data of one rank, augmented.

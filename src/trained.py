@@ -34,7 +34,12 @@ _MEND = (
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, with what it was trained by."""
+    """A network in evaluation mode, with what it was trained by.
+
+    Attributes:
+        averaged: whether the weights are an average.
+        other_data: whether data was named that is not the run's own, so that all its images are evaluated.
+    """
 
     network: nn.Cell
     recipe: Recipe
@@ -42,6 +47,7 @@ class Trained:
     card: ModelCard
     device: Device
     averaged: bool
+    other_data: bool = False
 
 
 def open_trained(
@@ -79,11 +85,12 @@ def open_trained(
     if ours and class_names:
         raise UserError(f"class_names: {class_names} given, but {path} has names of its own; leave it out")
     checkpoint = read_checkpoint(path) if ours else None
+    own_data = _data_of_run(path) if ours else {}
     config = load_config(
         overrides,
         config_class_of=config_class_of,
         config_path=config_path,
-        base=checkpoint.meta["config"] | _data_of_run(checkpoint.path) if ours else None,
+        base=checkpoint.meta["config"] | own_data if ours else None,
         flags=flags,
     )
     setup_logging(None).setLevel(logging.WARNING)
@@ -105,7 +112,9 @@ def open_trained(
         checkpoint = Checkpoint(path, arrays, meta)
     card = ModelCard.of(recipe.preparation, model=config.model, class_names=names)
     network = set_precision(network, config.amp_level).set_train(False)
-    return Trained(network, recipe, checkpoint, card, device, averaged)
+    other_data = not ours or ("data_path" in overrides and not _is_same(config.data_path, **own_data))
+    other_data = other_data and "val_fraction" not in overrides
+    return Trained(network, recipe, checkpoint, card, device, averaged, other_data)
 
 
 def _class_names(
@@ -115,7 +124,10 @@ def _class_names(
     if file:
         return read_class_names(file)
     if "data_path" in overrides:
-        return tuple(recipe.source("test").class_names)
+        try:
+            return tuple(recipe.source("test").class_names)
+        except UserError as error:
+            raise UserError(f"{error}; or name the classes of the weights: --class_names FILE") from error
     count = count_classes(recipe.network(num_classes=1), weights, label=f"checkpoint {path}")
     return tuple(map(str, range(count)))
 
@@ -130,6 +142,10 @@ def _data_of_run(path: Path) -> dict[str, Any]:
     if folder.name != "checkpoints" or not config.is_file():
         return {}
     return {name: value for name, value in read_yaml(config).items() if name == "data_path"}
+
+
+def _is_same(path: str, data_path: str = "") -> bool:
+    return bool(data_path) and Path(path).resolve() == Path(data_path).resolve()
 
 
 def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless: bool = False) -> Trained:

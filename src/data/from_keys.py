@@ -1,5 +1,6 @@
 """From the keys of a config to images and batches: which class, with which settings."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..common.errors import UserError
@@ -7,16 +8,17 @@ from .augment.colour import ColourChange
 from .augment.erasing import Erasing
 from .batches import ShardBatches, ShuffledBatches
 from .binary import ImageSet, Split
+from .damage import WholePictures, without_faults
 from .few_shot import few_shot
 from .keys import OPERATIONS
 from .loader import EvalBatches, TrainBatches
-from .mindrecord import MindRecordImages
 from .picture_batches import PictureBatches, PictureEvalBatches
 from .preparation import Preparation
-from .sources import ImageFiles, open_split
+from .sources import SPLITS, ImageFiles, Images, open_splits, open_tests
 from .whole_batches import WholePictureBatches
 
-Source = ImageSet | ImageFiles | MindRecordImages
+Source = ImageSet | WholePictures
+Look = Callable[[Sequence[str]], Mapping[str, str]]  # files -> what is wrong with those that are damaged
 
 
 def open_source(c: Any, split: Split) -> Source:
@@ -25,25 +27,63 @@ def open_source(c: Any, split: Split) -> Source:
     Raises:
         UserError: there is no such data, or the keys do not fit it.
     """
-    images = open_split(
-        c.data_path,
-        split,
-        dataset=c.dataset,
-        val_fraction=c.val_fraction,
-        seed=c.split_seed,
-        damaged=c.damaged_images,
-    )
+    (images,) = open_splits(c.data_path, (split,), val_fraction=c.val_fraction, **_how(c))
+    return _as_asked(c, split, images)
+
+
+def open_sources(c: Any, look: Look) -> dict[Split, Source]:
+    """Both splits as `open_source` gives them, after a look at their files.
+
+    Args:
+        look: finds damaged files; it is asked once, about all image files of the data set.
+
+    Raises:
+        UserError: as `open_source`, or files are damaged and `damaged_images` is not skip.
+    """
+    opened = dict(zip(SPLITS, open_splits(c.data_path, val_fraction=c.val_fraction, **_how(c)), strict=True))
+    left_out = dict.fromkeys(SPLITS, 0)
+    if all(isinstance(images, ImageFiles) for images in opened.values()):
+        faults = look([file for images in opened.values() for file in images.files])
+        whole = without_faults(opened, faults, root=c.data_path, skip=c.damaged_images == "skip")
+        left_out = {split: len(opened[split]) - len(whole[split]) for split in SPLITS}
+        opened = whole
+    return {split: _as_asked(c, split, images, left_out[split]) for split, images in opened.items()}
+
+
+def open_evaluated(c: Any, class_names: Sequence[str], *, all_images: bool) -> Source:
+    """The images to evaluate a network of these classes on; see `sources.open_tests`.
+
+    Args:
+        all_images: of class folders without val or test: all of them, and not the share that is held out.
+    """
+    val_fraction = None if all_images else c.val_fraction
+    images = open_tests(c.data_path, class_names, val_fraction=val_fraction, **_how(c))
+    return _as_asked(c, "test", images)
+
+
+def _how(c: Any) -> dict[str, Any]:
+    return {
+        "dataset": c.dataset,
+        "seed": c.split_seed,
+        "skip_unreadable": c.damaged_images == "skip",
+    }
+
+
+def _as_asked(c: Any, split: Split, images: Images, left_out: int = 0) -> Source:
     if split == "train" and c.examples_per_class:
         chosen = few_shot(
             images.labels, c.examples_per_class, c.few_shot_seed, class_names=images.class_names
         )
         images = images.take(chosen)
-    if not isinstance(images, ImageSet) and c.train_crop == "pad":
+    if isinstance(images, ImageSet):
+        return images
+    if c.train_crop == "pad":
         raise UserError(
             f"train_crop: pad is for sets of 32x32 images, and {c.data_path} holds image files; "
             "use train_crop random_resized or resize, with an image_size"
         )
-    return images
+    how = {"skip": c.damaged_images == "skip", "same_class": split == "train"}
+    return WholePictures(images, **how, left_out=left_out)
 
 
 def train_batches(

@@ -39,7 +39,10 @@ class DataKeys(Keys):
         lt=1,
     )
     split_seed: int = key(0, "seed of the held-out share", ge=0, le=4_000_000_000)
-    damaged_images: Literal["fail", "skip"] = key("fail", "what to do about damaged image files")
+    check_images: bool = key(True, "look for damaged image files once, before the first step of a run")
+    damaged_images: Literal["fail", "skip"] = key(
+        "fail", "a damaged image; fail: the run ends; skip: another takes its place, evaluation leaves it out"
+    )
     examples_per_class: int = key(
         0, "few-shot: training images used of each class; 0: all", unit="images", ge=0
     )

@@ -1,41 +1,33 @@
 """Where images come from: finding a data set, and images in class folders, read when they are asked for.
 
-A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its file or number, `read(index)`
--> (H, W, 3) uint8 RGB, C-contiguous, `read_crop(index, choose, least)` -> a box of it, as
-`decode.decode_crop`, and `take(indices)` -> a source of those images. `ImageSet` (in memory), `ImageFiles`
-and `MindRecordImages` are such.
+A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its file or number, and
+`take(indices)` -> a source of those images. It gives uint8 RGB pixels: `read(index)` -> (H, W, 3),
+`read_resized(index, plan)` as `decode.decode_resized`, `read_crop(index, choose, least)` as
+`decode.decode_crop`. `ImageSet` (in memory), `ImageFiles` and `MindRecordImages` are such, and
+`damage.WholePictures` around one of the last two.
 """
 
-import logging
 import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
-from ..common import heartbeat
 from ..common.errors import UserError
 from ..common.files import relative_to
 from .binary import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
 from .cifar100 import CIFAR100
-from .decode import UnreadableImage, decode, decode_crop, decode_resized, fault
-from .folders import class_folders
+from .decode import decode, decode_crop, decode_resized
+from .folders import class_folders, some_of
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
+from .names import nfc
 from .resize import ChooseBox, Plan
-from .splits import Item, Listing, list_folder
+from .splits import Item, Listing, list_folder, list_tests
 
-log = logging.getLogger("quartet")
-
-_SHOWN = 10  # damaged files that are named
-_THREADS = 8  # that look at files: on a network each look waits, on a disk they cost nothing
-_CHUNK = 256  # files
-_WAITS = (0.5, 1.0, 2.0)  # seconds before a file is read again that could not be read
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -46,11 +38,13 @@ class ImageFiles:
         files: the path of each image.
         labels: (N,) int32, each below the number of classes.
         class_names: the name of each class, by label.
+        words: what the folder holds, and what of it was left out, a line each.
     """
 
     files: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
+    words: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,41 +54,24 @@ class ImageFiles:
         return self.files[index]
 
     def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, C-contiguous.
-
-        Raises:
-            UserError: the file cannot be decoded, although its header is sound.
-        """
-        return _patiently(lambda: decode(self.files[index]))
+        """(H, W, 3) uint8 RGB, C-contiguous. Raises UnreadableImage where the file cannot be decoded."""
+        return decode(self.files[index])
 
     def read_resized(self, index: int, plan: Plan) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
-        return _patiently(lambda: decode_resized(self.files[index], plan))
+        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UnreadableImage as `read` does."""
+        return decode_resized(self.files[index], plan)
 
     def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""
-        return _patiently(lambda: decode_crop(self.files[index], choose, least))
+        """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UnreadableImage as `read` does."""
+        return decode_crop(self.files[index], choose, least)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageFiles":
         """The images of `indices`, in their order."""
         files = tuple(self.files[index] for index in indices)
-        return ImageFiles(files, self.labels[np.asarray(indices, np.int64)], self.class_names)
+        return replace(self, files=files, labels=self.labels[np.asarray(indices, np.int64)])
 
 
-def _patiently(read: Callable[[], np.ndarray]) -> np.ndarray:
-    """Reads again where the system failed to: a file that a network mount lost for seconds ends no run.
-
-    Damage, which decoding finds, is no such failure.
-    """
-    for seconds in _WAITS:
-        try:
-            return read()
-        except UnreadableImage as error:
-            if getattr(error.__cause__, "errno", None) is None:
-                raise
-            log.warning("%s; trying again in %g s", error, seconds)
-            time.sleep(seconds)
-    return read()
+Images = ImageSet | ImageFiles | MindRecordImages
 
 
 def _find_binary(layout: Layout, data_path: Path) -> int:
@@ -108,74 +85,147 @@ def _find_folder(data_path: Path) -> int:
     return 3 if "train" in folders else bool(folders)
 
 
-def _open_folder(
-    data_path: Path, split: Split, *, val_fraction: float, seed: int, damaged: Literal["fail", "skip"]
-) -> ImageFiles:
-    listing = list_folder(data_path, val_fraction=val_fraction, seed=seed, skip_unreadable=damaged == "skip")
-    if listing.test_root:
-        _check_every_class_is_tested(listing)
-    return _open_files(listing, split, skip=damaged == "skip")
-
-
 @dataclass(frozen=True)
 class DataSet:
     """One choice of `dataset`.
 
     Attributes:
         find: how surely a folder holds it: 3 it does, 2 in a form to convert, 1 perhaps, 0 it doesn't.
-        open: (data_path, split, settings of `open_split`) -> the split.
+        open: (data_path, splits, settings of `open_splits`) -> those splits, in their order.
+        open_tests: (data_path, class_names, settings of `open_tests`) -> the test images by these names;
+            None: those of `open`, whatever the settings.
     """
 
     find: Callable[[Path], int]
-    open: Callable[..., ImageSet | ImageFiles | MindRecordImages]
+    open: Callable[..., list[Images]]
+    open_tests: Callable[..., Images] | None = None
+
+
+def _each(open_one: Callable[[Path, Split], Images]) -> Callable[..., list[Images]]:
+    return lambda data_path, splits, **_: [open_one(data_path, split) for split in splits]
+
+
+def _open_folder(data_path: Path, splits: Sequence[Split], **how) -> list[Images]:
+    listing = list_folder(data_path, **how)
+    return [_files_of(listing, getattr(listing, split)) for split in splits]
+
+
+def _open_folder_tests(data_path: Path, class_names: Sequence[str], **how) -> Images:
+    listing = list_tests(data_path, class_names, **how)
+    return _files_of(listing, listing.test)
+
+
+def _files_of(listing: Listing, items: Sequence[Item]) -> ImageFiles:
+    if not items:
+        raise UserError(
+            f"{listing.test_root or listing.train_root}: no image can be held out, each class has one; "
+            "add images, or a folder val"
+        )
+    files, labels = zip(*items, strict=True)
+    return ImageFiles(files, np.array(labels, np.int32), listing.class_names, tuple(listing.in_words()))
 
 
 DATASETS = {
     **{
         layout.name: DataSet(
             partial(_find_binary, layout),
-            lambda data_path, split, layout=layout, **_: read_set(layout, data_path, split),
+            _each(lambda data_path, split, layout=layout: read_set(layout, data_path, split)),
         )
         for layout in (CIFAR10, CIFAR100)
     },
     "mindrecord": DataSet(
         lambda data_path: 3 * (data_path / INDEX_NAME).is_file(),
-        lambda data_path, split, **_: open_mindrecord(data_path, split),
+        _each(open_mindrecord),
     ),
-    "folder": DataSet(_find_folder, _open_folder),
+    "folder": DataSet(_find_folder, _open_folder, _open_folder_tests),
 }
 
 
-def open_split(
+def open_splits(
     data_path: str | os.PathLike,
-    split: Split,
+    splits: Sequence[Split] = SPLITS,
     *,
     dataset: str = "auto",
     val_fraction: float = 0.1,
     seed: int = 0,
-    damaged: Literal["fail", "skip"] = "fail",
-) -> ImageSet | ImageFiles | MindRecordImages:
-    """Opens one split of the binary CIFAR-10 or CIFAR-100, of a folder of class folders, or of MindRecord.
+    skip_unreadable: bool = False,
+) -> list[Images]:
+    """Opens splits of the binary CIFAR-10 or CIFAR-100, of a folder of class folders, or of MindRecord.
 
-    Every file of a folder is looked at first, without decoding it (`fault`).
+    No file of a folder is opened.
 
     Args:
         data_path: the folder of the data set, or one that holds it under its usual name.
-        split: "test" is what is evaluated: the test files, the folder val or test, or what is held out.
+        splits: "test" is what is evaluated: the test files, the folder val or test, or what is held out.
         dataset: a name of DATASETS; "auto" looks.
         val_fraction: share of each class that is held out of a folder without val or test, between 0 and 1.
         seed: says which images are held out.
-        damaged: refuse a folder with damaged files, or leave them out and name them in the log.
+        skip_unreadable: pass over folders that the system does not let us read; otherwise they are an error.
 
     Raises:
         UserError: there is no data set, there are several, or it is damaged, for the reason it gives.
     """
     data_path = Path(data_path)
-    name = _detect(data_path) if dataset == "auto" else dataset
-    return DATASETS[name].open(data_path, split, val_fraction=val_fraction, seed=seed, damaged=damaged)
+    how = {"val_fraction": val_fraction, "seed": seed, "skip_unreadable": skip_unreadable}
+    return DATASETS[_name_of(data_path, dataset)].open(data_path, splits, **how)
 
 
-def _detect(data_path: Path) -> str:
+def open_split(data_path: str | os.PathLike, split: Split, **how) -> Images:
+    """One split: see `open_splits`."""
+    return open_splits(data_path, (split,), **how)[0]
+
+
+def open_tests(
+    data_path: str | os.PathLike,
+    class_names: Sequence[str],
+    *,
+    dataset: str = "auto",
+    val_fraction: float | None = None,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+) -> Images:
+    """Opens the images to evaluate a network on: of all its classes, or of some. Labels are the network's.
+
+    Args:
+        data_path: as `open_splits`; so are dataset, seed and skip_unreadable.
+        class_names: of the network, by label.
+        val_fraction: of class folders without val or test, the share that is held out, for the folder that
+            the network was trained on; None for all images.
+
+    Raises:
+        UserError: as `open_splits`, or the data has a class that the network does not.
+    """
+    data_path = Path(data_path)
+    data_set = DATASETS[_name_of(data_path, dataset)]
+    if data_set.open_tests is None:
+        return _by_names(data_set.open(data_path, ("test",))[0], class_names, data_path)
+    how = {"val_fraction": val_fraction, "seed": seed, "skip_unreadable": skip_unreadable}
+    return data_set.open_tests(data_path, class_names, **how)
+
+
+def _by_names(source: Images, class_names: Sequence[str], data_path: Path) -> Images:
+    """The source with the labels that its classes have among `class_names`."""
+    place = {nfc(name): label for label, name in enumerate(class_names)}
+    unknown = [name for name in source.class_names if nfc(name) not in place]
+    if unknown:
+        raise UserError(
+            f"data_path: {data_path} has classes that the network does not have: {some_of(unknown)}; "
+            f"give data of its classes, {some_of(class_names)}"
+        )
+    labels = np.array([place[nfc(name)] for name in source.class_names], np.int32)[source.labels]
+    return replace(source, labels=labels, class_names=tuple(class_names))
+
+
+def facts_of(splits: Mapping[Split, Images]) -> dict[str, int]:
+    """How many images a data set has: `train`, `test`; and a checksum of their `labels`, in order."""
+    labels = {split: np.asarray(source.labels, np.int32) for split, source in splits.items()}
+    counts = {split: len(values) for split, values in labels.items()}
+    return counts | {"labels": zlib.crc32(b"".join(values.tobytes() for values in labels.values()))}
+
+
+def _name_of(data_path: Path, dataset: str) -> str:
+    if dataset != "auto":
+        return dataset
     sure = {name: data_set.find(data_path) for name, data_set in DATASETS.items()}
     found = [name for name, value in sure.items() if value and value == max(sure.values())]
     if not found:
@@ -187,58 +237,3 @@ def _detect(data_path: Path) -> str:
     if len(found) > 1:
         raise UserError(f"{data_path} holds several data sets; choose with --dataset {' or '.join(found)}")
     return found[0]
-
-
-def _check_every_class_is_tested(listing: Listing) -> None:
-    tested = {label for _, label in listing.test}
-    missing = [name for label, name in enumerate(listing.class_names) if label not in tested]
-    if missing:
-        raise UserError(
-            f"{listing.test_root} lacks {len(missing)} of the classes of {listing.train_root}: "
-            f"{', '.join(missing[:_SHOWN])}{' ...' if len(missing) > _SHOWN else ''}; "
-            "add images of them there, or remove them from the training folder"
-        )
-
-
-def _open_files(listing: Listing, split: Split, *, skip: bool) -> ImageFiles:
-    items: list[Item] = listing.train if split == "train" else listing.test
-    root = listing.train_root if split == "train" or not listing.test_root else listing.test_root
-    if not items:
-        raise UserError(f"{root}: no image can be held out, each class has one; add images, or a folder val")
-    faults = _look([file for file, _ in items], root)
-    if faults:
-        _report(faults, len(items), root, skip=skip)
-    whole = [item for item in items if item[0] not in faults]
-    left = {label for _, label in whole}
-    for label in sorted({label for _, label in items} - left):
-        raise UserError(
-            f"{root / listing.class_names[label]}: every image of this class is damaged; "
-            "replace them, or remove the folder"
-        )
-    labels = np.array([label for _, label in whole], np.int32)
-    return ImageFiles(tuple(file for file, _ in whole), labels, listing.class_names)
-
-
-def _look(files: Sequence[str], root: Path) -> dict[str, str]:
-    """The faults of the files that have one."""
-    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        results = pool.map(lambda chunk: [(file, fault(file)) for file in chunk], chunks)
-        faults = {}
-        for chunk in tqdm(results, desc=f"checking {root}", total=len(chunks), disable=None):
-            heartbeat.progress()
-            faults |= {file: reason for file, reason in chunk if reason}
-        return faults
-
-
-def _report(faults: dict[str, str], count: int, root: Path, *, skip: bool) -> None:
-    names = [os.path.relpath(file, root) for file in faults]
-    names = [name if name.isprintable() else repr(name) for name in names]
-    lines = [f"{name} ({reason})" for name, reason in zip(names, faults.values())]
-    summary = f"{root}: {len(faults):,} of {count:,} images are damaged"
-    first = ", ".join(lines[:_SHOWN]) + (" ..." if len(lines) > _SHOWN else "")
-    if not skip:
-        raise UserError(f"{summary}: {first}; replace or remove them, or use --damaged_images skip")
-    log.warning("%s and left out: %s", summary, first)
-    for line in lines:
-        log.info("damaged: %s", line)

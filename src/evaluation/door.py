@@ -4,10 +4,12 @@ import argparse
 import contextlib
 from typing import Any, Protocol
 
+import numpy as np
 from mindspore import nn
 
 from ..common.errors import UserError
 from ..common.table import table
+from ..data.sources import SPLITS, facts_of
 from ..model_utils.device_adapter import Device
 from .evaluate import Evaluation, evaluate_network
 from .metrics import METRICS, Totals, interval, warning_of
@@ -26,6 +28,7 @@ class TrainedClassifier(Protocol):
         checkpoint: where it comes from; knows its classes.
         device: where it runs.
         averaged: whether the weights are an average.
+        other_data: whether data was named that is not the run's own.
     """
 
     network: nn.Cell
@@ -33,10 +36,13 @@ class TrainedClassifier(Protocol):
     checkpoint: Any
     device: Device
     averaged: bool
+    other_data: bool
 
 
 def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Evaluates all test images and writes the files that are asked for.
+
+    Of class folders that the network was not trained on, all images are test images.
 
     Args:
         flags: predictions, a CSV file, and pictures, a folder; None: not asked for.
@@ -45,7 +51,7 @@ def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -
         the table for people, and the figures for JSON.
 
     Raises:
-        UserError: predictions are asked of several ranks, the data has other classes than the network, an
+        UserError: predictions are asked of several ranks, the data has none of the network's classes, an
             image is damaged, or a file cannot be written.
     """
     device, config = trained.device, trained.recipe.config
@@ -53,8 +59,10 @@ def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -
         raise UserError(
             f"--predictions: {flags.predictions} given with {device.size} processes, allowed: with one"
         )
-    batches = trained.recipe.eval_batches(rank=device.rank, size=device.size)
-    trained.checkpoint.check_classes(batches.class_names)
+    class_names = tuple(trained.checkpoint.meta["class_names"])
+    all_images = trained.other_data and not _is_own(trained)
+    recipe = trained.recipe.evaluated_on(class_names, all_images=all_images)
+    batches = recipe.eval_batches(rank=device.rank, size=device.size)
     named = {"class_names": batches.class_names, "name_of": batches.source.name}
     with contextlib.ExitStack() as stack:
         each = flags.predictions and stack.enter_context(predictions_file(flags.predictions, **named))
@@ -62,7 +70,7 @@ def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -
             trained.network,
             trained.recipe.inputs(),
             batches,
-            num_classes=len(batches.class_names),
+            num_classes=len(class_names),
             flip_tta=config.flip_tta,
             size=device.size,
             worst=WORST if flags.pictures else 0,
@@ -76,9 +84,23 @@ def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -
     figures = {
         "flip_tta": config.flip_tta,
         **evaluation.metrics,
+        "classes": int(np.count_nonzero(evaluation.totals.images)),
+        "damaged_images": evaluation.damaged,
         "top1_interval": list(interval(evaluation.metrics["top1"], count)),
     }
-    return _as_text(trained, evaluation, batches.class_names), figures
+    return _as_text(trained, evaluation, batches.source), figures
+
+
+def _is_own(trained: TrainedClassifier) -> bool:
+    """Whether the data has as many images of each class as what the network was trained on.
+
+    So a data set that was moved is known again, and what was trained on is not evaluated.
+    """
+    try:
+        facts = facts_of({split: trained.recipe.source(split) for split in SPLITS})
+    except UserError:  # it cannot be trained on
+        return False
+    return facts == trained.checkpoint.meta.get("data")
 
 
 def weights_in_words(trained: TrainedClassifier) -> str:
@@ -88,14 +110,19 @@ def weights_in_words(trained: TrainedClassifier) -> str:
     return f"step {meta['step']}, {epoch}{kind} weights"
 
 
-def _as_text(trained: TrainedClassifier, evaluation: Evaluation, class_names: tuple[str, ...]) -> str:
+def _as_text(trained: TrainedClassifier, evaluation: Evaluation, source: Any) -> str:
     """The figures, and the classes that the network knows least."""
-    config, figures = trained.recipe.config, evaluation.metrics
+    config, figures, class_names = trained.recipe.config, evaluation.metrics, source.class_names
+    there = np.count_nonzero(evaluation.totals.images)
+    classes = f"{len(class_names):,}" if there == len(class_names) else f"{there:,} of {len(class_names):,}"
     low, high = interval(figures["top1"], figures["count"])
     rows = [
         ("checkpoint", f"{trained.checkpoint.path} ({config.model}, {weights_in_words(trained)})"),
-        ("data", f"{figures['count']:,} images of {len(class_names):,} classes from {config.data_path}"),
+        ("data", f"{figures['count']:,} images of {classes} classes from {config.data_path}"),
     ]
+    rows += [("", line) for line in getattr(source, "words", ())]
+    if evaluation.damaged:
+        rows.append(("damaged", f"{evaluation.damaged:,} images, which are in no figure"))
     for name, value in figures.items():
         if name in METRICS:
             note = f"  (95 % interval {low:.2f} to {high:.2f})" if name == "top1" else ""

@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 
 from ..common import heartbeat
+from ..data.damage import damaged_in
 from ..model_utils.device_adapter import without_graph
 from ..parallel.collective import sum_over_ranks
 from .metrics import Scores, Totals
@@ -23,19 +24,21 @@ class EvaluationStopped(Exception):
 
 
 class Answers(NamedTuple):
-    """What a network says of one batch, filler left out.
+    """What a network says of one batch, without filler and damaged images.
 
     Attributes:
-        first: place of the first image in the data set.
+        indices: (B,) int64, the place of each image in the data set.
         images: (B, ...) as they were given to the network.
         labels: (B,) integers.
         outputs: (B, ...) float64.
+        damaged: how many images of the batch could not be read.
     """
 
-    first: int
+    indices: np.ndarray
     images: np.ndarray
     labels: np.ndarray
     outputs: np.ndarray
+    damaged: int
 
 
 def as_function(
@@ -67,7 +70,8 @@ def answers(
     Args:
         predict: images, float32 (B, C, H, W) or uint8 (B, H, W, C) -> outputs (B, ...).
         batches: yields (images, labels, valid). Only the first `valid` rows count; the rest fill the last
-            batch up to its fixed size, and what they hold does not matter.
+            batch up to its fixed size, and what they hold does not matter. Nor does what takes the place of
+            images that its source could not read (`data.damage`).
         flip_tta: average the outputs of each image and of its mirror image (left-right).
         between: called before each batch; it may raise, or return true to end here.
 
@@ -75,7 +79,7 @@ def answers(
         EvaluationStopped: `between` returned true.
         ValueError: `valid` exceeds the batch, or `predict` gives another number of rows.
     """
-    first = getattr(batches, "start", 0)
+    first, damaged = getattr(batches, "start", 0), damaged_in(getattr(batches, "source", None))
     for batch, labels, valid in batches:
         heartbeat.progress()
         if between is not None and between():
@@ -89,7 +93,11 @@ def answers(
             outputs = (outputs + predict(np.ascontiguousarray(mirrored))) / 2
         if len(outputs) != len(images):
             raise ValueError(f"predict gave {len(outputs)} rows for {len(images)} images")
-        yield Answers(first, images[:valid], np.asarray(labels)[:valid], outputs[:valid])
+        indices = np.arange(first, first + valid)
+        kept = slice(valid)
+        if lost := [row for row in range(valid) if first + row in damaged]:
+            kept = np.delete(np.arange(valid), lost)
+        yield Answers(indices[kept], images[kept], np.asarray(labels)[kept], outputs[kept], len(lost))
         first += valid
 
 
@@ -122,11 +130,13 @@ class Evaluation:
         metrics: see `Totals.result`; over all ranks.
         totals: the counts behind them; over all ranks.
         mistakes: the wrong predictions of this rank with the highest loss, highest first.
+        damaged: images that could not be read and are in no figure; over all ranks.
     """
 
     metrics: dict[str, float]
     totals: Totals
     mistakes: list[Mistake]
+    damaged: int = 0
 
 
 def evaluate(
@@ -156,11 +166,12 @@ def evaluate(
         EvaluationStopped: `between` returned true, on this rank or another.
         UserError: no images on any rank, or classes and data do not agree (see `Totals.update`).
     """
-    totals, stopped = Totals(num_classes), False
+    totals, damaged, stopped = Totals(num_classes), 0, False
     mistakes: list[Mistake] = []
     try:
         for batch in answers(predict, batches, flip_tta=flip_tta, between=between):
             scores = totals.update(batch.outputs, batch.labels)
+            damaged += batch.damaged
             if worst > 0:
                 mistakes = _keep_worst(mistakes, worst, scores, batch)
             if each is not None:
@@ -168,13 +179,14 @@ def evaluate(
     except EvaluationStopped:
         stopped = True
     sums, counts = totals.vectors()
-    counts = np.append(counts, int(stopped))
+    counts = np.append(counts, (damaged, int(stopped)))
     if reduce is not None:
         sums, counts = reduce(sums), reduce(counts)
-    if counts[-1]:
+    *_, damaged, stopped = counts.tolist()
+    if stopped:
         raise EvaluationStopped
-    totals = Totals.from_vectors(num_classes, sums, counts[:-1])
-    return Evaluation(totals.result(), totals, mistakes)
+    totals = Totals.from_vectors(num_classes, sums, counts[:-2])
+    return Evaluation(totals.result(), totals, mistakes, damaged)
 
 
 def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 1, **how) -> Evaluation:
@@ -200,7 +212,7 @@ def _keep_worst(kept: list[Mistake], worst: int, scores: Scores, batch: Answers)
     highest = wrong[np.argsort(-scores.loss[wrong], kind="stable")][:worst]
     new = [
         Mistake(
-            index=batch.first + int(row),
+            index=int(batch.indices[row]),
             image=batch.images[row].copy(),
             label=int(batch.labels[row]),
             prediction=int(scores.prediction[row]),

@@ -1,5 +1,6 @@
 """The pictures of an evaluation: confusion matrix, recall by class and worst mistakes, each one PNG file."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from .metrics import SMALL, Totals, interval
 
 if TYPE_CHECKING:
     from .evaluate import Evaluation, Mistake
+
+log = logging.getLogger("quartet")
 
 WORST = 25  # mistakes on the sheet
 _BARS = 40  # classes whose recall is drawn
@@ -49,6 +52,7 @@ def write_pictures(
     matrix, recall, mistakes = paths = [Path(folder) / f"{name}.png" for name in names]
     if evaluation.totals.confusion is None:
         paths.remove(matrix)
+        log.warning("%s is not drawn: of %d classes nothing would be seen", matrix.name, len(class_names))
     else:
         confusion_matrix(evaluation.totals.confusion, class_names, matrix, of=of)
     recall_by_class(evaluation.totals, class_names, recall, of=of)

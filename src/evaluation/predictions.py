@@ -49,7 +49,7 @@ def predictions_file(
                     said[::2] = [class_names[label] for label in likeliest]
                     said[1::2] = [f"{share:.6g}" for share in shares]
                 label = class_names[batch.labels[row]]
-                lines.writerow([name_of(batch.first + row), label, *said])
+                lines.writerow([name_of(batch.indices[row]), label, *said])
 
         yield write
 

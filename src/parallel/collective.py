@@ -69,6 +69,15 @@ def sum_over_ranks(vector: np.ndarray, *, size: int) -> np.ndarray:
     return gathered.astype(np.float64).sum(axis=(0, 1))
 
 
+def union_over_ranks(numbers: set[int], *, below: int, size: int) -> set[int]:
+    """All numbers, 0 to `below` - 1, that some rank gives; where none gives any, little is sent."""
+    if size == 1 or not sum_over_ranks(np.array([len(numbers)], np.int64), size=size)[0]:
+        return numbers
+    given = np.zeros(below, np.int64)
+    given[list(numbers)] = 1
+    return set(np.flatnonzero(sum_over_ranks(given, size=size)).tolist())
+
+
 def _sum_of_integers(vector: np.ndarray, size: int) -> np.ndarray:
     if size > 1 << (24 - _BITS) or np.abs(vector).max(initial=0) >= 1 << (_DIGITS * _BITS):
         raise ValueError(f"integers up to {np.abs(vector).max(initial=0)} on {size} ranks have no exact sum")

@@ -2,8 +2,7 @@
 
 import logging
 import math
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from ..checkpoint.file import Checkpoint
 from ..common.errors import UserError
 from ..model_utils.keys import Keys
-from .build import TrainRecipe
 
 log = logging.getLogger("quartet")
 
@@ -97,6 +95,7 @@ class Progress:
         best: the metrics of the best evaluation, with the `images` and `epoch` where it was made.
         evaluation_due: the evaluation after this step is still to be made.
         bn_reestimated: the statistics of batch normalisation are computed anew, after the last step.
+        damaged: which training images could not be read so far (`damaged_images` skip), over all ranks.
         seconds: wall time, over all processes.
     """
 
@@ -106,6 +105,7 @@ class Progress:
     best: dict[str, Any] | None = None
     evaluation_due: bool = False
     bn_reestimated: bool = False
+    damaged: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
     def place(self, course: Course) -> dict[str, int | float]:
@@ -129,13 +129,6 @@ def say_rate_from_here(rates: np.ndarray, update: int, *, before: float, config:
             "the learning rate goes from %.4g to %.4g: lr_schedule %s of the whole run has this rate here",
             before, rate, config.lr_schedule,
         )  # fmt: skip
-
-
-def facts_of(recipe: TrainRecipe) -> dict[str, int]:
-    """How many images a run has: `train`, `test`; and a checksum of their `labels`, in order."""
-    labels = {split: np.asarray(recipe.source(split).labels, np.int32) for split in ("train", "test")}
-    counts = {split: len(values) for split, values in labels.items()}
-    return counts | {"labels": zlib.crc32(b"".join(values.tobytes() for values in labels.values()))}
 
 
 def check_same_data(data: dict[str, int], checkpoint: Checkpoint, config: Keys) -> None:

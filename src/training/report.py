@@ -5,6 +5,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ..common.files import write_json
+from ..data.damage import left_out_of
+from ..data.sources import SPLITS
 from ..evaluation.curves import learning_curves
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.pictures import write_pictures
@@ -35,6 +37,7 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
         "final": _finite_or_none(evaluation.metrics),
         "best": trainer.progress.best,
         "recall_by_class": _finite_or_none(recall_by_class),
+        "damaged_images": _damaged_images(trainer, evaluation),
         "images": trainer.progress.images,
         "batches": trainer.course.steps,
         "updates": trainer.course.updates,
@@ -64,6 +67,19 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
     )
     log.info("summary and pictures are in %s", run_dir)
     return summary
+
+
+def _damaged_images(trainer: "Trainer", evaluation: Evaluation) -> dict[str, int]:
+    """How many images of each split could not be read in the whole run; it is said where there are any."""
+    damaged = {split: left_out_of(trainer.recipe.source(split)) for split in SPLITS}
+    damaged["train"] += len(trainer.progress.damaged)
+    damaged["test"] += evaluation.damaged
+    if any(damaged.values()):
+        log.warning(
+            "damaged images: %d for training, left out or replaced, and %d held out, which are in no figure",
+            damaged["train"], damaged["test"],
+        )  # fmt: skip
+    return damaged
 
 
 def _weights_in_words(trainer: "Trainer") -> str:

@@ -14,11 +14,14 @@ from ..common.errors import UserError
 from ..common.files import write_text, writing
 from ..common.lock import HeldError, locked
 from ..common.log import setup_logging
+from ..data.manifest import Manifest
 from ..model_utils.config import dump, load_config, parse_overrides
 from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
 from ..model_utils.keys import Keys
 from ..parallel.collective import text_of_first
 from .build import TrainRecipe
+from .look import NAME as MANIFEST
+from .look import FirstRankLooks
 from .trainer import Trainer
 
 LENGTH = ("epochs", "train_steps")
@@ -26,8 +29,8 @@ LENGTH = ("epochs", "train_steps")
 # accumulate_steps, so that another number of cards can make the same updates, and data that the user says is
 # changed.
 CHANGEABLE = (
-    "data_path", "allow_changed_data", "device_target", "batch_size", "accumulate_steps", "eval_batch_size",
-    "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps", *LENGTH,
+    "data_path", "allow_changed_data", "damaged_images", "device_target", "batch_size", "accumulate_steps",
+    "eval_batch_size", "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps", *LENGTH,
 )  # fmt: skip
 
 CreateRecipe = Callable[[Keys], TrainRecipe]
@@ -51,13 +54,15 @@ def start(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[s
     with contextlib.ExitStack() as stack:
         early = stack.enter_context(_early_lines())
         device = _set_up(config)
-        recipe = create_recipe(config).settled(size=device.size)
+        look = FirstRankLooks(Manifest(Path(config.data_path)), device=device)
+        recipe = _looked_at(create_recipe(config), look).settled(size=device.size)
         trainer = Trainer(recipe, device=device)
         # Only now: a config that does not fit its data leaves no folder behind.
         if device.rank == 0:
             run_dir = _take_new(run_dir, stack, named=bool(config.run_name))
             write_text(run_dir / "config.yaml", dump(recipe.config))
             write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in trainer.class_names))
+            look.write(run_dir)
         run_dir = Path(text_of_first(str(run_dir), size=device.size))
         heartbeat.announce(run_dir)
         early.into(run_dir, device.rank)
@@ -138,10 +143,17 @@ def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[
             _hold(run_dir, stack)
         early.into(run_dir, device.rank)
         checkpoint = folder.newest() if folder.has_any() else None
-        trainer = Trainer(create_recipe(config), device=device, checkpoint=checkpoint)
+        look = FirstRankLooks(Manifest.read(run_dir / MANIFEST, root=config.data_path), device=device)
+        recipe = _looked_at(create_recipe(config), look)
+        trainer = Trainer(recipe, device=device, checkpoint=checkpoint)
         if device.rank == 0:
             _keep_length(config, run_dir)
+            look.write(run_dir)
         return trainer.run(run_dir, resumed=True)
+
+
+def _looked_at(recipe: TrainRecipe, look: FirstRankLooks) -> TrainRecipe:
+    return recipe.looked_at(look) if recipe.config.check_images else recipe
 
 
 def _keep_length(config: Keys, run_dir: Path) -> None:

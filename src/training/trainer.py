@@ -17,15 +17,23 @@ from tqdm import tqdm
 from ..checkpoint.file import Checkpoint
 from ..checkpoint.folder import CheckpointFolder
 from ..common.errors import UserError
+from ..data.damage import damaged_in
+from ..data.folders import counted
+from ..data.sources import SPLITS, facts_of
 from ..evaluation.evaluate import Evaluation, EvaluationStopped
 from ..evaluation.metrics import check_metric, in_words, is_better, warning_of
 from ..model_utils.device_adapter import Device
-from ..parallel.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
+from ..parallel.collective import (
+    broadcast_from_first,
+    check_equal_over_ranks,
+    sum_over_ranks,
+    union_over_ranks,
+)
 from .build import TrainRecipe, build_train_step
 from .evaluator import Evaluator
 from .feed import run_steps
 from .profiling import traced
-from .progress import Course, Progress, check_same_data, facts_of, say_rate_from_here
+from .progress import Course, Progress, check_same_data, say_rate_from_here
 from .records import MetricsLog
 from .report import write_report
 from .signals import AgreedStop, Interrupted, StopRequest
@@ -58,7 +66,7 @@ class Trainer:
         self.train_batches = recipe.train_batches(rank=device.rank, size=device.size)
         self.class_names = self.train_batches.class_names
         check_metric(c.best_metric, len(self.class_names))
-        self.data = facts_of(recipe)
+        self.data = facts_of({split: recipe.source(split) for split in SPLITS})
         before = Course(**checkpoint.meta["course"]) if checkpoint else None
         self.course = Course.of(c, epoch=len(self.train_batches), cards=device.size, before=before)
         self.network = recipe.network(num_classes=len(self.class_names))
@@ -127,6 +135,13 @@ class Trainer:
     def _say_what_runs(self) -> None:
         course, data = self.course, self.data
         log.info("run folder: %s", self.run_dir)
+        held_out = self.recipe.source("test")
+        for line in (words := getattr(held_out, "words", ())):
+            log.info("%s", line)
+        untested = np.setdiff1d(np.arange(len(self.class_names)), held_out.labels)
+        if len(untested) and not words:
+            names = [self.class_names[label] for label in untested]
+            log.warning("no held-out image of %s: no figure has it", counted(names, "class"))
         log.info(
             "data: %d training and %d held-out images of %d classes from %s",
             data["train"], data["test"], len(self.class_names), self.config.data_path,
@@ -300,6 +315,8 @@ class Trainer:
         if self.soundness.nonfinite:
             return
         check_equal_over_ranks(self.train_step.state, step=self.progress.step, size=self.device.size)
+        met = {*self.progress.damaged, *damaged_in(self.recipe.source("train"))}
+        self.progress.damaged = sorted(union_over_ranks(met, below=self.data["train"], size=self.device.size))
         self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
@@ -341,6 +358,8 @@ class Trainer:
         for name, parameter in parameters.items():
             parameter.set_data(ms.Tensor(checkpoint.arrays[name]))
         self.progress = Progress(**checkpoint.meta["progress"])
+        if self.data != checkpoint.meta["data"]:
+            self.progress.damaged = []  # numbers of other images
         step = self.progress.step
         self.progress.step = self.course.place_of(step, before)
         updates = self.progress.step // self.course.accumulate

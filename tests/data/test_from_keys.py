@@ -1,5 +1,7 @@
 """A config's keys become sources and batches as their meanings say."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from src.data.keys import OPERATIONS
 from src.data.sources import DATASETS, DataSet, ImageFiles, open_split
 from src.model_utils.config import check
 from src.shared_config import SharedConfig
+from tests.helpers.errors import fails
 
 
 def _train(*, host_normalises=False, rank=0, size=1, **keys):
@@ -128,44 +131,85 @@ def test_every_source_key_reaches_the_source(monkeypatch):
     seen = {}
     source = ImageSet(np.zeros((6, 3, 32, 32), np.uint8), np.arange(6, dtype=np.int32) % 2, ("a", "b"))
 
-    def spy(path, split, **settings):
-        seen.update(settings, path=path, split=split)
-        return source
+    def spy(path, splits=("train", "test"), **settings):
+        seen.update(settings, path=path)
+        return [source for _ in splits]
 
-    monkeypatch.setattr(module, "open_split", spy)
+    monkeypatch.setattr(module, "open_splits", spy)
+    monkeypatch.setattr(module, "open_tests", lambda path, names, **how: spy(path, names[:1], **how)[0])
     keys = {"dataset": "cifar100", "val_fraction": 0.3, "split_seed": 5, "damaged_images": "skip"}
     config = check({"data_path": "/there", "examples_per_class": 2, **keys}, SharedConfig)
-    assert np.bincount(module.open_source(config, "train").labels).tolist() == [2, 2]
-    assert seen == {
-        "path": "/there", "split": "train", "dataset": "cifar100", "val_fraction": 0.3, "seed": 5,
-        "damaged": "skip",
-    }  # fmt: skip
+    how = {"dataset": "cifar100", "val_fraction": 0.3, "seed": 5, "skip_unreadable": True, "path": "/there"}
+    assert np.bincount(module.open_source(config, "train").labels).tolist() == [2, 2] and seen == how
     assert module.open_source(config, "test") is source
+    sources = module.open_sources(config, None)  # in memory, there is nothing to look at
+    assert len(sources["train"]) == 4 and sources["test"] is source
+    assert module.open_evaluated(config, ("a", "b"), all_images=False) is source and seen == how
+    module.open_evaluated(config, ("a", "b"), all_images=True)
+    assert seen == {**how, "val_fraction": None}
 
 
-def test_the_held_out_images_and_the_few_shots_have_seeds_of_their_own(tmp_path):
-    """Old behaviour: one seed for both, so few-shot choices were compared on different test images."""
+@pytest.fixture
+def pets(tmp_path):
+    """20 images of each of two classes."""
     for name in ("ant", "bee"):
         (tmp_path / name).mkdir()
         for number in range(20):
             (tmp_path / name / f"{number}.png").write_bytes(PNG)
+    return tmp_path
 
-    def opened(split, **keys):
-        keys = {"data_path": str(tmp_path), "train_crop": "resize", "examples_per_class": 3, **keys}
-        return module.open_source(check(keys, SharedConfig), split)
 
-    def names(source):
+def _opened(pets, **keys):
+    return check({"data_path": str(pets), "train_crop": "resize", **keys}, SharedConfig)
+
+
+def test_what_the_look_finds_is_left_out_before_images_are_chosen(pets):
+    looked = []
+
+    def look(files):
+        looked.append(files)
+        return {file: "damaged" for file in files if int(Path(file).stem) < 10}
+
+    plain = module.open_sources(_opened(pets), lambda files: {})
+    message = fails(module.open_sources, _opened(pets), look)
+    assert "20 of 40 images are damaged" in message
+    few = module.open_sources(_opened(pets, damaged_images="skip", examples_per_class=3), look)
+    names = [Path(few["train"].name(index)).stem for index in range(6)]
+    assert len(few["train"]) == 6 and all(int(name) >= 10 for name in names)
+    assert len(looked) == 2 and len(looked[0]) == 40, "both splits at once"
+    for split in ("train", "test"):
+        whole = len(plain[split])
+        assert (
+            few[split].left_out + len(module.open_sources(_opened(pets, damaged_images="skip"), look)[split])
+            == whole
+        )
+
+
+def test_without_a_look_no_file_is_opened(pets, monkeypatch):
+    """Old behaviour: evaluation, export and inference opened every file of the training data."""
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr("os.open", lambda *_, **__: pytest.fail("opened"))
+    config = _opened(pets)
+    assert len(module.open_source(config, "train")) + len(module.open_source(config, "test")) == 40
+    assert len(module.open_evaluated(config, ("ant", "bee"), all_images=True)) == 40
+
+
+def test_the_held_out_images_and_the_few_shots_have_seeds_of_their_own(pets):
+    """Old behaviour: one seed for both, so few-shot choices were compared on different test images."""
+
+    def names(split, **keys):
+        source = module.open_source(_opened(pets, examples_per_class=3, **keys), split)
         return [source.name(index) for index in range(len(source))]
 
-    held_out, chosen = names(opened("test")), names(opened("train"))
-    assert names(opened("test", few_shot_seed=1)) == held_out != names(opened("test", split_seed=1))
-    assert names(opened("train", few_shot_seed=1)) != chosen
-    assert not set(names(opened("train", few_shot_seed=1))) & set(held_out)
+    held_out, chosen = names("test"), names("train")
+    assert names("test", few_shot_seed=1) == held_out != names("test", split_seed=1)
+    assert names("train", few_shot_seed=1) != chosen
+    assert not set(names("train", few_shot_seed=1)) & set(held_out)
 
 
 def test_image_files_need_a_crop_of_pictures(monkeypatch):
     files = ImageFiles(("a.jpg",), np.zeros(1, np.int32), ("a",))
-    monkeypatch.setattr(module, "open_split", lambda *_, **__: files)
+    monkeypatch.setattr(module, "open_splits", lambda *_, **__: [files])
     with pytest.raises(UserError, match=r"train_crop: pad is for sets of 32x32 images, .*use train_crop"):
         module.open_source(SharedConfig(), "train")
 
@@ -194,7 +238,7 @@ def test_a_new_operation_is_a_row_and_has_random_numbers_of_its_own(monkeypatch)
 
 def test_a_new_data_set_is_a_row(monkeypatch, tmp_path):
     monkeypatch.setitem(
-        DATASETS, "marked", DataSet(lambda p: 3 * (p / "mark").exists(), lambda *_, **__: "it")
+        DATASETS, "marked", DataSet(lambda p: 3 * (p / "mark").exists(), lambda *_, **__: ["it"])
     )
     (tmp_path / "mark").touch()
     assert open_split(tmp_path, "train") == open_split("/none", "train", dataset="marked") == "it"

@@ -221,7 +221,9 @@ class TestConverting:
     def test_damaged_images_are_refused_or_left_out(self, folder, tmp_path, capsys):
         (folder / "train/ant/bad.jpg").write_bytes(b"")
         arguments = ["mindrecord", "--data_path", str(folder), "--output_path", str(tmp_path / "record")]
-        assert "1 of 14 images are damaged: ant/bad.jpg" in fails(main, arguments)
+        message = fails(main, arguments)
+        assert "1 of 18 images are damaged (1 of 14 for training, 0 of 4 held out)" in message
+        assert "train/ant/bad.jpg (the file is empty)" in message
         assert not (tmp_path / "record").exists()
         assert main([*arguments, "--damaged_images", "skip", "--shards", "1"]) == 0
         assert "13 training and 4 test images of 3 classes" in capsys.readouterr().out

@@ -1,4 +1,3 @@
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -6,10 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.common.errors import UserError
-from src.data import sources
 from src.data.binary import ImageSet, read_cifar10, write_cifar10
-from src.data.sources import ImageFiles, open_split
+from src.data.sources import ImageFiles, facts_of, open_split, open_splits, open_tests
 from tests.helpers.errors import fails
 
 
@@ -112,7 +109,7 @@ class TestFolder:
 
     def test_the_splits_share_nothing_and_have_everything(self, folder):
         train, test = (open_split(folder, split, val_fraction=0.2, seed=3) for split in ("train", "test"))
-        assert (np.bincount(test.labels) + np.bincount(train.labels)).tolist() == [10, 20]
+        assert set(test.labels) == set(train.labels) == {0, 1} and len(train) > len(test)
         assert not set(train.files) & set(test.files)
         assert {*train.files, *test.files} == {str(path) for path in folder.rglob("*.png")}
         assert open_split(folder, "test", val_fraction=0.2, seed=3).files == test.files
@@ -145,150 +142,61 @@ class TestFolder:
         assert open_split(tmp_path, "train").labels.tolist() == list(range(300))
         assert f"{tmp_path}: no image can be held out" in refused(tmp_path, "test")
 
-    def test_files_that_are_no_images_by_their_name_are_passed_over(self, folder):
-        (folder / "cat" / "Thumbs.db").write_bytes(b"x")
-        (folder / "cat" / "notes.txt").write_text("x")
-        (folder / "cat" / ".hidden.png").write_bytes(b"")
-        assert len(open_split(folder, "train")) + len(open_split(folder, "test")) == 30
-
-    def test_a_class_that_is_empty_in_val_is_named(self, with_val):
-        for path in (with_val / "val" / "dog").iterdir():
-            path.unlink()
-        for split in ("train", "test"):
-            message = refused(with_val, split)
-            assert f"{with_val / 'val'} lacks 1 of the classes of {with_val / 'train'}: dog;" in message
-
-    def test_a_class_that_train_lacks_is_named(self, with_val):
-        (with_val / "val" / "owl").mkdir()
-        (with_val / "val" / "owl" / "0.png").touch()
-        assert f"{with_val / 'val' / 'owl'} is of a class that" in refused(with_val)
-
-    def test_a_name_without_print_is_refused(self, folder):
-        (folder / "owl\a").mkdir()
-        assert r"'owl\x07'" in refused(folder)
-
     def test_pictures_in_no_class_folder_are_said(self, folder):
         assert "0 class folders" in refused(folder / "cat", dataset="folder")
 
 
-class TestDamaged:
-    @pytest.fixture
-    def damaged(self, with_val):
-        """An empty, a truncated and a misnamed file among 33 for training."""
-        train = with_val / "train"
-        whole = (train / "dog" / "00.png").read_bytes()
-        (train / "dog" / "cut.png").write_bytes(whole[:-20])
-        (train / "cat" / "empty.jpg").touch()
-        (train / "dog" / "text.jpg").write_text("not found")
-        return with_val
+class TestOthersImages:
+    """What a network of some classes is evaluated on."""
 
-    def test_they_are_counted_and_named(self, damaged):
-        message = refused(damaged)
-        assert f"{damaged / 'train'}: 3 of 33 images are damaged" in message
-        for part in ("cat/empty.jpg (the file is empty)", "dog/cut.png (", "dog/text.jpg (not an image"):
-            assert part in message
-        assert "--damaged_images skip" in message
+    NAMES = ("ant", "cat", "dog")
 
-    def test_they_are_left_out_and_named_in_the_log(self, damaged, caplog):
-        with caplog.at_level(logging.INFO, "quartet"):
-            source = open_split(damaged, "train", damaged="skip")
-        assert len(source) == 30
-        assert not any(Path(file).name in ("cut.png", "empty.jpg", "text.jpg") for file in source.files)
-        for index, file in enumerate(source.files):
-            assert source.class_names[source.labels[index]] == Path(file).parent.name
-        (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
-        assert "3 of 33 images are damaged and left out" in warning.message
-        assert "cat/empty.jpg" in warning.message
-        details = [record.message for record in caplog.records if record.levelno == logging.INFO]
-        assert len(details) == 3 and any("dog/cut.png" in line for line in details)
+    def opened(self, path, **how):
+        return open_tests(path, self.NAMES, **how)
 
-    def test_ten_are_named_and_the_rest_counted(self, with_val, caplog):
-        for number in range(12):
-            (with_val / "train" / "dog" / f"bad{number:02d}.jpg").touch()
-        message = refused(with_val)
-        assert "12 of 42" in message and message.count("the file is empty") == 10
-        with caplog.at_level(logging.INFO, "quartet"):
-            open_split(with_val, "train", damaged="skip")
-        (warning,) = (record.message for record in caplog.records if record.levelno == logging.WARNING)
-        assert warning.count("the file is empty") == 10 and warning.endswith("...")
-        details = [record.message for record in caplog.records if record.levelno == logging.INFO]
-        assert [line for line in details if "bad11.jpg (the file is empty)" in line] == details[-1:]
-        assert len(details) == 12
+    def test_all_images_of_class_folders_unless_a_share_is_asked_for(self, folder):
+        """Old behaviour: a tenth of them, silently, and a folder of other classes was refused."""
+        source = self.opened(folder)
+        assert np.bincount(source.labels).tolist() == [0, 10, 20] and source.class_names == self.NAMES
+        held_out = self.opened(folder, val_fraction=0.2, seed=3)
+        assert held_out.files == open_split(folder, "test", val_fraction=0.2, seed=3).files
+        assert set(held_out.labels) == {1, 2}
 
-    def test_the_other_split_is_not_concerned(self, with_val):
-        (with_val / "val" / "cat" / "0.jpg").write_bytes(b"")
-        assert len(open_split(with_val, "train")) == 30
-        assert f"{with_val / 'val'}: 1 of 4 images" in refused(with_val, "test")
-
-    def test_leaving_them_out_does_not_move_the_others(self, folder):
-        before = open_split(folder, "test", val_fraction=0.5)
-        Path(before.files[0]).write_bytes(b"")
-        after = open_split(folder, "test", val_fraction=0.5, damaged="skip")
-        assert after.files == before.files[1:]
-
-    @pytest.mark.parametrize("split", ["train", "test"])
-    def test_a_class_of_which_nothing_is_left_is_named(self, folder, split):
+    def test_a_part_of_the_classes(self, folder):
         for path in (folder / "cat").iterdir():
-            path.write_bytes(b"")
-        message = refused(folder, split, damaged="skip")
-        assert f"{folder / 'cat'}: every" in message and "remove the folder" in message
+            path.unlink()
+        (folder / "cat").rmdir()
+        assert self.opened(folder).labels.tolist() == [2] * 20
 
-    def test_a_name_without_print_stays_on_one_line(self, with_val):
-        (with_val / "train" / "cat" / "two\nlines.jpg").touch()
-        assert r"two\nlines.jpg" in refused(with_val)
+    def test_the_folder_for_tests_before_all(self, with_val):
+        assert self.opened(with_val).labels.tolist() == [1, 1, 2, 2]
+        assert len(self.opened(with_val / "train")) == 30
 
-    def test_what_the_look_does_not_find_is_said_when_it_is_read(self, with_val):
-        path = with_val / "train" / "cat" / "00.png"
-        data = bytearray(path.read_bytes())
-        data[-30:-14] = bytes(16)
-        path.write_bytes(data)
-        source = open_split(with_val, "train")
-        index = source.files.index(str(path))
-        with pytest.raises(UserError, match=r"cat/00\.png: cannot be decoded.*replace or remove") as caught:
-            source.read(index)
-        assert "\n" not in str(caught.value)
+    def test_val_without_train(self, with_val):
+        (with_val / "train").rename(with_val.parent / "elsewhere")
+        assert self.opened(with_val).labels.tolist() == [1, 1, 2, 2]
 
-    def test_every_file_is_looked_at_once(self, folder, monkeypatch):
-        looked = []
-        monkeypatch.setattr(sources, "fault", lambda file: looked.append(file))
-        monkeypatch.setattr(sources, "_CHUNK", 4)
-        source = open_split(folder, "train")
-        assert sorted(looked) == sorted(source.files)
+    def test_pictures_of_no_class_of_the_network_are_counted(self, folder):
+        source = open_tests(folder, ("cat", "owl"))
+        assert source.labels.tolist() == [0] * 10 and "20 pictures of no class of the network" in str(
+            source.words
+        )
+        assert str(folder) in fails(open_tests, folder, ("owl", "ant"))
 
-
-def test_a_file_that_is_gone_for_a_moment_is_read_again(tmp_path, monkeypatch, caplog):
-    path, waited = tmp_path / "a.png", []
-
-    def comes_back(seconds):
-        waited.append(seconds)
-        if len(waited) == 2:
-            Image.new("RGB", (3, 2), "red").save(path)
-
-    monkeypatch.setattr(sources.time, "sleep", comes_back)
-    images = ImageFiles((str(path),), np.zeros(1, np.int32), ("a",))
-    assert images.read(0).shape == (2, 3, 3)
-    assert waited == [0.5, 1.0] and "trying again" in caplog.text
-    path.unlink()
-    assert "a.png" in fails(images.read_crop, 0, lambda height, width: (0, 0, height, width), 1)
-    assert waited[2:] == [0.5, 1.0, 2.0], "over three seconds in all"
+    def test_other_data_sets_go_by_name_as_well(self, tmp_path, make_set):
+        (tmp_path / "cifar-10-batches-bin").mkdir()
+        images = make_set(30)
+        write_cifar10(tmp_path / "cifar-10-batches-bin", images, images)
+        names = images.class_names[::-1]
+        labels = open_tests(tmp_path, names).labels
+        assert [names[label] for label in labels] == [images.class_names[label] for label in images.labels]
+        said = fails(open_tests, tmp_path, names[1:])
+        assert f"has classes that the network does not have: {names[0]};" in said
 
 
-def test_damage_is_not_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.time, "sleep", None)
-    path = tmp_path / "a.png"
-    Image.new("RGB", (30, 20), "red").save(path)
-    whole = path.read_bytes()
-    for data in (b"", b"no image", whole[: len(whole) // 2]):
-        path.write_bytes(data)
-        assert "a.png" in fails(ImageFiles((str(path),), np.zeros(1, np.int32), ("a",)).read, 0)
-
-
-def test_checking_and_listing_are_progress_for_the_launcher(tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(sources.heartbeat, "progress", lambda: made.append(1))
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for number in range(4):
-            Image.new("RGB", (3, 2), "red").save(tmp_path / name / f"{number}.png")
-    open_split(tmp_path, "train")
-    assert len(made) >= 3  # two folders, one lot of files
+def test_facts_tell_data_sets_apart(folder):
+    splits = dict(zip(("train", "test"), open_splits(folder, val_fraction=0.2)))
+    facts = facts_of(splits)
+    assert (facts["train"], facts["test"]) == (len(splits["train"]), len(splits["test"]))
+    fewer = {**splits, "train": splits["train"].take(range(5, 20))}
+    assert facts_of(fewer)["labels"] != facts["labels"]

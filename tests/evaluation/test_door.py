@@ -2,15 +2,18 @@
 
 import argparse
 import csv
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mindspore import nn, ops
+from PIL import Image
 
 from src.checkpoint.file import Checkpoint
 from src.common.errors import UserError
 from src.data.binary import read_cifar10
+from src.data.sources import facts_of
 from src.evaluation.door import evaluate_from_flags, weights_in_words
 from src.model_utils.config import check
 from src.model_utils.device_adapter import Device
@@ -23,10 +26,12 @@ CLASSES = ["red", "green", "blue", "grey"]
 
 
 class Colours(nn.Cell):
-    """The mean of each channel, and grey never."""
+    """The mean of each channel, and grey and `more` classes never."""
+
+    more = 0
 
     def construct(self, images):
-        return ops.concat((images.mean((2, 3)), ops.zeros((images.shape[0], 1)) - 9.0), 1)
+        return ops.concat((images.mean((2, 3)), ops.zeros((images.shape[0], 1 + self.more)) - 9.0), 1)
 
 
 class ColourRecipe(Recipe):
@@ -38,7 +43,7 @@ def trained(data_path, tmp_path):
     config = check({"model": "resnet9", "data_path": str(data_path), "eval_batch_size": 32}, SharedConfig)
     checkpoint = Checkpoint(tmp_path / "best.ckpt", {}, {"class_names": CLASSES, "step": 12})
     made = SimpleNamespace(network=Colours(), recipe=ColourRecipe(config), checkpoint=checkpoint)
-    made.device, made.averaged = Device("CPU"), True
+    made.device, made.averaged, made.other_data = Device("CPU"), True, False
     return made
 
 
@@ -94,7 +99,72 @@ def test_predictions_of_several_processes_are_refused(trained, tmp_path):
         evaluate_from_flags(trained, _flags(predictions="o.csv"))
 
 
-def test_other_classes_are_refused(trained):
-    trained.checkpoint.meta["class_names"] = CLASSES[::-1]
-    with pytest.raises(UserError, match="number 0 is red there and grey here"):
+def test_other_classes_are_refused_and_the_order_does_not_matter(trained):
+    expected = evaluate_from_flags(trained, _flags())[1]
+    names = [*CLASSES, "violet"]
+    trained.network.more, trained.checkpoint.meta["class_names"] = 1, names
+    text, figures = evaluate_from_flags(trained, _flags())
+    assert (figures["top1"], figures["classes"], expected["classes"]) == (expected["top1"], 4, 4)
+    assert "70 images of 4 of 5 classes" in text and "violet" not in text
+    trained.checkpoint.meta["class_names"] = ["pink", *CLASSES[1:]]
+    trained.network.more = 0
+    with pytest.raises(UserError, match="has classes that the network does not have: red"):
         evaluate_from_flags(trained, _flags())
+
+
+PALETTE = {"red": (250, 9, 9), "green": (9, 250, 9), "blue": (9, 9, 250), "grey": (9, 9, 9)}
+
+
+@pytest.fixture
+def folder(tmp_path, trained):
+    """10 images of each of two classes, and a network that knows them among four."""
+    for name in ("blue", "grey"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (8, 8), PALETTE[name]).save(tmp_path / "folder" / name / f"{number}.bmp")
+    keys = {"model": "resnet9", "train_crop": "resize", "data_path": str(tmp_path / "folder")}
+    trained.recipe = ColourRecipe(check(keys, SharedConfig))
+    return tmp_path / "folder"
+
+
+def test_all_images_of_other_data_are_evaluated_by_name(trained, folder):
+    """Old behaviour: a tenth of them, silently; a folder of some of the classes was refused."""
+    trained.other_data = True
+    text, figures = evaluate_from_flags(trained, _flags())
+    assert (figures["count"], figures["classes"], figures["top1"]) == (20, 2, 50.0)
+    assert "20 images of 2 of 4 classes" in text and text.count("blue") == text.count("grey") == 1
+    shutil.rmtree(folder / "grey")
+    assert evaluate_from_flags(trained, _flags())[1]["top1"] == 100.0
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_of_the_data_that_was_trained_on_the_held_out_images_are_evaluated(trained, folder, moved):
+    """It is known by what the checkpoint says of it where its folder is not."""
+    own = [trained.recipe.source(split) for split in ("train", "test")]
+    trained.checkpoint.meta["data"] = facts_of(dict(zip(("train", "test"), own)))
+    trained.other_data = moved
+    _, figures = evaluate_from_flags(trained, _flags())
+    assert figures["count"] == len(own[1]) < 10
+    if moved:
+        (folder / "blue" / "0.bmp").rename(folder / "grey" / "more.bmp")
+        trained.recipe = ColourRecipe(trained.recipe.config)
+        assert evaluate_from_flags(trained, _flags())[1]["count"] == 20
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_damaged_images_are_left_out_and_counted(trained, folder, tmp_path, skip):
+    for name in ("blue/3", "blue/4", "grey/0"):
+        path = folder / f"{name}.bmp"
+        path.write_bytes(path.read_bytes()[:120])
+    keys = {"damaged_images": "skip" if skip else "fail"}
+    trained.recipe, trained.other_data = trained.recipe.changed(**keys), True
+    flags = _flags(predictions=str(tmp_path / "out.csv"))
+    if not skip:
+        with pytest.raises(UserError, match=r"blue/3\.bmp: .*or use --damaged_images skip"):
+            evaluate_from_flags(trained, flags)
+        return
+    text, figures = evaluate_from_flags(trained, flags)
+    assert (figures["count"], figures["damaged_images"]) == (17, 3) and "3 images, which are in no" in text
+    with open(flags.predictions) as file:
+        names = [line["image"].removeprefix(f"{folder}/") for line in csv.DictReader(file)]
+    assert len(names) == 17 and not {"blue/3.bmp", "blue/4.bmp", "grey/0.bmp"} & set(names)

@@ -1,6 +1,7 @@
 """The one loop: padded batches, mirrored images, several ranks, stops; and which mode a network runs in."""
 
 import math
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -210,7 +211,8 @@ def test_each_batch_is_given_without_its_filler():
     images, labels = _data(images=23)
     network, seen = Linear(images.shape[1:], 6), []
     evaluate(network, _batches(images, labels, 8), num_classes=6, each=lambda *given: seen.append(given))
-    assert [(batch.first, len(batch.images)) for batch, _ in seen] == [(0, 8), (8, 8), (16, 7)]
+    assert [batch.indices.tolist() for batch, _ in seen] == [[*range(8)], [*range(8, 16)], [*range(16, 23)]]
+    assert all(len(batch.images) == len(batch.indices) for batch, _ in seen)
     np.testing.assert_array_equal(np.concatenate([batch.labels for batch, _ in seen]), labels)
     predictions = np.concatenate([scores.prediction for _, scores in seen])
     np.testing.assert_array_equal(predictions, network(images).argmax(axis=1))
@@ -320,3 +322,44 @@ def test_the_mode_comes_back_after_an_error():
         assert ms.get_context("mode") == ms.PYNATIVE_MODE
         raise KeyError
     assert ms.get_context("mode") == ms.GRAPH_MODE
+
+
+class WithDamage:
+    """Batches of a shard whose source could not read some images of the set."""
+
+    def __init__(self, images, labels, damaged, *, start=0, batch_size=4):
+        self.source = SimpleNamespace(damaged={})
+        self._damaged, self.start, self._batches = damaged, start, _batches(images, labels, batch_size)
+
+    def __iter__(self):
+        for batch in self._batches:
+            self.source.damaged |= self._damaged  # known when the batch is read, and of later ones, too
+            yield batch
+
+
+def test_damaged_images_are_counted_and_in_no_figure():
+    """Old behaviour: the first one ended the evaluation, with `damaged_images` skip as well."""
+    images, labels = _data(images=23)
+    network, seen = Linear(images.shape[1:], 6), []
+    damaged = dict.fromkeys((0, 9, 12, 13, 14, 15), "cut short")
+    found = evaluate(
+        network, WithDamage(images, labels, damaged), num_classes=6, worst=30,
+        each=lambda *given: seen.append(given),
+    )  # fmt: skip
+    whole = [index for index in range(23) if index not in damaged]
+    expected = evaluate(network, _batches(images[whole], labels[whole], 4), num_classes=6, worst=30)
+    assert found.metrics == expected.metrics and found.metrics["count"] == 17 and found.damaged == 6
+    np.testing.assert_array_equal(found.totals.confusion, expected.totals.confusion)
+    assert [index for batch, _ in seen for index in batch.indices] == whole
+    assert [m.index for m in found.mistakes] == [whole[m.index] for m in expected.mistakes]
+
+
+def test_damaged_images_of_all_ranks_are_counted_once():
+    """A rank may have met damage beyond its own shard, where it looked for another image."""
+    images, labels = _data(images=12)
+    network, damaged = Linear(images.shape[1:], 6), dict.fromkeys((5, 6, 7), "cut short")
+    sums = []
+    for part in (slice(0, 6), slice(6, 12)):
+        batches = WithDamage(images[part], labels[part], damaged, start=part.start, batch_size=3)
+        evaluate(network, batches, num_classes=6, reduce=lambda v: sums.append(v) or v)
+    assert [int(counts[-2]) for counts in sums[1::2]] == [1, 2]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from src.checkpoint.file import Checkpoint
-from src.training.progress import Course, Progress, check_same_data, facts_of
+from src.data.sources import facts_of
+from src.training.progress import Course, Progress, check_same_data
 from tests.helpers.errors import fails
 
 
@@ -76,7 +77,7 @@ def test_a_place_counts_images_over_all_courses():
 def test_changed_data_is_refused_with_both_counts_or_said(caplog):
     def facts(train, test):
         splits = {"train": train, "test": test}
-        return facts_of(SimpleNamespace(source=lambda split: SimpleNamespace(labels=splits[split])))
+        return facts_of({split: SimpleNamespace(labels=labels) for split, labels in splits.items()})
 
     before, after = facts([0, 0, 1, 1], [0, 1]), facts([0, 1, 1], [0, 1])
     assert (before["train"], before["test"], after["train"]) == (4, 2, 3)

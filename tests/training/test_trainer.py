@@ -28,6 +28,7 @@ TRAIN_FIELDS = {
 }  # fmt: skip
 EVAL_FIELDS = {"images", "step", "epoch", "eval_top1", "eval_loss", "eval_count"}
 SUMMARY_FIELDS = {
+    "damaged_images",
     "model", "parameters", "final", "best", "recall_by_class", "images", "batches", "updates", "epochs",
     "wall_seconds", "images_per_second", "peak_memory_mib", "seed", "device", "environment",
 }  # fmt: skip

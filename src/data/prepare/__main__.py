@@ -31,8 +31,10 @@ from ...common.files import atomic_path, checksum, is_free, new_folder
 from ...common.lock import FOLDER_LOCK, locked
 from ..binary import CIFAR10, ImageSet, Layout, read_set, write_cifar10
 from ..cifar100 import CIFAR100
+from ..damage import WholePictures, without_faults
+from ..manifest import faults_of
 from ..mindrecord import MAX_SHARDS
-from ..sources import open_split
+from ..sources import SPLITS, open_split, open_splits
 from ..splits import LAYOUT, list_folder
 from . import shapes
 from .fetch import download
@@ -179,9 +181,10 @@ def prepare_mindrecord(
     """Writes both splits of a folder of class folders into MindRecord shards.
 
     Args:
-        data_path: see `open_split`, which looks at each file first; so are the last three.
+        data_path: see `open_splits`; so are `val_fraction` and `seed`. Each file is looked at first.
         output_path: the folder for the shards; those that are in place are kept.
         shards: of each split, at most.
+        damaged_images: refuse a folder with damaged files, or leave them out and name them in the log.
 
     Raises:
         UserError: the data set is not complete, for the reason it gives.
@@ -190,8 +193,11 @@ def prepare_mindrecord(
         raise UserError(
             f"--seed must be 0 or above, --val_fraction between 0 and 1, --shards 1 to {MAX_SHARDS}"
         )
-    chosen = {"dataset": "folder", "val_fraction": val_fraction, "seed": seed, "damaged": damaged_images}
-    splits = {split: open_split(data_path, split, **chosen) for split in ("train", "test")}
+    skip = damaged_images == "skip"
+    how = {"dataset": "folder", "val_fraction": val_fraction, "seed": seed, "skip_unreadable": skip}
+    splits = dict(zip(SPLITS, open_splits(data_path, **how), strict=True))
+    faults = faults_of([file for split in splits.values() for file in split.files], root=data_path)
+    splits = without_faults(splits, faults, root=data_path, skip=skip)
     with locked(output_path / FOLDER_LOCK):
         write_mindrecord(splits, output_path, root=data_path, shards=shards)
     train, test = splits.values()
@@ -207,7 +213,7 @@ def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> No
     Raises:
         UserError: the data set is damaged, or the folder cannot be written.
     """
-    test = open_split(data_path, "test", damaged="skip")
+    test = WholePictures(open_split(data_path, "test"), skip=True, same_class=True)
     for number in range(min(count, len(test))):
         name = test.class_names[test.labels[number]].replace("/", "_")
         with atomic_path(output_path / f"{number:02d}_{name}.png") as temporary:

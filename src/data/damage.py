@@ -1,0 +1,199 @@
+"""Damaged images: what is done when one cannot be read, and which are left out before a run begins."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from ..common.errors import UserError
+from .decode import UnreadableImage
+from .folders import counted
+from .resize import ChooseBox, Plan
+
+log = logging.getLogger("quartet")
+
+_SHOWN = 10  # damaged files that are named
+_WAITS = (0.5, 1.0, 2.0)  # seconds before an image is read again that the system could not read
+_MEND = "or use --damaged_images skip"
+
+
+class Pictures(Protocol):
+    """One split of a data set of pictures, as `sources` describes it."""
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def name(self, index: int) -> str: ...
+    def read(self, index: int) -> np.ndarray: ...
+    def read_resized(self, index: int, plan: Plan) -> np.ndarray: ...
+    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray: ...
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Pictures": ...
+
+
+class WholePictures:
+    """A split of pictures, which is read with patience, and has another picture in place of a damaged one.
+
+    What the system fails to read is tried again for 3.5 s: a network mount that was lost for seconds ends no
+    run. Damage, which decoding finds, is no such failure.
+
+    With `skip`, the next picture of the same class that can be read takes the place of one that cannot.
+    That depends on the files alone, so a run that goes on has the same batches. An evaluation leaves out
+    what `damaged` names; there, where a class has no other picture, the place is filled by any.
+
+    Args:
+        pictures: the split.
+        skip: replace what cannot be read; otherwise that is an error.
+        same_class: only a picture of the class replaces another: for training.
+        left_out: damaged pictures of the split that `pictures` does not have any more.
+
+    Attributes:
+        damaged: by index, what is wrong with those that could not be read so far.
+        words: what a folder holds, and what of it was left out, a line each; of other data none.
+    """
+
+    def __init__(self, pictures: Pictures, *, skip: bool, same_class: bool, left_out: int = 0):
+        self._pictures, self._skip, self._same_class = pictures, skip, same_class
+        self.labels, self.class_names = pictures.labels, pictures.class_names
+        self.left_out, self.words = left_out, getattr(pictures, "words", ())
+        self.damaged: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The file of a picture, or where else it lies."""
+        return self._pictures.name(index)
+
+    def read(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, C-contiguous.
+
+        Raises:
+            UserError: it cannot be read, and is not replaced.
+        """
+        return self._first_whole(index, self._pictures.read)
+
+    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
+        return self._first_whole(index, lambda place: self._pictures.read_resized(place, plan))
+
+    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""
+        return self._first_whole(index, lambda place: self._pictures.read_crop(place, choose, least))
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "WholePictures":
+        """The pictures of `indices`, in their order."""
+        return WholePictures(self._pictures.take(indices), skip=self._skip, same_class=self._same_class)
+
+    def _first_whole(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
+        lost = False
+        for place in self._candidates(index):
+            try:
+                return _patiently(partial(read, place))
+            except UserError as error:
+                of_system = _errno(error) is not None
+                if not self._skip and isinstance(error, UnreadableImage):
+                    raise UserError(f"{error}, {_MEND}") from error
+                # Two in a row that the system cannot read are no damaged files: the disk is gone.
+                if not self._skip or (lost and of_system) or not (of_system or _is_damage(error)):
+                    raise
+                lost = of_system
+                self._note(place, error)
+        of_class = f" of the class {self.class_names[self.labels[index]]}" if self._same_class else ""
+        raise UserError(f"{self.name(index)}: every image{of_class} is damaged; replace or remove them")
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The picture itself, then what may replace it: those behind it first, and of its class."""
+        yield index
+        order = np.roll(np.arange(len(self)), -index)[1:]
+        same = self.labels[order] == self.labels[index]
+        yield from order[same].tolist()
+        if not self._same_class:
+            yield from order[~same].tolist()
+
+    def _note(self, index: int, error: UserError) -> None:
+        if index not in self.damaged:
+            self.damaged[index] = getattr(error, "reason", str(error))
+            level = logging.WARNING if len(self.damaged) <= _SHOWN else logging.INFO
+            log.log(level, "damaged and skipped: %s (%s)", _shown(self.name(index)), self.damaged[index])
+
+
+def damaged_in(source: object) -> Mapping[int, str]:
+    """By index, what is wrong with the images of a source that could not be read so far."""
+    return getattr(source, "damaged", {})
+
+
+def left_out_of(source: object) -> int:
+    """How many damaged images a source does not have any more."""
+    return getattr(source, "left_out", 0)
+
+
+def without_faults(
+    splits: Mapping[str, Pictures], faults: Mapping[str, str], *, root: str | os.PathLike, skip: bool
+) -> dict[str, Pictures]:
+    """The splits without the files in `faults`, which are counted and named in the log.
+
+    Args:
+        splits: by name, of one data set in files.
+        faults: file -> what is wrong with it.
+        root: of the data set.
+        skip: leave them out; otherwise they are an error.
+
+    Raises:
+        UserError: there are damaged files without `skip`, or nothing is left of a class that is trained.
+    """
+    if not faults:
+        return dict(splits)
+    whole, counts = {}, []
+    for split, pictures in splits.items():
+        kept = [index for index, file in enumerate(pictures.files) if file not in faults]
+        counts.append(f"{len(pictures.files) - len(kept):,} of {len(pictures.files):,} {_TITLES[split]}")
+        whole[split] = pictures.take(kept)
+    total = sum(len(pictures.files) for pictures in splits.values())
+    summary = f"{root}: {len(faults):,} of {total:,} images are damaged ({', '.join(counts)})"
+    lines = [f"{_shown(os.path.relpath(file, root))} ({reason})" for file, reason in faults.items()]
+    first = ", ".join(lines[:_SHOWN]) + (" ..." if len(lines) > _SHOWN else "")
+    if not skip:
+        raise UserError(f"{summary}: {first}; replace or remove them, {_MEND}")
+    log.warning("%s and left out: %s", summary, first)
+    for line in lines:
+        log.info("damaged: %s", line)
+    for split, pictures in whole.items():
+        names = [pictures.class_names[k] for k in np.setdiff1d(splits[split].labels, pictures.labels)]
+        if names and split == "train":
+            raise UserError(f"{root}: every image of {counted(names, 'class')} is damaged; replace them")
+        if names:
+            log.warning("no held-out image is left of %s: no figure has it", counted(names, "class"))
+    return whole
+
+
+_TITLES = {"train": "for training", "test": "held out"}
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
+def _patiently(read: Callable[[], np.ndarray]) -> np.ndarray:
+    """Reads again where the system failed to."""
+    for seconds in _WAITS:
+        try:
+            return read()
+        except UserError as error:
+            if _errno(error) is None:
+                raise
+            log.warning("%s; trying again in %g s", error, seconds)
+            time.sleep(seconds)
+    return read()
+
+
+def _errno(error: UserError) -> int | None:
+    """The system's number of what failed; None for damage, which decoders tell as OSError, too."""
+    return getattr(error.__cause__, "errno", None)
+
+
+def _is_damage(error: UserError) -> bool:
+    return isinstance(error, UnreadableImage)
