@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..common.errors import UserError
+from ..common.files import relative_to
 from .folders import some_of
 from .names import ClassNames, nfc
 
@@ -111,7 +112,7 @@ def _text(path: str | os.PathLike, what: str, expected: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(
-            f"{what}: cannot read {path} ({reason}); give a file of {expected} in UTF-8"
+            f"{what}: cannot read {path}{relative_to(path)} ({reason}); give a file of {expected} in UTF-8"
         ) from error
 
 

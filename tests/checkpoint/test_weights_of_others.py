@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from src.checkpoint.formats import read_weights
 from src.checkpoint.weights import WeightsError, count_classes, load_weights
 from src.zoo import create_network
-from tests.checkpoint.weights_cases import holds, other_weights, refused, torch_named
+from tests.checkpoint.weights_cases import arrays_of, holds, other_weights, refused, torch_named
 
 
 @pytest.fixture
@@ -43,6 +43,21 @@ def test_a_prefix_of_some_names_stays(network):
     del weights["module.linear.weight"]
     with pytest.raises(WeightsError, match=r"^it holds no classifier \(linear\.\*\)"):
         count_classes(network, weights, label="it")
+
+
+SMALL = {
+    "resnet9": {"widths": (2, 2, 2, 2)},
+    "bit_r50x1": {"block_units": (1, 1, 1, 1), "width_factor": 0.5},
+    "birealnet18": {"widths": (4, 4, 8, 8)},
+    "multigrain_resnet18": {"widths": (4, 4, 8, 8)},
+}
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_the_classes_of_every_family_are_counted_from_its_head(model):
+    """As of BiT's with 21,843 classes; the network that translates the names may have any number."""
+    small, seven = (create_network(model, num_classes=count, **SMALL[model]) for count in (1, 7))
+    assert count_classes(small, torch_named(arrays_of(seven)), label="it") == 7
 
 
 # --- safetensors

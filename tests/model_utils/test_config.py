@@ -274,7 +274,7 @@ def test_a_file_that_is_no_mapping(tmp_path, content, part):
 
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_cannot_be_read(tmp_path, name):
-    with pytest.raises(UserError, match=r"cannot be read \(.*\); give an existing YAML file") as caught:
+    with pytest.raises(UserError, match=r"cannot be read \(.*\); give an existing file") as caught:
         _load(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 

@@ -98,6 +98,22 @@ def test_export_then_infer_gives_what_the_checkpoint_gives(door, best, photos, t
     assert len(answers[0]["results"]) == 6
 
 
+def test_weights_of_others_are_used_without_a_data_set(door, best, photos, tmp_path):
+    """Old behaviour: infer.py refused them, and export.py wanted the data of their classes."""
+    checkpoint = read_checkpoint(best)
+    np.savez(tmp_path / "official.npz", **checkpoint.network_weights())
+    (tmp_path / "names.json").write_text(json.dumps(checkpoint.meta["class_names"]))
+    config = {**checkpoint.meta["config"], "data_path": str(tmp_path / "nowhere")}
+    (tmp_path / "recipe.json").write_text(json.dumps(config))  # which is YAML too
+    how = {"config_path": tmp_path / "recipe.json"}
+    named = {**how, "class_names": tmp_path / "names.json"}
+    theirs = last_json(door("infer.py", photos, "--json", model_path=tmp_path / "official.npz", **named))
+    ours = last_json(door("infer.py", photos, "--json", model_path=best))
+    assert theirs["results"] == ours["results"]
+    report = last_json(door("export.py", checkpoint_path=tmp_path / "official.npz", **how))
+    assert report["passed"] and report["inputs"]["real"] == 0
+
+
 def test_an_unreadable_image_is_named_and_the_exit_code_says_so(door, best, photos, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
