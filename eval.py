@@ -36,7 +36,7 @@ def main(arguments):
     from src.trained import open_from_flags
 
     retrieval.check_flags(own, rest)
-    trained = open_from_flags(own, rest, headless=own.task == "retrieval")
+    trained = open_from_flags(own, rest, headless=own.task == "retrieval", with_data=True)
     facts = {
         "checkpoint": str(trained.checkpoint.path),
         "model": trained.recipe.config.model,

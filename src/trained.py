@@ -58,13 +58,15 @@ def open_trained(
     class_names: str | Path | None = None,
     raw_weights: bool = False,
     headless: bool = False,
+    with_data: bool = False,
     flags: Iterable[str] = (),
 ) -> Trained:
     """Sets up the device and loads the network of a checkpoint: averaged weights where kept.
 
     Weights of others (.npz, .safetensors, .pth ...) carry neither config nor names of classes. The config is
-    then that of `config_path`. The classes are named by `class_names`, else by the data set where the
-    overrides have a `data_path`, else by the numbers of the weights' own classifier; no data set is opened.
+    then that of `config_path`. The classes are named by `class_names`, else by the data set if it is used or
+    the overrides have a `data_path`, else by numbers, as many as the weights' classifier has: no data set is
+    opened then.
 
     Args:
         path: a .ckpt of ours, a run's folder (its best checkpoint), or what else `load_weights` reads.
@@ -73,6 +75,7 @@ def open_trained(
         class_names: a file, see `read_class_names`; of others' weights alone.
         raw_weights: take the weights themselves, not their average.
         headless: only `embed` is needed: weights of others are taken without their classifier.
+        with_data: the caller uses the data set.
         flags: the door's own, to find the nearest name for an unknown key.
 
     Raises:
@@ -102,7 +105,8 @@ def open_trained(
         names = tuple(checkpoint.meta["class_names"])
     else:
         weights, averaged = read_weights(path, averaged=not raw_weights)
-        names = ("none",) if headless else _class_names(recipe, weights, path, class_names, overrides)
+        with_data = with_data or "data_path" in overrides
+        names = ("none",) if headless else _class_names(recipe, weights, path, class_names, with_data)
     network = recipe.network(num_classes=len(names))
     head = "replace" if headless and not ours else "keep"
     load_weights(network, weights, head=head, mend=_MEND, label=f"checkpoint {path}")
@@ -118,12 +122,12 @@ def open_trained(
 
 
 def _class_names(
-    recipe: Recipe, weights: Arrays, path: Path, file: str | Path | None, overrides: Mapping[str, Any]
+    recipe: Recipe, weights: Arrays, path: Path, file: str | Path | None, with_data: bool
 ) -> tuple[str, ...]:
     """How the classes of others' weights are named."""
     if file:
         return read_class_names(file)
-    if "data_path" in overrides:
+    if with_data:
         try:
             return tuple(recipe.source("test").class_names)
         except UserError as error:
@@ -148,7 +152,7 @@ def _is_same(path: str, data_path: str = "") -> bool:
     return bool(data_path) and Path(path).resolve() == Path(data_path).resolve()
 
 
-def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless: bool = False) -> Trained:
+def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], **how: bool) -> Trained:
     """`open_trained` for a door: the flags of `checkpoint_parser`, and the words that are config keys."""
     return open_trained(
         flags.checkpoint_path,
@@ -156,8 +160,8 @@ def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], *, headless:
         config_path=flags.config_path,
         class_names=flags.class_names,
         raw_weights=flags.raw_weights,
-        headless=headless,
         flags=vars(flags),
+        **how,
     )
 
 

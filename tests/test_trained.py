@@ -206,6 +206,9 @@ def test_weights_of_others_and_the_data_set_that_is_named(official, recipe, data
     keys = {"data_path": str(data_path), "device_target": "CPU"}
     opened = trained.open_trained(official, keys, config_path=recipe)
     assert opened.card.class_names == tuple(CLASSES)
+    recipe.write_text(f"{recipe.read_text()}data_path: {data_path}\n")
+    opened = trained.open_trained(official, {"device_target": "CPU"}, config_path=recipe, with_data=True)
+    assert opened.card.class_names == tuple(CLASSES)
     opened.checkpoint.check_classes(CLASSES)
     np.savez(official, **RAW | {"linear.weight": np.zeros((7, 5), np.float32)})
     message = (

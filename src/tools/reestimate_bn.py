@@ -34,7 +34,7 @@ def main(arguments):
     output = check_output(own.output)
     if own.batches < 1:
         raise UserError(f"batches: {own.batches} given, allowed: a whole number >= 1")
-    trained = open_from_flags(own, rest)
+    trained = open_from_flags(own, rest, with_data=True)
     recipe, network, device, checkpoint = trained.recipe, trained.network, trained.device, trained.checkpoint
     shard = {"rank": device.rank, "size": device.size}
     train_batches, eval_batches = recipe.train_batches(**shard), recipe.eval_batches(**shard)
