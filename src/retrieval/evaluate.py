@@ -13,8 +13,9 @@ from ..common.table import table
 from ..data.decode import UnreadableImage
 from . import scores as retrieval
 from .embedding import Embedder, TrainedNetwork
-from .sets import Picture, RetrievalSet, open_retrieval_set
+from .sets import open_retrieval_set
 from .sheets import Shown, check_sheet_name, draw_sheet
+from .task import Picture, RetrievalSet
 
 log = logging.getLogger("quartet")
 
@@ -148,6 +149,9 @@ def evaluate_from_flags(
         rotations=flags.rotations,
         distractors=flags.distractors,
     )
+    print(*pictures.in_words(), sep="\n")
+    if config.damaged_images != "skip":
+        pictures.left_out.refuse_unreadable(mend=", or pass over what is unreadable: --damaged_images skip")
     embedder = Embedder.from_trained(trained, batch_size=min(32, config.eval_batch_size))
     found = evaluate_retrieval(embedder, pictures, skip_damaged=config.damaged_images == "skip")
     if flags.sheet is not None:

@@ -96,7 +96,7 @@ def score(protocol: str, ranks: Sequence[np.ndarray]) -> dict[str, float]:
     roxford5k, rparis6k   `mAP` by trapezoids and `mP@k`, the mean of `precision_at`.
     holidays, copydays    `mAP` by trapezoids and `recall@k`, the share of queries with a right image among
                           the first k.
-    groups                `mAP`, plain, and `recall@k`.
+    groups, query_gallery `mAP`, plain, and `recall@k`.
 
     Args:
         protocol: one of these.
@@ -115,7 +115,7 @@ def score(protocol: str, ranks: Sequence[np.ndarray]) -> dict[str, float]:
     if protocol == "ukb":
         scores = {"N-S": float(np.mean([(places < 4).sum() for places in counted]))}
     else:
-        trapezoid = protocol != "groups"
+        trapezoid = protocol not in ("groups", "query_gallery")
         precisions = [average_precision(places, trapezoid=trapezoid) for places in counted]
         scores = {"mAP": 100 * float(np.mean(precisions))}
         if protocol in ("roxford5k", "rparis6k"):

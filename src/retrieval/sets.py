@@ -10,6 +10,8 @@ The published sets, as their archives unpack, and any folder of folders:
                 are queries, and the original of the same number // 100 is right
     roxford5k   FOLDER/gnd_roxford5k.pkl beside FOLDER/jpg: queries cut to their box, easy, medium and hard
     rparis6k    FOLDER/gnd_rparis6k.pkl, the same
+    query_gallery   FOLDER/query/<group>/* and FOLDER/gallery/<group>/* (or probe, database ...): for an image
+                of query, those of the same group in gallery are right
     groups      FOLDER/<group>/*: every image is a query, the others of its folder are right
 """
 
@@ -17,8 +19,8 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +28,10 @@ import numpy as np
 import yaml
 
 from ..common.errors import UserError
-from ..data.decode import decode
-from ..data.folders import class_folders, find_in
+from ..data.folders import Reader, class_folders
+from .groups import open_groups, open_query_gallery, role_of
 from .revisited import read_ground_truth
+from .task import Picture, RetrievalSet, Truth, arrays
 
 log = logging.getLogger("quartet")
 
@@ -39,85 +42,6 @@ _NUMBERED = {
     "ukb": ("full", re.compile(r"ukbench(\d{5})", re.IGNORECASE), "ukbench00000.jpg"),
 }
 _PUBLISHED = {"holidays": 1491, "ukb": 10200}  # images
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image file and what is done to it before it is resized.
-
-    Attributes:
-        file: its path.
-        box: left, top, right, bottom in pixels, of what is cut out; None for all.
-        turns: quarter turns counter-clockwise, after the orientation in EXIF is applied.
-    """
-
-    file: str
-    box: tuple[float, float, float, float] | None = None
-    turns: int = 0
-
-    def read(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, C-contiguous.
-
-        Raises:
-            UnreadableImage: the file cannot be decoded.
-            UserError: the box is outside of the picture.
-        """
-        image = decode(self.file)
-        if self.box is not None:
-            left, top, right, bottom = (max(0, round(edge)) for edge in self.box)
-            image = image[top:bottom, left:right]
-            if not image.size:
-                raise UserError(f"{self.file}: the query's box {self.box} is outside; this is another image")
-        return np.ascontiguousarray(np.rot90(image, self.turns))
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is right for each query, as indices into the database.
-
-    Junk is neither right nor wrong, and is taken out of the ranking; an image in both is junk.
-    """
-
-    positives: tuple[np.ndarray, ...]
-    junk: tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True)
-class RetrievalSet:
-    """A retrieval task.
-
-    Attributes:
-        protocol: see the module's docstring.
-        database: what is ranked, each picture once.
-        queries: pictures, of the database or not.
-        truths: by difficulty; the only one is called "".
-    """
-
-    protocol: str
-    database: tuple[Picture, ...]
-    queries: tuple[Picture, ...]
-    truths: Mapping[str, Truth]
-
-    def without(self, left_out: Collection[Picture]) -> "RetrievalSet":
-        """The same task without some pictures."""
-        kept = [number for number, picture in enumerate(self.database) if picture not in left_out]
-        new = np.full(len(self.database), -1)
-        new[kept] = np.arange(len(kept))
-        asked = [number for number, picture in enumerate(self.queries) if picture not in left_out]
-
-        def renumbered(of_queries: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-            numbers = (new[of_queries[query]] for query in asked)
-            return tuple(some[some >= 0] for some in numbers)
-
-        return replace(
-            self,
-            database=tuple(self.database[number] for number in kept),
-            queries=tuple(self.queries[number] for number in asked),
-            truths={
-                name: Truth(renumbered(truth.positives), renumbered(truth.junk))
-                for name, truth in self.truths.items()
-            },
-        )
 
 
 def open_retrieval_set(
@@ -146,7 +70,8 @@ def open_retrieval_set(
         protocol = _detect(folder)
     if protocol not in _OPEN:
         raise UserError(f"--protocol: {protocol!r} given, allowed: auto, {', '.join(PROTOCOLS)}")
-    found = _OPEN[protocol](folder)
+    reader = Reader()
+    found = replace(_OPEN[protocol](folder, reader), left_out=reader.left_out)
     if len(found.database) != _PUBLISHED.get(protocol, len(found.database)):
         log.warning(
             "%s: %d images, where the published %s has %d: no number compares with others",
@@ -158,7 +83,7 @@ def open_retrieval_set(
         found = _turned(found, Path(rotations))
     if distractors is not None:
         known = {picture.file for picture in found.database}
-        more = [file for file in _images(Path(distractors)) if file not in known]
+        more = [file for file in _images(Path(distractors), reader) if file not in known]
         found = replace(found, database=found.database + tuple(map(Picture, more)))
     return found
 
@@ -166,6 +91,7 @@ def open_retrieval_set(
 def _detect(folder: Path) -> str:
     """The protocol whose files are there; groups if there are folders and nothing else fits."""
     folders = class_folders(folder)
+    roles = {role_of(name) for name in folders}
     truths = [name for name in REVISITED if (folder / f"gnd_{name}.pkl").is_file()]
     if len(truths) > 1:
         raise UserError(
@@ -179,6 +105,8 @@ def _detect(folder: Path) -> str:
         files = (path for path in _one_of(folder, inside).iterdir() if pattern.fullmatch(path.stem))
         if any(path.is_file() for path in files):
             return protocol
+    if roles >= {"query", "gallery"}:
+        return "query_gallery"
     if folders:
         return "groups"
     raise UserError(
@@ -187,8 +115,8 @@ def _detect(folder: Path) -> str:
     )
 
 
-def _holidays(folder: Path) -> RetrievalSet:
-    files, numbers = _numbered_set(folder, "holidays")
+def _holidays(folder: Path, reader: Reader) -> RetrievalSet:
+    files, numbers = _numbered_set(folder, "holidays", reader)
     groups = defaultdict(list)
     for index, number in enumerate(numbers):
         groups[number // 100].append(index)
@@ -197,12 +125,12 @@ def _holidays(folder: Path) -> RetrievalSet:
             raise UserError(f"{files[first]}: its group has no query, {group}00.jpg; add it")
     pictures = tuple(map(Picture, files))
     queries = [first for first, *_ in groups.values()]
-    truth = Truth(_arrays(groups.values()), _arrays([query] for query in queries))
+    truth = Truth(arrays(groups.values()), arrays([query] for query in queries))
     return RetrievalSet("holidays", pictures, tuple(pictures[query] for query in queries), {"": truth})
 
 
-def _ukb(folder: Path) -> RetrievalSet:
-    files, numbers = _numbered_set(folder, "ukb")
+def _ukb(folder: Path, reader: Reader) -> RetrievalSet:
+    files, numbers = _numbered_set(folder, "ukb", reader)
     for start in range(0, len(files), 4):
         group = range(numbers[start] // 4 * 4, numbers[start] // 4 * 4 + 4)
         if numbers[start : start + 4] != [*group]:
@@ -211,11 +139,11 @@ def _ukb(folder: Path) -> RetrievalSet:
                 "add it"
             )
     pictures = tuple(map(Picture, files))
-    positives = _arrays(range(index // 4 * 4, index // 4 * 4 + 4) for index in range(len(files)))
-    return RetrievalSet("ukb", pictures, pictures, {"": Truth(positives, _arrays([[]] * len(files)))})
+    positives = arrays(range(index // 4 * 4, index // 4 * 4 + 4) for index in range(len(files)))
+    return RetrievalSet("ukb", pictures, pictures, {"": Truth(positives, arrays([[]] * len(files)))})
 
 
-def _copydays(folder: Path) -> RetrievalSet:
+def _copydays(folder: Path, reader: Reader) -> RetrievalSet:
     parts = {name: _copies_folder(folder, name) for name in ("original", "strong")}
     for name, part in parts.items():
         if part is None:
@@ -223,20 +151,20 @@ def _copydays(folder: Path) -> RetrievalSet:
                 f"{folder} holds no folder {name} or copydays_{name}; unpack Copydays' archive of that name"
             )
     digits = re.compile(r"(\d+)")
-    originals, numbers = _numbered(parts["original"], digits, "200000.jpg")
-    copies, copied = _numbered(parts["strong"], digits, "200001.jpg")
+    originals, numbers = _numbered(parts["original"], digits, "200000.jpg", reader)
+    copies, copied = _numbered(parts["strong"], digits, "200001.jpg", reader)
     places = {number: index for index, number in enumerate(numbers)}
     for copy, number in zip(copies, copied, strict=True):
         if number // 100 * 100 not in places:
             raise UserError(
                 f"{copy}: {parts['original']} lacks its original, {number // 100 * 100}.jpg; add it"
             )
-    positives = _arrays([places[number // 100 * 100]] for number in copied)
-    truth = Truth(positives, _arrays([[]] * len(copies)))
+    positives = arrays([places[number // 100 * 100]] for number in copied)
+    truth = Truth(positives, arrays([[]] * len(copies)))
     return RetrievalSet("copydays", tuple(map(Picture, originals)), tuple(map(Picture, copies)), {"": truth})
 
 
-def _revisited(name: str, folder: Path) -> RetrievalSet:
+def _revisited(name: str, folder: Path, reader: Reader) -> RetrievalSet:
     truth = read_ground_truth(folder / f"gnd_{name}.pkl")
 
     def file(image: str) -> str:
@@ -250,37 +178,24 @@ def _revisited(name: str, folder: Path) -> RetrievalSet:
     queries = tuple(Picture(file(image), box=box) for image, box in boxes)
 
     def both(*kinds: list[Sequence[int]]) -> tuple[np.ndarray, ...]:
-        return _arrays([*one, *other] for one, other in zip(*kinds, strict=True))
+        return arrays([*one, *other] for one, other in zip(*kinds, strict=True))
 
     easy, hard, junk = truth.easy, truth.hard, truth.junk
     truths = {
-        "easy": Truth(_arrays(easy), both(junk, hard)),
-        "medium": Truth(both(easy, hard), _arrays(junk)),
-        "hard": Truth(_arrays(hard), both(junk, easy)),
+        "easy": Truth(arrays(easy), both(junk, hard)),
+        "medium": Truth(both(easy, hard), arrays(junk)),
+        "hard": Truth(arrays(hard), both(junk, easy)),
     }
     return RetrievalSet(name, database, queries, truths)
 
 
-def _groups(folder: Path) -> RetrievalSet:
-    names = class_folders(folder)
-    if not names:
-        raise UserError(f"{folder} holds no folders; a folder of images for each group is needed")
-    files, positives = [], []
-    for name in names:
-        images = _images(folder / name)
-        positives += [np.arange(len(files), len(files) + len(images))] * len(images)
-        files += images
-    pictures = tuple(map(Picture, files))
-    truth = Truth(tuple(positives), _arrays([index] for index in range(len(files))))
-    return RetrievalSet("groups", pictures, pictures, {"": truth})
-
-
-_OPEN: Mapping[str, Callable[[Path], RetrievalSet]] = {
+_OPEN: Mapping[str, Callable[[Path, Reader], RetrievalSet]] = {
     "holidays": _holidays,
     "ukb": _ukb,
     "copydays": _copydays,
     **{name: partial(_revisited, name) for name in REVISITED},
-    "groups": _groups,
+    "query_gallery": open_query_gallery,
+    "groups": open_groups,
 }
 PROTOCOLS = tuple(_OPEN)
 
@@ -294,22 +209,22 @@ def _copies_folder(folder: Path, name: str) -> Path | None:
     return next((folder / n for n in (name, f"copydays_{name}") if (folder / n).is_dir()), None)
 
 
-def _images(folder: Path) -> list[str]:
-    files = find_in(folder).files if folder.is_dir() else []
+def _images(folder: Path, reader: Reader) -> list[str]:
+    files = reader.pictures(folder) if folder.is_dir() else []
     if not files:
         raise UserError(f"{folder} holds no image; put some there (.jpg, .png ...), or give another folder")
     return files
 
 
-def _numbered_set(folder: Path, protocol: str) -> tuple[list[str], list[int]]:
+def _numbered_set(folder: Path, protocol: str, reader: Reader) -> tuple[list[str], list[int]]:
     inside, pattern, example = _NUMBERED[protocol]
-    return _numbered(_one_of(folder, inside), pattern, example)
+    return _numbered(_one_of(folder, inside), pattern, example, reader)
 
 
-def _numbered(folder: Path, pattern: re.Pattern, example: str) -> tuple[list[str], list[int]]:
+def _numbered(folder: Path, pattern: re.Pattern, example: str, reader: Reader) -> tuple[list[str], list[int]]:
     """The images of a folder and the number in each name, by the number."""
     by_number: dict[int, str] = {}
-    for file in _images(folder):
+    for file in _images(folder, reader):
         match = pattern.fullmatch(Path(file).stem)
         if not match:
             raise UserError(f"{file}: its name is none of this set's, as {example}; remove it from there")
@@ -348,7 +263,3 @@ def _read_rotations(path: Path) -> dict[str, int]:
         if type(degrees) is not int or degrees % 90:
             raise UserError(f"{path}: {name}: {degrees!r} given, allowed: multiples of 90, clockwise")
     return {name: -degrees // 90 % 4 for name, degrees in given.items()}
-
-
-def _arrays(lists: Iterable[Iterable[int]]) -> tuple[np.ndarray, ...]:
-    return tuple(np.array([*numbers], np.int64) for numbers in lists)

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from src.common.errors import UserError
-from src.retrieval.sets import Picture, open_retrieval_set
+from src.retrieval.sets import open_retrieval_set
+from src.retrieval.task import Picture
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -111,9 +112,43 @@ def test_groups_with_one_image_alone(tmp_path):
     }
 
 
+def test_groups_are_named_and_what_is_left_out_too(tmp_path):
+    make(tmp_path, "a/1.jpg", "b/2.jpg", "b/3.heic", "c/x.txt", "@eaDir/4.jpg", "__MACOSX/a/5.jpg", "top.jpg")
+    first, second = open_retrieval_set(tmp_path).in_words()
+    assert first == "groups: 2 queries, 2 pictures to find, of 2 groups (a, b)"
+    for part in (
+        "1 .heic",
+        "2 leftovers",
+        "without a picture: 1 group (c)",
+        "1 picture in",
+        "outside of the groups",
+    ):
+        assert part in second
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery"), [("query", "gallery"), ("Queries", "Database"), ("probe", "index")]
+)
+def test_query_and_gallery(tmp_path, query, gallery):
+    """Old: two groups, of those names; mAP 62.5 without a word."""
+    found = open_retrieval_set(
+        make(tmp_path, f"{query}/a/1.jpg", f"{query}/b/2.jpg", f"{query}/c/3.jpg",
+             f"{gallery}/a/4.jpg", f"{gallery}/b/5.jpg", f"{gallery}/a/6.jpg", f"{gallery}/d/7.jpg")
+    )  # fmt: skip
+    assert found.protocol == "query_gallery"
+    assert of(found.database) == ["4.jpg", "6.jpg", "5.jpg", "7.jpg"]
+    assert answers(found) == {
+        "1.jpg": (["4.jpg", "6.jpg"], []), "2.jpg": (["5.jpg"], []), "3.jpg": ([], [])
+    }  # fmt: skip
+    assert found.in_words()[0] == (
+        "query_gallery: 3 queries, 4 pictures to find, of 3 groups (a, b, d), nothing to find for 1 group (c)"
+    )
+
+
 def test_distractors_that_are_in_the_set_are_there_once(tmp_path):
-    found = open_retrieval_set(make(tmp_path, "a/1.jpg", "a/2.jpg"), distractors=tmp_path / "a")
-    assert of(found.database) == ["1.jpg", "2.jpg"]
+    make(tmp_path, "a/1.jpg", "a/2.jpg", "b/3.jpg")
+    found = open_retrieval_set(tmp_path, distractors=tmp_path / "a")
+    assert of(found.database) == ["1.jpg", "2.jpg", "3.jpg"]
 
 
 GROUND_TRUTH = {
@@ -145,7 +180,15 @@ def test_revisited_difficulties(tmp_path):
 @pytest.mark.parametrize(("names", "protocol", "message"), [
     ([], "auto", "holds no retrieval set"),
     (["notes.txt"], "groups", "holds no folders"),
-    (["a/notes.txt"], "auto", "a holds no image"),
+    (["a/notes.txt"], "auto", "none of its folders holds an image"),
+    (["a/1.jpg"], "auto", r"one group alone \(a\)"),
+    (["a/1.jpg", "b/notes.txt"], "groups", r"one group alone \(a\)"),
+    (["train/a/1.jpg", "val/a/1.jpg", "test/a/1.jpg"], "auto", "holds splits .*give one, as .*val"),
+    (["Train/a/1.jpg", "Valid/a/1.jpg", "more/a/1.jpg"], "auto", "holds splits"),
+    (["query/a/1.jpg", "b/2.jpg"], "auto", "query, and not both of query and gallery"),
+    (["query/1.jpg", "gallery/a/1.jpg"], "auto", "query holds no folders"),
+    (["query/a/1.jpg", "Queries/a/1.jpg", "gallery/a/1.jpg"], "auto", "which mean the same; keep one"),
+    (["a/1.jpg", "b/1.jpg"], "query_gallery", "folders query and gallery are needed"),
     (["100001.jpg"], "holidays", "no query, 100000.jpg"),
     (["100000.jpg", "me.jpg"], "auto", "me.jpg: its name is none"),
     (["100000.jpg", "100000.jpeg"], "auto", "has the number of"),
@@ -166,7 +209,7 @@ def test_what_is_missing_or_odd_is_said(tmp_path, names, protocol, message):
 def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match="none is not a folder"):
         open_retrieval_set(tmp_path / "none")
-    make(tmp_path, "a/1.jpg")
+    make(tmp_path, "a/1.jpg", "b/1.jpg")
     with pytest.raises(UserError, match="none holds no image"):
         open_retrieval_set(tmp_path, distractors=tmp_path / "none")
     with pytest.raises(UserError, match=r"r\.txt: only with --protocol holidays, not groups"):
