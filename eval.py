@@ -23,7 +23,7 @@ def main(arguments):
     answers.add_argument(
         "--pictures", metavar="DIR", help="confusion matrix, recall by class and worst mistakes (of rank 0)"
     )
-    sets = flags.add_argument_group("retrieval", "with --data_path FOLDER, see src/retrieval/sets.py")
+    sets = flags.add_argument_group("retrieval", "with --data_path FOLDER, see src/retrieval/layouts.py")
     sets.add_argument("--protocol", help="holidays, groups ...; auto, the default, looks")
     sets.add_argument("--rotations", metavar="FILE", help="holidays: YAML lines NAME: DEGREES, clockwise")
     sets.add_argument("--distractors", metavar="DIR", help="images that are wrong for every query")
@@ -32,7 +32,7 @@ def main(arguments):
 
     from src.common.files import to_json
     from src.evaluation.door import evaluate_from_flags
-    from src.retrieval import evaluate as retrieval
+    from src.retrieval import door as retrieval
     from src.trained import open_from_flags
 
     retrieval.check_flags(own, rest)

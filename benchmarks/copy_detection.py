@@ -28,8 +28,8 @@ from benchmarks.runs import shrink_picture, train
 from src.common.files import new_folder
 from src.data.folders import find_in
 from src.retrieval.copies import KINDS, write_copies
-from src.retrieval.sets import open_retrieval_set
-from src.retrieval.task import RetrievalSet
+from src.retrieval.layouts import open_retrieval_set
+from src.retrieval.sets import RetrievalSet
 
 CONFIG = "multigrain/tiny_imagenet.yaml"
 RECORD = RECORDS / "copy_detection.json"
@@ -43,8 +43,8 @@ MAP_POINTS, TOP1_POINTS = 5.0, -1.0
 COLUMNS = 6  # of a sheet
 
 
-def make_sets(files: Sequence[str], folder: Path, copies: int) -> dict[str, dict[str, Path]]:
-    """The flags of eval.py for each kind: originals and their copies, and all other images as distractors."""
+def make_set(files: Sequence[str], folder: Path, copies: int) -> dict[str, Path]:
+    """The flags of eval.py: originals and their copies of all kinds, and all other images as distractors."""
     order = np.random.default_rng(0).permutation(len(files))
     originals, others = ([files[index] for index in part] for part in np.split(order, [copies]))
 
@@ -53,24 +53,23 @@ def make_sets(files: Sequence[str], folder: Path, copies: int) -> dict[str, dict
         with new_folder(folder / "distractors") as temporary:
             for file in others:
                 shutil.copyfile(file, temporary / f"{Path(file).parent.name}_{Path(file).name}")
-    for kind in KINDS:
-        if not (folder / kind).exists():
-            write_copies(originals, folder / kind, seed=0, kinds=[kind])
-    return {kind: {"data_path": folder / kind, "distractors": folder / "distractors"} for kind in KINDS}
+    if not (folder / "copies").exists():
+        write_copies(originals, folder / "copies", seed=0)
+    return {"data_path": folder / "copies", "distractors": folder / "distractors"}
 
 
-def mean_average_precision(checkpoint: Path, where: dict[str, Path]) -> float:
-    """In per cent, by eval.py."""
+def mean_average_precision(checkpoint: Path, where: dict[str, Path]) -> dict[str, float]:
+    """Of each kind of copies, in per cent, by eval.py."""
     words = [word for name, path in where.items() for word in (f"--{name}", str(path))]
     command = [
         sys.executable, "eval.py", "--checkpoint_path", str(checkpoint),
         "--task", "retrieval", "--protocol", "copydays", *words,
     ]  # fmt: skip
     ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(ended.stdout.splitlines()[-1])["mAP"]
+    return json.loads(ended.stdout.splitlines()[-1])["mAP_by_kind"]
 
 
-def draw(path: Path, checkpoint: Path, sets: dict[str, RetrievalSet]) -> None:
+def draw(path: Path, checkpoint: Path, pictures: RetrievalSet) -> None:
     """A row a kind, each of another picture; the same rows for every network."""
     from src.retrieval.embedding import Embedder
     from src.retrieval.scores import top_results
@@ -82,23 +81,23 @@ def draw(path: Path, checkpoint: Path, sets: dict[str, RetrievalSet]) -> None:
     def embed(pictures):
         return np.stack([row for _, row in embedder.embed((picture, picture.read) for picture in pictures)])
 
-    first = sets[KINDS[0]]
-    database = embed(first.database)  # the same pictures for every kind
-    queries = [sets[kind].queries[place] for place, kind in enumerate(KINDS)]
+    database = embed(pictures.database)
+    asked = [pictures.kinds.index(kind) + place for place, kind in enumerate(KINDS)]
+    queries = [pictures.queries[number] for number in asked]
     rows = []
-    for place, (query, embedding) in enumerate(zip(queries, embed(queries), strict=True)):
+    for number, query, embedding in zip(asked, queries, embed(queries), strict=True):
         similarity = database @ embedding
-        own = first.truths[""].positives[place]
+        own = pictures.truths[""].positives[number]
         results = [
             Shown(
-                first.database[found].read(),
-                "original" if found in own else Path(first.database[found].file).name,
+                pictures.database[found].read(),
+                "original" if found in own else Path(pictures.database[found].file).name,
                 float(similarity[found]),
                 bool(found in own),
             )
             for found in top_results(similarity, own, np.empty(0, np.int64), COLUMNS)
         ]
-        rows.append((Shown(query.read(), KINDS[place]), results))
+        rows.append((Shown(query.read(), pictures.kinds[number]), results))
     draw_sheet(path, rows, columns=COLUMNS)
     shrink_picture(path)
 
@@ -125,14 +124,14 @@ def main() -> int:
 
     folder, data = own.output_path.resolve(), own.data.resolve()
     files = find_in(data / "val").files
-    sets = make_sets(files, folder / f"copies-{own.copies}", own.copies)
+    where = make_set(files, folder / f"copies-{own.copies}", own.copies)
     results: dict[str, list[dict]] = {name: [] for name in ("multigrain", *own.twins)}
     for seed in range(own.seeds):
         for name, rows in results.items():
             run = folder / f"{name}-{seed}"
             summary = train(CONFIG, run, data_path=data, seed=seed, **NETWORKS[name])
             checkpoint = run / "checkpoints" / "last.ckpt"
-            by_kind = {kind: mean_average_precision(checkpoint, sets[kind]) for kind in KINDS}
+            by_kind = mean_average_precision(checkpoint, where)
             rows.append(
                 {
                     "seed": seed,
@@ -144,10 +143,7 @@ def main() -> int:
                 }
             )
             print(json.dumps({"network": name, **rows[-1]}), flush=True)
-    opened = {
-        kind: open_retrieval_set(where["data_path"], protocol="copydays", distractors=where["distractors"])
-        for kind, where in sets.items()
-    }
+    opened = open_retrieval_set(where["data_path"], protocol="copydays", distractors=where["distractors"])
     for name in results:
         checkpoint = folder / f"{name}-0" / "checkpoints" / "last.ckpt"
         draw(ROOT / "docs" / f"copy_detection_{name}.png", checkpoint, opened)

@@ -46,13 +46,16 @@ def main() -> int:
         keys = ("--checkpoint_path", own.checkpoint_path.resolve(), "--eval_image_size", own.eval_image_size)
         built = json.loads(tool("search", "build", copies / "original", "--index", index, *keys))
         started = time.perf_counter()
-        answer = json.loads(tool("search", "search", index, copies / "strong", "--json"))
+        answer = json.loads(tool("search", "search", index, *(copies / kind for kind in KINDS), "--json"))
         seconds = time.perf_counter() - started
         right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
         for result in answer["results"]:
-            block, kind = divmod(int(Path(result["query"]).stem), 100)
-            right[KINDS[kind - 1]].append(int(Path(result["found"][0]["file"]).stem) == 100 * block)
-        shown = [copies / "strong" / f"{FIRST_BLOCK + 2000 * place + place + 1}.jpg" for place in range(6)]
+            query, first = Path(result["query"]), Path(result["found"][0]["file"])
+            right[query.parent.name].append(int(first.stem) // 100 == int(query.stem) // 100)
+        shown = [
+            copies / kind / f"{FIRST_BLOCK + 2000 * place + place + 1}.jpg"
+            for place, kind in enumerate(KINDS)
+        ]
         tool("search", "search", index, *shown, "--top", 6, "--sheet", SHEET)
     shrink_picture(SHEET)
     first = {kind: 100 * statistics.mean(found) for kind, found in right.items()}

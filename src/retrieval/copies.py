@@ -120,9 +120,9 @@ def write_copies(
 ) -> None:
     """Writes pictures and a distorted copy of each kind of each, in the layout of Copydays.
 
-    Picture i is `original/<number>.<ext>`, byte by byte, with the number 200000 + 100 i; its copies are
-    `strong/<number + 1>.jpg` and so on, one more than the place of the kind in `KINDS` whichever kinds are
-    written (crop 1 ... strong 6), in JPEG of quality 95. The folder appears when it is complete.
+    Picture i is `original/<number>.<ext>`, byte by byte, with the number 200000 + 100 i. Its copy of a kind
+    is `<kind>/<number + place>.jpg` with the place of the kind in `KINDS` (crop 1 ... strong 6), in JPEG of
+    quality 95. The folder appears when it is complete.
 
     Args:
         files: image files, one at least.
@@ -135,7 +135,7 @@ def write_copies(
     """
     folder = Path(folder).absolute()
     with new_folder(folder) as temporary:
-        for name in ("original", "strong"):
+        for name in ("original", *kinds):
             (temporary / name).mkdir()
         for place, file in enumerate(tqdm(files, desc=f"copies in {folder}", disable=None)):
             number, image = FIRST_BLOCK + 100 * place, decode(file)
@@ -146,4 +146,4 @@ def write_copies(
                 own = number + 1 + KINDS.index(kind)
                 copy = distort(image, kind, copy_rng(seed, own))
                 data = simplejpeg.encode_jpeg(copy, _STORED_QUALITY, colorsubsampling="444")
-                (temporary / "strong" / f"{own}.jpg").write_bytes(data)
+                (temporary / kind / f"{own}.jpg").write_bytes(data)

@@ -1,25 +1,23 @@
 """Retrieval from images on disk to numbers: embed every picture once, rank, score, and show."""
 
-import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..common.errors import UserError
-from ..common.table import table
 from ..data.decode import UnreadableImage
 from . import scores as retrieval
-from .embedding import Embedder, TrainedNetwork
-from .sets import open_retrieval_set
-from .sheets import Shown, check_sheet_name, draw_sheet
-from .task import Picture, RetrievalSet
+from .embedding import Embedder
+from .sets import Picture, RetrievalSet
+from .sheets import Shown
 
 log = logging.getLogger("quartet")
 
-_SHOWN = 10  # damaged files that are named
+_SHOWN = 10  # damaged files and groups that are named
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Retrieval:
     database: np.ndarray
     queries: np.ndarray
     ranks: dict[str, list[np.ndarray]]
-    metrics: dict[str, str | int | float]
+    metrics: dict[str, Any]
 
 
 def evaluate_retrieval(
@@ -46,7 +44,8 @@ def evaluate_retrieval(
 ) -> Retrieval:
     """Embeds the queries and the database, each picture once, and scores the rankings.
 
-    With several difficulties, the names of the scores begin with them: `easy_mAP`.
+    With several difficulties, the names of the scores begin with them: `easy_mAP`. Where the queries are
+    copies, `mAP_by_kind` has the score of each kind of distortion.
 
     Args:
         skip_damaged: leave pictures out that cannot be read, name them in the log, and count them as
@@ -74,10 +73,23 @@ def evaluate_retrieval(
         "images": len(pictures.database),
         "damaged_images": len(damaged),
     }
+    if pictures.groups:
+        metrics |= {"groups": len(pictures.groups), "first_groups": list(pictures.groups[:_SHOWN])}
     for name, places in ranks.items():
         scores = retrieval.score(pictures.protocol, places)
         metrics |= {f"{name}_{key}" if name else key: value for key, value in scores.items()}
+    if pictures.kinds:
+        metrics["mAP_by_kind"] = _by_kind(pictures, ranks[""])
     return Retrieval(pictures, database, queries, ranks, metrics)
+
+
+def _by_kind(pictures: RetrievalSet, ranks: Sequence[np.ndarray]) -> dict[str, float]:
+    """The mAP of each kind of copy; of those whose originals cannot be read there is none."""
+    kinds: dict[str, list[np.ndarray]] = {}
+    for kind, places in zip(pictures.kinds, ranks, strict=True):
+        if len(places):
+            kinds.setdefault(kind, []).append(places)
+    return {kind: retrieval.score(pictures.protocol, places)["mAP"] for kind, places in kinds.items()}
 
 
 def _embeddings(
@@ -102,65 +114,6 @@ def _embeddings(
             raise UserError(f"all {len(damaged)} images are damaged: {first}; check data_path")
         log.warning("%d of %d images are damaged and left out: %s", len(damaged), len(pictures), first)
     return vectors[:count], damaged
-
-
-_OF_TASK = {
-    "classification": ("predictions", "pictures"),
-    "retrieval": ("protocol", "rotations", "distractors", "sheet"),
-}
-
-
-def check_flags(flags: argparse.Namespace, keys: Sequence[str]) -> None:
-    """Refuses what makes no sense together, before anything is opened.
-
-    Args:
-        flags: the task, and the flags of each.
-        keys: the words that are config keys.
-    """
-    for task, names in _OF_TASK.items():
-        for name in names:
-            if task != flags.task and getattr(flags, name) is not None:
-                raise UserError(f"--{name}: {getattr(flags, name)} given, allowed: only with --task {task}")
-    if flags.task != "retrieval":
-        return
-    if not any(word.partition("=")[0] == "--data_path" for word in keys):
-        raise UserError("--task retrieval: no --data_path given; name the folder of a retrieval set")
-    if flags.sheet is not None:
-        check_sheet_name(flags.sheet)
-
-
-def evaluate_from_flags(
-    trained: TrainedNetwork, flags: argparse.Namespace
-) -> tuple[str, dict[str, str | int | float]]:
-    """`evaluate_retrieval` for a door: the folder is the config's data_path, the rest the flags.
-
-    Returns:
-        the table for people, and the figures for JSON. The sheet is drawn, if it is asked for.
-
-    Raises:
-        UserError: several cards are in use, or as `open_retrieval_set` and `evaluate_retrieval`.
-    """
-    if trained.device.size > 1:
-        raise UserError("--task retrieval runs on one card; start it without msrun")
-    config = trained.recipe.config
-    pictures = open_retrieval_set(
-        config.data_path,
-        protocol=flags.protocol or "auto",
-        rotations=flags.rotations,
-        distractors=flags.distractors,
-    )
-    print(*pictures.in_words(), sep="\n")
-    if config.damaged_images != "skip":
-        pictures.left_out.refuse_unreadable(mend=", or pass over what is unreadable: --damaged_images skip")
-    embedder = Embedder.from_trained(trained, batch_size=min(32, config.eval_batch_size))
-    found = evaluate_retrieval(embedder, pictures, skip_damaged=config.damaged_images == "skip")
-    if flags.sheet is not None:
-        draw_sheet(flags.sheet, sheet_rows(found))
-    return table([(name, _as_text(value)) for name, value in found.metrics.items()]), found.metrics
-
-
-def _as_text(value: str | int | float) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def sheet_rows(found: Retrieval, *, count: int = 16, columns: int = 8) -> Iterator[tuple[Shown, list[Shown]]]:

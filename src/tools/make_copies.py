@@ -4,9 +4,9 @@ python -m src.tools.make_copies PICTURES COPIES [--seed 0] [--limit 500] [--kind
 python eval.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --task retrieval --protocol copydays \
     --data_path COPIES
 
-Writes COPIES/original and COPIES/strong in the layout of Copydays, one copy of each kind of each picture
-found in PICTURES to any depth; the originals are left as they are. The kinds: crop, rotation, blur,
-brightness, jpeg, strong (three of them at once); src/retrieval/copies.py says how much of each.
+Writes COPIES/original and a folder of copies for each kind, as Copydays has them, of the pictures found in
+PICTURES to any depth; the originals are left as they are. The kinds: crop, rotation, blur, brightness, jpeg,
+strong (three of them at once); src/retrieval/copies.py says how much of each. Each kind gets a score.
 """
 
 from ..common.cli import parser, run

@@ -113,17 +113,17 @@ def read_all(folder):
 def test_the_folder(files, tmp_path):
     write_copies(files, tmp_path / "copies", seed=3)
     found = read_all(tmp_path / "copies")
-    copies = {f"strong/{first + 1 + k}.jpg" for first in (200_000, 200_100) for k in range(len(KINDS))}
+    copies = {f"{kind}/{200_001 + k + more}.jpg" for more in (0, 100) for k, kind in enumerate(KINDS)}
     assert found.keys() == {"original/200000.png", "original/200100.jpg"} | copies
     assert found["original/200000.png"] == files[0].read_bytes()
     for place, kind in enumerate(KINDS):
-        stored = decode(found[f"strong/{200_101 + place}.jpg"]).astype(float)
+        stored = decode(found[f"{kind}/{200_101 + place}.jpg"]).astype(float)
         expected = distort(decode(files[1]), kind, copy_rng(3, 200_101 + place))
         assert np.abs(stored - expected).mean() < 2
     (tmp_path / "some").mkdir()
     write_copies(files, tmp_path / "some", seed=3, kinds=["jpeg"])
     some = read_all(tmp_path / "some")
-    names = {"original/200000.png", "original/200100.jpg", "strong/200005.jpg", "strong/200105.jpg"}
+    names = {"original/200000.png", "original/200100.jpg", "jpeg/200005.jpg", "jpeg/200105.jpg"}
     assert some == {name: found[name] for name in names}
 
 

@@ -1,6 +1,5 @@
 """From small folders of images in each protocol's layout to numbers and rows of sheets."""
 
-import argparse
 import pickle
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from PIL import Image
 from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.retrieval.embedding import Embedder
-from src.retrieval.evaluate import check_flags, evaluate_retrieval, sheet_rows
-from src.retrieval.sets import open_retrieval_set
+from src.retrieval.evaluate import evaluate_retrieval, sheet_rows
+from src.retrieval.layouts import open_retrieval_set
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -70,7 +69,7 @@ def test_groups(groups):
     assert metrics == {
         "protocol": "groups", "queries": 8, "images": 8, "damaged_images": 0,
         "mAP": pytest.approx(100 * (6 + 2 / 7) / 8), "recall@1": 75.0, "recall@5": 75.0, "recall@10": 100.0,
-        "queries_without_positives": 0,
+        "queries_without_positives": 0, "groups": 3, "first_groups": ["green", "mixed", "red"],
     }  # fmt: skip
 
 
@@ -135,6 +134,14 @@ def test_copydays_with_distractors(tmp_path):
         paint(tmp_path / "set" / "strong" / f"{number + 1}.jpg", colour, shade=5, size=(5, 20))
     metrics = evaluate(tmp_path / "set").metrics
     assert (metrics["queries"], metrics["images"], metrics["mAP"]) == (3, 3, 100)
+    paint(tmp_path / "set" / "crop" / "200007.jpg", BLUE)
+    found = evaluate(tmp_path / "set")
+    (place,) = found.ranks[""][0]  # behind the blue original, in 0..2
+    crop = 100 / (place + 1) / 2
+    assert place and found.metrics["mAP_by_kind"] == {"crop": pytest.approx(crop), "strong": 100}
+    assert found.metrics["mAP"] == pytest.approx((300 + crop) / 4)
+    (tmp_path / "set" / "crop" / "200007.jpg").unlink()
+    (tmp_path / "set" / "crop").rmdir()
     paint(tmp_path / "more" / "a.png", RED, shade=5)
     metrics = evaluate(tmp_path / "set", distractors=tmp_path / "more").metrics
     assert (metrics["images"], metrics["recall@1"]) == (4, pytest.approx(200 / 3))
@@ -159,23 +166,3 @@ def test_revisited_queries_are_cut_out(tmp_path):
     ((query, results),) = sheet_rows(found)
     assert query.image.shape == (16, 16, 3)
     assert Path(results[0].name).stem == "a" and len(results) == 3
-
-
-def _flags(**given):
-    names = ("protocol", "rotations", "distractors", "sheet", "predictions", "pictures")
-    return argparse.Namespace(**dict.fromkeys(names) | given)
-
-
-@pytest.mark.parametrize("name", ["sheet.jpg", "sheet", "png"])
-def test_a_sheet_is_a_png_by_name_too(name):
-    with pytest.raises(UserError, match=f"--sheet: {name} given, allowed: a name that ends in .png"):
-        check_flags(_flags(task="retrieval", sheet=name), ["--data_path=set"])
-
-
-@pytest.mark.parametrize(
-    ("task", "flag", "other"),
-    [("retrieval", "pictures", "classification"), ("classification", "sheet", "retrieval")],
-)
-def test_flags_of_another_task_are_refused(task, flag, other):
-    with pytest.raises(UserError, match=f"--{flag}: x given, allowed: only with --task {other}"):
-        check_flags(_flags(task=task, **{flag: "x"}), ["--data_path=set"])
