@@ -95,7 +95,8 @@ def is_leftover(name: str) -> bool:
 def picture_extensions() -> frozenset[str]:
     """In lower case with the dot: of the formats that Pillow reads, with its plugins that are loaded."""
     known = Image.registered_extensions().items()
-    return frozenset(end for end, name in known if name in Image.OPEN and name not in _NO_PICTURES)
+    read = {*Image.OPEN, "MPO"} - _NO_PICTURES  # an .mpo is opened as a JPEG
+    return frozenset(end for end, name in known if name in read)
 
 
 def looks_like_picture(head: bytes) -> bool:

@@ -48,7 +48,8 @@ def test_what_other_programs_leave_behind():
 
 def test_extensions_are_those_of_pictures_that_pillow_reads(monkeypatch):
     known = picture_extensions()
-    wanted = ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .ico .tga .avif"
+    wanted = ".jpg .jpeg .jpe .jfif .mpo .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm"
+    wanted += " .jp2 .ico .tga .avif"
     others = ".pdf .eps .ps .mpg .mpeg .mp4 .ttf .pcf .txt .svg .h5 .wmf .heic"
     assert {*wanted.split()} - known == set()
     assert known & {*others.split()} == set()
