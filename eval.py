@@ -23,7 +23,7 @@ def main(arguments):
     answers.add_argument(
         "--pictures", metavar="DIR", help="confusion matrix, recall by class and worst mistakes (of rank 0)"
     )
-    sets = flags.add_argument_group("retrieval", "with --data_path FOLDER, see src/retrieval/layouts.py")
+    sets = flags.add_argument_group("retrieval", "with --data_path FOLDER, see src/retrieval/sets.py")
     sets.add_argument("--protocol", help="holidays, groups ...; auto, the default, looks")
     sets.add_argument("--rotations", metavar="FILE", help="holidays: YAML lines NAME: DEGREES, clockwise")
     sets.add_argument("--distractors", metavar="DIR", help="images that are wrong for every query")

@@ -28,8 +28,8 @@ from benchmarks.runs import shrink_picture, train
 from src.common.files import new_folder
 from src.data.folders import find_in
 from src.retrieval.copies import KINDS, write_copies
-from src.retrieval.layouts import open_retrieval_set
-from src.retrieval.sets import RetrievalSet
+from src.retrieval.sets import open_retrieval_set
+from src.retrieval.task import RetrievalSet
 
 CONFIG = "multigrain/tiny_imagenet.yaml"
 RECORD = RECORDS / "copy_detection.json"

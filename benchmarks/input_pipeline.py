@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.record import RECORDS, parser, write_record
 from benchmarks.turns import take_turns
-from src.data.binary import ImageSet, find_cifar10, read_cifar10, write_cifar10
+from src.data.binary import CIFAR10, ImageSet, find_set, read_set, write_cifar10
 from src.data.loader import TrainBatches
 
 QUESTION = "images a second that one core crops, flips, normalises and cuts holes into"
@@ -77,9 +77,9 @@ def measure(data_path: str | None, repeats: int) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         if data_path is None:
             write_random_images(Path(temporary))
-        folder = find_cifar10(data_path or temporary)
+        folder = find_set(CIFAR10, Path(data_path or temporary))
         batches = TrainBatches(
-            read_cifar10(folder, "train"), batch_size=BATCH_SIZE, seed=0, mean=MEAN, std=STD,
+            read_set(CIFAR10, folder, "train"), batch_size=BATCH_SIZE, seed=0, mean=MEAN, std=STD,
             crop_pad=CROP_PAD, cutout=CUTOUT,
         )  # fmt: skip
         run_train_batches(batches, 0)

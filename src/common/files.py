@@ -60,8 +60,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         UserError: the folder cannot be written, or the disk is full. `path` is then as it was.
     """
     path = Path(path)
-    with _cannot_write(path), _workspace(path) as workspace:
-        temporary = workspace / path.name
+    with temporary_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
         _flush(temporary)
         temporary.chmod(0o644)
@@ -85,21 +85,19 @@ def new_folder(target: str | os.PathLike, *, replace: bool = False) -> Iterator[
         UserError: something else stands there, or the folder cannot be written. What stands there stays.
     """
     target = Path(os.path.realpath(target) if os.path.islink(target) else target)
-    with _cannot_write(target), _workspace(target) as workspace:
+    with temporary_folder(target) as folder:
         _check_free(target, replace)
-        made = workspace / "new" / target.name
+        made = folder / "new" / target.name
         made.mkdir(parents=True)
         yield made
         if replace:
             names = _names_in(made)
             (made / MARKER).write_text(json.dumps(names), encoding="ascii")
         _check_free(target, replace)
-        if is_free(target):
-            made.rename(target)
-        else:  # the old data goes: the new must be on the disk first
+        if not is_free(target):  # the old data goes: the new must be on the disk first
             for name in [*names, MARKER]:
                 _flush(made / name)
-            _exchange(made, target, workspace / _REPLACED)
+        put_in_place(made, target, folder)
 
 
 def is_free(target: Path) -> bool:
@@ -133,82 +131,91 @@ def _names_in(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _cannot_write(path: Path) -> Iterator[None]:
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Gives a folder beside `target` that is removed at the end; leftovers of killed calls are removed first.
+
+    It holds a file MARKER that is locked as long as the process lives, on this host or another one.
+
+    Raises:
+        UserError: for an OSError in the block too, that `target` cannot be written.
+    """
     try:
-        yield
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target.parent)
+        folder, handle = _make_temporary(target)
+        try:
+            yield folder
+        finally:
+            _discard(folder)
+            os.close(handle)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
+            f"cannot write {target}: {error.strerror or error}; free space or choose another folder"
         ) from error
 
 
-@contextmanager
-def _workspace(target: Path) -> Iterator[Path]:
-    """A folder beside `target` for one call, removed at its end; leftovers of killed calls are removed first.
+def put_in_place(made: Path, target: Path, folder: Path) -> None:
+    """Renames `made`, in `folder` of `temporary_folder`, to `target`. What stands there goes to `folder`.
 
-    It holds a file MARKER that is locked as long as the process lives, on this host or another one.
+    It goes in the same step where the file system can exchange two names, else in the step before.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target.parent)
+    if is_free(target):
+        made.rename(target)
+        return
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # of Linux; Python has no call for it
+    if rename and rename(_AT_FDCWD, os.fsencode(made), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE) == 0:
+        return
+    (folder / _REPLACED).mkdir()
+    target.rename(folder / _REPLACED / target.name)
+    made.rename(target)
+
+
+def _make_temporary(target: Path) -> tuple[Path, int]:
+    """A new temporary folder, and its MARKER, open and locked."""
     while True:
-        workspace = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PREFIX}{target.name[:40]}-"))
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{PREFIX}{target.name[:40]}-"))
         try:
-            handle = os.open(workspace / MARKER, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # another process took the empty folder for a leftover
             continue
-        if lock.take(handle) is not False and os.path.exists(workspace / MARKER):
-            break
-        os.close(handle)
-    try:
-        yield workspace
-    finally:
-        _discard(workspace)
+        if lock.take(handle) is not False and (folder / MARKER).exists():
+            return folder, handle
         os.close(handle)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed calls left in `folder`: only what has our prefix and marker and is not locked."""
-    with os.scandir(folder) as entries:
+def _remove_leftovers(parent: Path) -> None:
+    """Removes what killed calls left in `parent`: only what has our prefix and marker and is not locked."""
+    with os.scandir(parent) as entries:
         found = [
             Path(e.path) for e in entries if e.name.startswith(PREFIX) and e.is_dir(follow_symlinks=False)
         ]
-    for workspace in found:
+    for folder in found:
         try:
-            handle = os.open(workspace / MARKER, os.O_RDWR)
+            handle = os.open(folder / MARKER, os.O_RDWR)
         except OSError:
             with suppress(OSError):  # killed before there was a marker: removed only if it is empty
-                workspace.rmdir()
+                folder.rmdir()
             continue
         # A file system without locks cannot say whether the other process lives: then nothing is removed.
         if lock.take(handle):
-            _discard(workspace)
+            _discard(folder)
         os.close(handle)
 
 
-def _discard(workspace: Path) -> None:
-    """Removes a workspace, its marker last. A folder moved there goes back if its place is free."""
+def _discard(folder: Path) -> None:
+    """Removes a temporary folder, its marker last. What was moved there goes back if its place is free."""
     with suppress(OSError):  # what cannot go now, the next call removes
-        old = workspace / _REPLACED
+        old = folder / _REPLACED
         for moved in old.iterdir() if old.is_dir() else ():
-            if not os.path.lexists(workspace.parent / moved.name):
-                moved.rename(workspace.parent / moved.name)
-        for entry in workspace.iterdir():
+            if not os.path.lexists(folder.parent / moved.name):
+                moved.rename(folder.parent / moved.name)
+        for entry in folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             elif entry.name != MARKER:
                 entry.unlink()
-        (workspace / MARKER).unlink()
-        workspace.rmdir()
-
-
-def _exchange(made: Path, target: Path, aside: Path) -> None:
-    """Puts `made` in the place of the folder `target`, which goes to where `made` was, or into `aside`."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux; not in Python's os
-    if rename and rename(_AT_FDCWD, os.fsencode(made), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE) == 0:
-        return
-    aside.mkdir()
-    target.rename(aside / target.name)
-    made.rename(target)
+        (folder / MARKER).unlink()
+        folder.rmdir()
 
 
 def _flush(path: Path) -> None:

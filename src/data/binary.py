@@ -1,92 +1,139 @@
-"""The CIFAR-10 binary layout: reading it, after checking every file, and encoding its records.
+"""CIFAR-10, CIFAR-100 and data sets in their layout: reading them, after checking every file, and writing.
 
-A record is one label byte and 32x32 pixels in three planes (red, green, blue), so 3,073 bytes; a file is
-records and nothing else. The official data set has five training files and one test file of 10,000 records
-(https://www.cs.toronto.edu/~kriz/cifar.html). A data set with other counts says them in `sizes.json`.
-CIFAR-100 is read by the same code: `Layout` says how the two differ.
+A file holds records and nothing else. A record of CIFAR-10 is one label byte and 32x32 pixels in three planes
+(red, green, blue), 3,073 bytes. One of CIFAR-100 begins with a coarse label (one of 20), which is not used,
+and a fine one (one of 100), the class. See https://www.cs.toronto.edu/~kriz/cifar.html.
+
+What `python -m src.data.prepare` made has a file `sizes.json` with the number of records and the checksum of
+each file; a data set with other counts than the official ones needs one with the counts. The version for
+Python is read too. Its files are pickles, and are unpickled only if they have the published MD5.
 """
 
+import hashlib
 import json
 import os
+import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..common.errors import UserError
-from ..common.files import write_json, write_text
+from ..common.files import checksum, write_json, write_text
 from .resize import ChooseBox, Plan, cut
 
 SIZES_NAME = "sizes.json"
-TEST_NAME = "test_batch.bin"
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
 IMAGE_SHAPE = (3, 32, 32)
-IMAGE_BYTES = 3 * 32 * 32
 FILE_RECORDS = 10_000
 MAX_CLASSES = 256
+_OWN_CHANGE = f", or take the checksum out of {SIZES_NAME} if the change is yours"
+
+Split = Literal["train", "test"]
+
+
+class OfficialFile(NamedTuple):
+    """A file of an official data set.
+
+    Attributes:
+        records: their number.
+        python_md5: of the file of this name in the version for Python.
+    """
+
+    records: int
+    python_md5: str
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A binary data set of 32x32 images: its files, and where it comes from.
+    """A binary data set of 32x32 images.
 
     Attributes:
         name: as in `--dataset` and `python -m src.data.prepare`.
         title: what people call it.
         folder_name: the folder of the files.
-        classes_name: the file with a class name a line.
-        train_name: matches the names of training files.
-        test_name: the name of the test file.
-        label_bytes: at the start of a record; the last of them is the label.
-        official_sizes: file name -> records, training files first.
-        official_classes: the names of its classes.
+        python_folder_name: the folder of its version for Python.
         url: the official archive.
         md5: of the archive, in lower-case hexadecimal.
-        python_folder_name: the folder of its version for Python.
-        python_names: files that this version holds.
+        files: the official ones, training files first, the test file last.
+        classes_name: the file with a class name a line.
+        classes: the names of the official classes.
+        label_bytes: at the start of a record; the last of them is the label.
     """
 
     name: str
     title: str
     folder_name: str
-    classes_name: str
-    train_name: re.Pattern
-    test_name: str
-    label_bytes: int
-    official_sizes: dict[str, int]
-    official_classes: tuple[str, ...]
+    python_folder_name: str
     url: str
     md5: str
-    python_folder_name: str
-    python_names: tuple[str, ...]
+    files: dict[str, OfficialFile]
+    classes_name: str
+    classes: tuple[str, ...]
+    label_bytes: int
+
+    @property
+    def test_name(self) -> str:
+        """The name of the test file."""
+        return list(self.files)[-1]
 
     @property
     def record_bytes(self) -> int:
         """Length of a record."""
-        return self.label_bytes + IMAGE_BYTES
+        return self.label_bytes + int(np.prod(IMAGE_SHAPE))
 
 
 CIFAR10 = Layout(
     name="cifar10",
     title="CIFAR-10",
     folder_name="cifar-10-batches-bin",
-    classes_name="batches.meta.txt",
-    train_name=re.compile(r"data_batch_([1-9]\d*)\.bin"),
-    test_name=TEST_NAME,
-    label_bytes=1,
-    official_sizes={**{f"data_batch_{k}.bin": FILE_RECORDS for k in range(1, 6)}, TEST_NAME: FILE_RECORDS},
-    official_classes=CLASSES,
+    python_folder_name="cifar-10-batches-py",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     md5="c32a1d4ab5d03f1284b67883e8d87530",
-    python_folder_name="cifar-10-batches-py",
-    python_names=("batches.meta", "data_batch_1"),
-)
+    files={
+        "data_batch_1.bin": OfficialFile(10_000, "c99cafc152244af753f735de768cd75f"),
+        "data_batch_2.bin": OfficialFile(10_000, "d4bba439e000b95fd0a9bffe97cbabec"),
+        "data_batch_3.bin": OfficialFile(10_000, "54ebc095f3ab1f0389bbae665268c751"),
+        "data_batch_4.bin": OfficialFile(10_000, "634d18415352ddfa80567beed471001a"),
+        "data_batch_5.bin": OfficialFile(10_000, "482c414d41f54cd18b22e5b47cb7c3cb"),
+        "test_batch.bin": OfficialFile(10_000, "40351d587109b95175f43aff81a1287e"),
+    },
+    classes_name="batches.meta.txt",
+    classes=(
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    ),
+    label_bytes=1,
+)  # fmt: skip
 
-Split = Literal["train", "test"]
+CIFAR100 = Layout(
+    name="cifar100",
+    title="CIFAR-100",
+    folder_name="cifar-100-binary",
+    python_folder_name="cifar-100-python",
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    md5="03b5dce01913d631647c71ecec9e9cb8",
+    files={
+        "train.bin": OfficialFile(50_000, "16019d7e3df5f24257cddd939b257f8d"),
+        "test.bin": OfficialFile(10_000, "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+    },
+    classes_name="fine_label_names.txt",
+    classes=(
+        "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
+        "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle",
+        "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur",
+        "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo",
+        "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree",
+        "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree",
+        "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum", "rabbit",
+        "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper",
+        "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+        "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe",
+        "whale", "willow_tree", "wolf", "woman", "worm",
+    ),
+    label_bytes=2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,121 +175,109 @@ class ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.class_names)
 
 
-def encode_records(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Packs (N, 3, 32, 32) uint8 images and (N,) labels below 256 into (N, 3073) uint8 records."""
-    records = np.empty((len(images), CIFAR10.record_bytes), np.uint8)
-    records[:, 0] = labels
-    records[:, 1:] = images.reshape(len(images), -1)
-    return records
-
-
 def find_set(layout: Layout, data_path: Path) -> Path | None:
-    """The folder of the binary files: `data_path` itself, the layout's folder in it, or None."""
-    return _find(data_path, layout.folder_name, (layout.classes_name, *layout.official_sizes))
-
-
-def find_python_version(layout: Layout, data_path: Path) -> Path | None:
-    """The folder of the version for Python, which is not read here, or None."""
-    return _find(data_path, layout.python_folder_name, layout.python_names)
-
-
-def find_cifar10(data_path: str | os.PathLike) -> Path:
-    """The folder of CIFAR-10's binary files: `data_path` itself, or `cifar-10-batches-bin` in it.
-
-    Raises:
-        UserError: neither is such a folder, or it is the data set's version for Python.
-    """
-    return _require(CIFAR10, Path(data_path))
-
-
-def read_cifar10(data_path: str | os.PathLike, split: Split) -> ImageSet:
-    """`read_set` of CIFAR-10."""
-    return read_set(CIFAR10, data_path, split)
+    """The folder of the files, binary or for Python: `data_path` or one in it; None if there is none."""
+    places = (
+        (layout.folder_name, (layout.classes_name, *layout.files)),
+        (layout.python_folder_name, tuple(map(_python_name, layout.files))),
+    )
+    for folder_name, names in places:
+        for folder in (data_path, data_path / folder_name):
+            if any((folder / name).is_file() for name in names):
+                return folder
+    return None
 
 
 def read_set(layout: Layout, data_path: str | os.PathLike, split: Split) -> ImageSet:
-    """Reads one split, after checking the length of its files and the range of its labels.
+    """Reads one split, after checking the length and the checksums of its files, and the range of its labels.
 
     Raises:
-        UserError: the data set is not there, or one of its files is missing, short, long or mislabelled.
+        UserError: the data set is not there, or one of its files is missing, damaged or mislabelled.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-    folder = _require(layout, Path(data_path))
-    class_names = _read_class_names(folder / layout.classes_name)
-    sizes = _read_sizes(layout, folder / SIZES_NAME)
-    training = sorted(sizes.keys() - {layout.test_name}, key=lambda name: (len(name), name))  # 2 before 10
-    names = [layout.test_name] if split == "test" else training
-    for name in names:
-        _check_length(folder / name, sizes[name], layout.record_bytes)
+    data_path = Path(data_path)
+    folder = find_set(layout, data_path)
+    if folder is None:
+        state = f"holds no {layout.folder_name}" if data_path.is_dir() else "is not a folder"
+        raise UserError(
+            f"{data_path} {state}; give the data set's folder as data_path, "
+            f"or prepare it with python -m src.data.prepare {layout.name}"
+        )
+    if any((folder / name).is_file() for name in (layout.classes_name, *layout.files)):
+        notes = _read_notes(layout, folder / SIZES_NAME)
+        class_names = _read_class_names(folder / layout.classes_name, notes)
+        names, read = _of_split(layout, notes, split), _read_records
+    else:
+        notes = {
+            name: {"records": file.records, "md5": file.python_md5} for name, file in layout.files.items()
+        }
+        class_names = layout.classes
+        names, read = _of_split(layout, notes, split), _read_python_records
 
-    images = np.empty((sum(sizes[name] for name in names), *IMAGE_SHAPE), np.uint8)
+    images = np.empty((sum(notes[name]["records"] for name in names), *IMAGE_SHAPE), np.uint8)
     labels = np.empty(len(images), np.int32)
     end = 0
     for name in names:
-        records = _read_records(folder / name, sizes[name], layout.record_bytes)
+        records = read(layout, folder / name, notes[name])
         start, end = end, end + len(records)
         labels[start:end] = records[:, layout.label_bytes - 1]
         images[start:end] = records[:, layout.label_bytes :].reshape(-1, *IMAGE_SHAPE)
-        _check_labels(labels[start:end], folder / name, len(class_names), layout.classes_name)
+        wrong = np.flatnonzero(labels[start:end] >= len(class_names))
+        if len(wrong):
+            raise UserError(
+                f"{folder / name}, record {wrong[0]} (of 0 to {len(records) - 1}) has the label "
+                f"{labels[start + wrong[0]]}, but there are {len(class_names)} classes (labels 0 to "
+                f"{len(class_names) - 1}, named in {layout.classes_name}); prepare the data set again"
+            )
     return ImageSet(images, labels, class_names)
 
 
 def write_cifar10(folder: str | os.PathLike, train: ImageSet, test: ImageSet) -> None:
-    """Writes a data set into an existing folder: training files of up to 10,000 records, and one test file.
-
-    Counts that are not the official ones are said in sizes.json.
-    """
+    """Writes a data set into an existing folder: training files of up to 10,000 records, and a test file."""
     folder = Path(folder)
-    files = {TEST_NAME: (test, slice(None))}
+    files = {CIFAR10.test_name: (test, slice(None))}
     for start in range(0, len(train), FILE_RECORDS):
         files[f"data_batch_{start // FILE_RECORDS + 1}.bin"] = (train, slice(start, start + FILE_RECORDS))
-    sizes = {}
     for name, (source, rows) in files.items():
-        records = encode_records(source.images[rows], source.labels[rows])
-        records.tofile(folder / name)
-        sizes[name] = len(records)
-    write_classes_and_sizes(folder, train.class_names, sizes)
+        pixels = source.images[rows].reshape(-1, CIFAR10.record_bytes - 1)
+        np.hstack([source.labels[rows, None].astype(np.uint8), pixels]).tofile(folder / name)
+    write_text(folder / CIFAR10.classes_name, "".join(f"{name}\n" for name in train.class_names))
+    write_notes(CIFAR10, folder)
 
 
-def write_classes_and_sizes(folder: Path, class_names: Sequence[str], sizes: dict[str, int]) -> None:
-    """Writes batches.meta.txt, and sizes.json unless the files (name -> records) are the official ones."""
-    write_text(folder / CIFAR10.classes_name, "".join(f"{name}\n" for name in class_names))
-    if sizes != CIFAR10.official_sizes:
-        write_json(folder / SIZES_NAME, dict(sorted(sizes.items())))
+def write_notes(layout: Layout, folder: Path) -> None:
+    """Writes sizes.json: the number of records in each file of a whole data set, and the checksums."""
+    notes = {layout.classes_name: {"sha256": checksum(folder / layout.classes_name)}}
+    for path in sorted(folder.glob("*.bin")):
+        records = path.stat().st_size // layout.record_bytes
+        notes[path.name] = {"records": records, "sha256": checksum(path)}
+    write_json(folder / SIZES_NAME, notes)
 
 
-def _find(data_path: Path, folder_name: str, names: Sequence[str]) -> Path | None:
-    folders = (data_path, data_path / folder_name)
-    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+def _python_name(name: str) -> str:
+    return name.removesuffix(".bin")
 
 
-def _require(layout: Layout, data_path: Path) -> Path:
-    if folder := find_set(layout, data_path):
-        return folder
-    if folder := find_python_version(layout, data_path):
-        raise UserError(
-            f"{folder} holds the Python version of {layout.title}; the binary version ({layout.folder_name}) "
-            f"is needed: python -m src.data.prepare {layout.name}"
-        )
-    state = f"holds no {layout.folder_name}" if data_path.is_dir() else "is not a folder"
-    raise UserError(
-        f"{data_path} {state}; give the data set's folder as data_path, "
-        f"or prepare it with python -m src.data.prepare {layout.name}"
-    )
+def _of_split(layout: Layout, names: Iterable[str], split: Split) -> list[str]:
+    if split == "test":
+        return [layout.test_name]
+    training = set(names) - {layout.test_name, layout.classes_name}
+    return sorted(training, key=lambda name: (len(name), name))  # 2 before 10
 
 
 def _read_text(path: Path, mend: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(f"cannot read {path} ({reason}); {mend}") from error
 
 
-def _read_class_names(path: Path) -> tuple[str, ...]:
-    lines = _read_text(path, "it must hold a class name a line").splitlines()
-    names = tuple(line.strip() for line in lines if line.strip())
+def _read_class_names(path: Path, notes: dict[str, dict]) -> tuple[str, ...]:
+    text = _read_text(path, "it must hold a class name a line")
+    _compare(path, text.encode(), notes.get(path.name, {}))
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not 1 <= len(names) <= MAX_CLASSES:
         raise UserError(
             f"{path} names {len(names)} classes; a class name a line, 1 to {MAX_CLASSES}, is needed"
@@ -250,54 +285,76 @@ def _read_class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _read_sizes(layout: Layout, path: Path) -> dict[str, int]:
-    """File name -> number of records: what sizes.json says, or the official counts where there is none."""
+def _read_notes(layout: Layout, path: Path) -> dict[str, dict]:
+    """File name -> what sizes.json says of it: `records` and `sha256`; only the official counts without one.
+
+    In a file that was written by hand, a number stands for the records alone.
+    """
     if not path.exists():
-        return layout.official_sizes
-    test_name = layout.test_name
-    form = f'it must be like {{"{next(iter(layout.official_sizes))}": 800, "{test_name}": 200}}'
+        return {name: {"records": file.records} for name, file in layout.files.items()}
+    form = f'it must be like {{"{next(iter(layout.files))}": 800, "{layout.test_name}": 200}}'
     try:
-        sizes = json.loads(_read_text(path, form))
+        notes = json.loads(_read_text(path, form))
     except ValueError as error:
         raise UserError(f"{path} is not JSON; {form}") from error
-    if not isinstance(sizes, dict):
+    if not isinstance(notes, dict):
         raise UserError(f"{path} is not an object of file names and record counts; {form}")
-    for name, count in sizes.items():
-        if name != test_name and not layout.train_name.fullmatch(name):
+    notes = {name: note if isinstance(note, dict) else {"records": note} for name, note in notes.items()}
+    for name, note in notes.items():
+        known = {"sha256"} if name == layout.classes_name else {"records", "sha256"}
+        if name != layout.classes_name and not re.fullmatch(r"\w+\.bin", name):
             raise UserError(f"{path} names the file {name!r}, which is not of this layout; {form}")
-        if type(count) is not int or count < 1:
-            raise UserError(f"{path} gives {name} {count!r} records, not a whole number above 0; {form}")
-    if test_name not in sizes or len(sizes) < 2:
-        raise UserError(f"{path} must name {test_name} and at least one training file; {form}")
-    return sizes
+        if not note.keys() <= known or not re.fullmatch("[0-9a-f]{64}", str(note.get("sha256", "0" * 64))):
+            raise UserError(f"{path} says of {name} what is not a number of records or a checksum; {form}")
+        if "records" in known and (type(note.get("records")) is not int or note["records"] < 1):
+            raise UserError(
+                f"{path} gives {name} {note.get('records')!r} records, not a whole number above 0; {form}"
+            )
+    if layout.test_name not in notes or not _of_split(layout, notes, "train"):
+        raise UserError(f"{path} must name {layout.test_name} and at least one training file; {form}")
+    return notes
 
 
-def _check_length(path: Path, count: int, record_bytes: int) -> None:
-    expected = count * record_bytes
-    wanted = f"{expected:,} bytes ({count:,} records of {record_bytes:,}) expected"
+def _read_records(layout: Layout, path: Path, note: dict) -> np.ndarray:
+    """(N, record_bytes) uint8, of N records as `note` says."""
+    expected = note["records"] * layout.record_bytes
+    wanted = f"{expected:,} bytes ({note['records']:,} records of {layout.record_bytes:,}) expected"
     if not path.is_file():
         raise UserError(f"{path} is missing: {wanted}, 0 found; prepare the data set again")
     found = path.stat().st_size
     if found != expected:
-        mend = f"prepare the data set again, or give its own counts in {SIZES_NAME}"
         raise UserError(
-            f"{path} is too {'short' if found < expected else 'long'}: {wanted}, {found:,} found; {mend}"
+            f"{path} is too {'short' if found < expected else 'long'}: {wanted}, {found:,} found; "
+            f"prepare the data set again, or give its own counts in {SIZES_NAME}"
         )
-
-
-def _read_records(path: Path, count: int, record_bytes: int) -> np.ndarray:
     try:
-        return np.fromfile(path, np.uint8).reshape(count, record_bytes)
-    except (OSError, ValueError) as error:
+        records = np.fromfile(path, np.uint8, expected)
+    except OSError as error:
         raise UserError(
             f"cannot read {path} ({error}); check the disk, or prepare the data set again"
         ) from error
+    _compare(path, records, note)
+    return records.reshape(-1, layout.record_bytes)
 
 
-def _check_labels(labels: np.ndarray, path: Path, classes: int, classes_name: str) -> None:
-    wrong = np.flatnonzero(labels >= classes)
-    if len(wrong):
-        raise UserError(
-            f"{path}, record {wrong[0]} (of 0 to {len(labels) - 1}) has the label {labels[wrong[0]]}, but "
-            f"{classes_name} names {classes} classes (labels 0 to {classes - 1}); prepare the data set again"
-        )
+def _read_python_records(layout: Layout, path: Path, note: dict) -> np.ndarray:
+    """The records of a file of the version for Python. `path` has the name of the binary file."""
+    path = path.with_name(_python_name(path.name))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); unpack {layout.title} again") from error
+    _compare(path, data, note)  # unpickling unknown bytes could run any code
+    content = pickle.loads(data, encoding="latin1")
+    labels = np.array(content["labels" if "labels" in content else "fine_labels"], np.uint8)
+    return np.hstack([np.repeat(labels[:, None], layout.label_bytes, axis=1), content["data"]])
+
+
+def _compare(path: Path, data: bytes | np.ndarray, note: dict) -> None:
+    """Raises UserError where `data`, what `path` holds, has another checksum than `note` says."""
+    for kind in note.keys() & {"sha256", "md5"}:
+        if (found := hashlib.new(kind, data, usedforsecurity=False).hexdigest()) != note[kind]:
+            raise UserError(
+                f"{path} is damaged or was changed: its {kind.upper()} is {found}, not {note[kind]}; "
+                f"prepare the data set again{_OWN_CHANGE if kind == 'sha256' else ''}"
+            )

@@ -278,7 +278,8 @@ def some_of(names: Iterable[str], *, shown: int = _SHOWN) -> str:
 
 def number_of(count: int, word: str) -> str:
     """`1 class`, `2 classes`."""
-    return f"{count:,} {word}{'' if count == 1 else 'es' if word[-1] == 's' else 's'}"
+    several = f"{word[:-1]}ies" if word[-1] == "y" else f"{word}{'es' if word[-1] == 's' else 's'}"
+    return f"{count:,} {word if count == 1 else several}"
 
 
 def counted(names: Sequence[str], word: str) -> str:

@@ -18,8 +18,7 @@ import numpy as np
 
 from ..common.errors import UserError
 from ..common.files import relative_to
-from .binary import CIFAR10, ImageSet, Layout, Split, find_python_version, find_set, read_set
-from .cifar100 import CIFAR100
+from .binary import CIFAR10, CIFAR100, ImageSet, Layout, Split, find_set, read_set
 from .decode import decode, decode_crop, decode_resized
 from .folders import class_folders, some_of
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
@@ -75,9 +74,7 @@ Images = ImageSet | ImageFiles | MindRecordImages
 
 
 def _find_binary(layout: Layout, data_path: Path) -> int:
-    if find_set(layout, data_path):
-        return 3
-    return 2 if find_python_version(layout, data_path) else 0  # reading it says what is needed
+    return 3 * bool(find_set(layout, data_path))
 
 
 def _find_folder(data_path: Path) -> int:
@@ -90,7 +87,7 @@ class DataSet:
     """One choice of `dataset`.
 
     Attributes:
-        find: how surely a folder holds it: 3 it does, 2 in a form to convert, 1 perhaps, 0 it doesn't.
+        find: how surely a folder holds it: 3 it does, 1 perhaps, 0 it doesn't.
         open: (data_path, splits, settings of `open_splits`) -> those splits, in their order.
         open_tests: (data_path, class_names, settings of `open_tests`) -> the test images by these names;
             None: those of `open`, whatever the settings.

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import UserError
-from ..data.binary import CIFAR10, ImageSet, find_set, read_set
-from ..data.cifar100 import CIFAR100
+from ..data.binary import CIFAR10, CIFAR100, ImageSet, find_set, read_set
 from ..data.folders import Found, LeftOut, find_images, some_of
 from ..data.labels import read_labels
 from ..data.names import ClassNames

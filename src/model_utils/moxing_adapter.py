@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..common.archive import unpack
 from ..common.cli import Main, parser
 from ..common.errors import UserError
 from ..common.files import write_text
@@ -32,7 +33,6 @@ from .keys import Keys
 from .local_adapter import get_job_id, get_rank_id, is_scheduler
 from .modelarts.job import Job
 from .modelarts.keys import CloudKeys
-from .modelarts.safe_zip import unzip
 from .modelarts.tee import copied_to
 from .modelarts.transfer import Bucket, fetch_once
 from .run_keys import RunKeys
@@ -184,11 +184,20 @@ def _fetch_data(keys: Keys, target: Path, bucket: Bucket, once: Callable[..., No
             bucket.download(url, whole / folder, into=True)
         if name:
             archive = _holder_of(whole, f"{name}.zip", is_there=Path.is_file) / f"{name}.zip"
-            unzip(archive, archive.parent / name)
-            archive.unlink()
+            _unzip(archive)
 
     once("data", target, write, source=json.dumps([sources, name]))
     return _holder_of(target, name, is_there=Path.is_dir) / name if name else target / next(iter(sources))
+
+
+def _unzip(archive: Path) -> None:
+    """Puts the folder NAME in the place of NAME.zip, which holds that folder or what is in it."""
+    unpacked, folder = archive.with_suffix(".unpacked"), archive.with_suffix("")
+    unpack(archive, unpacked)
+    alone = [path.name for path in unpacked.iterdir()] == [folder.name] and (unpacked / folder.name).is_dir()
+    (unpacked / folder.name if alone else unpacked).rename(folder)
+    shutil.rmtree(unpacked, ignore_errors=True)
+    archive.unlink()
 
 
 def _data_sources(keys: Keys) -> dict[str, str]:

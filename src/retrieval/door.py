@@ -8,7 +8,7 @@ from ..common.errors import UserError
 from ..common.table import table
 from .embedding import Embedder, TrainedNetwork
 from .evaluate import evaluate_retrieval, sheet_rows
-from .layouts import open_retrieval_set
+from .sets import open_retrieval_set
 from .sheets import check_sheet_name, draw_sheet
 
 _OF_TASK = {
@@ -54,6 +54,9 @@ def evaluate_from_flags(trained: TrainedNetwork, flags: argparse.Namespace) -> t
         rotations=flags.rotations,
         distractors=flags.distractors,
     )
+    print(*pictures.in_words(), sep="\n")
+    if config.damaged_images != "skip":
+        pictures.left_out.refuse_unreadable(mend=", or pass over what is unreadable: --damaged_images skip")
     embedder = Embedder.from_trained(trained, batch_size=min(32, config.eval_batch_size))
     found = evaluate_retrieval(embedder, pictures, skip_damaged=config.damaged_images == "skip")
     if flags.sheet is not None:
@@ -65,7 +68,5 @@ def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in metrics.items():
         if isinstance(value, dict):
             yield from _rows({f"{name.partition('_')[0]} of {kind}": one for kind, one in value.items()})
-        elif isinstance(value, list):
-            yield name, ", ".join(value)
         else:
             yield name, f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -12,12 +12,12 @@ from ..common.errors import UserError
 from ..data.decode import UnreadableImage
 from . import scores as retrieval
 from .embedding import Embedder
-from .sets import Picture, RetrievalSet
 from .sheets import Shown
+from .task import Picture, RetrievalSet
 
 log = logging.getLogger("quartet")
 
-_SHOWN = 10  # damaged files and groups that are named
+_SHOWN = 10  # damaged files that are named
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,6 @@ def evaluate_retrieval(
         "images": len(pictures.database),
         "damaged_images": len(damaged),
     }
-    if pictures.groups:
-        metrics |= {"groups": len(pictures.groups), "first_groups": list(pictures.groups[:_SHOWN])}
     for name, places in ranks.items():
         scores = retrieval.score(pictures.protocol, places)
         metrics |= {f"{name}_{key}" if name else key: value for key, value in scores.items()}
@@ -84,7 +82,7 @@ def evaluate_retrieval(
 
 
 def _by_kind(pictures: RetrievalSet, ranks: Sequence[np.ndarray]) -> dict[str, float]:
-    """The mAP of each kind of copy; of those whose originals cannot be read there is none."""
+    """The mAP of each kind of copy; of one whose originals cannot be read there is none."""
     kinds: dict[str, list[np.ndarray]] = {}
     for kind, places in zip(pictures.kinds, ranks, strict=True):
         if len(places):

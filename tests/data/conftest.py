@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.binary import ImageSet
-from src.data.cifar100 import CIFAR100
+from src.data.binary import CIFAR100, ImageSet
 from tests.helpers.folders import save
 
 
@@ -38,7 +37,7 @@ def write_cifar100() -> Callable[..., Path]:
             records = rng.integers(0, 256, (count, 2 + 3072), np.uint8)
             records[:, 0], records[:, 1] = rng.integers(0, 20, count), rng.integers(0, 100, count)
             records.tofile(folder / f"{split}.bin")
-        (folder / "fine_label_names.txt").write_text("\n".join(CIFAR100.official_classes) + "\n\n")
+        (folder / "fine_label_names.txt").write_text("\n".join(CIFAR100.classes) + "\n\n")
         (folder / "sizes.json").write_text(json.dumps({f"{split}.bin": n for split, n in counts.items()}))
         return folder
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.binary import ImageSet, read_cifar10, write_cifar10
+from src.data.binary import CIFAR10, ImageSet, read_set, write_cifar10
 from src.data.sources import ImageFiles, facts_of, open_split, open_splits, open_tests
 from tests.helpers.errors import fails
 
@@ -54,7 +54,7 @@ class TestFinding:
         for data_path in (cifar10, str(cifar10 / "cifar-10-batches-bin")):
             source = open_split(data_path, "test", dataset=dataset)
             assert isinstance(source, ImageSet)
-            np.testing.assert_array_equal(source.images, read_cifar10(cifar10, "test").images)
+            np.testing.assert_array_equal(source.images, read_set(CIFAR10, cifar10, "test").images)
 
     @pytest.mark.parametrize("dataset", ["auto", "cifar100"])
     def test_cifar100(self, tmp_path, write_cifar100, dataset):
@@ -82,14 +82,6 @@ class TestFinding:
         assert refused(tmp_path) == message
         assert f"{tmp_path / 'nowhere'} is not a folder" in refused(tmp_path / "nowhere")
         assert f"{tmp_path / 'nowhere'} is not a folder" in refused(tmp_path / "nowhere", dataset="folder")
-
-    @pytest.mark.parametrize(
-        ("name", "file"), [("cifar-10-batches-py", "batches.meta"), ("cifar-100-python", "meta")]
-    )
-    def test_a_version_for_python_is_recognised(self, tmp_path, name, file):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).touch()
-        assert "Python version" in refused(tmp_path) and "Python version" in refused(tmp_path / name)
 
     @pytest.mark.parametrize(("dataset", "named"), [("cifar10", "cifar-10-b"), ("cifar100", "cifar-100-b")])
     def test_a_data_set_that_was_asked_for_is_missed(self, folder, dataset, named):

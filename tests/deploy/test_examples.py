@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from src.common.errors import UserError
-from src.data.binary import read_cifar10
+from src.data.binary import CIFAR10, read_set
 from src.data.preparation import Preparation
 from src.deploy.examples import find_examples
 
@@ -94,7 +94,7 @@ def test_the_folder_of_a_class_alone(folder):
 
 
 def test_cifar_files_are_their_test_images(data_path):
-    test = read_cifar10(data_path, "test")
+    test = read_set(CIFAR10, data_path, "test")
     examples = find([data_path], test.class_names, labels="folders")
     assert [example.label for example in examples] == test.labels.tolist()
     assert examples[3].file == str(data_path / "test_batch.bin#00003")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from src.checkpoint.file import Checkpoint
 from src.common.errors import UserError
-from src.data.binary import read_cifar10
+from src.data.binary import CIFAR10, read_set
 from src.data.sources import facts_of
 from src.evaluation.door import evaluate_from_flags, weights_in_words
 from src.model_utils.config import check
@@ -52,7 +52,7 @@ def _flags(**given):
 
 
 def test_the_table_and_the_figures(trained, data_path):
-    labels = read_cifar10(data_path, "test").labels
+    labels = read_set(CIFAR10, data_path, "test").labels
     text, figures = evaluate_from_flags(trained, _flags())
     grey = int((labels == 3).sum())
     assert figures["top1"] == pytest.approx(100 * (1 - grey / 70)) and "top5" not in figures
@@ -80,7 +80,7 @@ def test_the_weights_of_a_run_have_their_epoch(trained):
 
 
 def test_the_files_that_are_asked_for(trained, data_path, tmp_path):
-    labels = read_cifar10(data_path, "test").labels
+    labels = read_set(CIFAR10, data_path, "test").labels
     csv_file, folder = tmp_path / "out.csv", tmp_path / "pictures"
     evaluate_from_flags(trained, _flags(predictions=str(csv_file), pictures=str(folder)))
     with csv_file.open() as file:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from src.checkpoint.file import read_checkpoint
-from src.data.binary import read_cifar10
+from src.data.binary import CIFAR10, read_set
 from tests.helpers.doors import last_json
 
 
@@ -20,7 +20,7 @@ def best(trained):
 @pytest.fixture(scope="module")
 def photos(data_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    test = read_cifar10(data_path, "test")
+    test = read_set(CIFAR10, data_path, "test")
     for index in range(5):
         picture = Image.fromarray(test.images[index].transpose(1, 2, 0))
         picture.save(folder / f"{index}.png")

@@ -1,6 +1,7 @@
 """Packing class folders of images, of any size and colour mode, into the CIFAR-10 binary layout."""
 
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,65 +9,62 @@ import numpy as np
 from tqdm import tqdm
 
 from ...common.errors import UserError
-from ..binary import MAX_CLASSES, TEST_NAME, encode_records, write_classes_and_sizes
+from ...common.files import new_folder
+from ...common.lock import FOLDER_LOCK, locked
+from ..binary import CIFAR10, IMAGE_SHAPE, MAX_CLASSES, ImageSet, write_cifar10
 from ..decode import UnreadableImage, decode_resized
 from ..resize import square_plan
-from ..splits import Item, Listing
+from ..splits import Item, list_folder
+from .cifar import report
 
-SIDE = 32
 # As the recipes for 32x32 images prepare larger ones (`Preparation`).
-_PLAN = functools.partial(square_plan, size=SIDE, crop="centre", crop_percentage=1.0, interpolation="bicubic")
+_PLAN = functools.partial(square_plan, size=32, crop="centre", crop_percentage=1.0, interpolation="bicubic")
 
 
-def pack_folder(listing: Listing, folder: Path) -> list[str]:
-    """Writes data_batch_1.bin, test_batch.bin, sizes.json and batches.meta.txt into `folder`.
+def prepare_folder(data_path: Path, output_path: Path, *, val_fraction: float = 0.1, seed: int = 0) -> None:
+    """Packs class folders of images; what cannot be read is named and passed over.
 
-    Returns:
-        A line for each file that is no readable image and was left out: its path and the reason.
+    Args:
+        data_path: see `list_folder`; so are the last two.
+        output_path: the folder that will hold the data set's folder.
 
     Raises:
-        UserError: there are too many classes for a byte, a class has no readable training image, or there is
-            no readable test image.
+        UserError: nothing was put in place: something is there already, there are too many classes for a
+            byte, a class has no readable training image, or there is no readable test image.
     """
+    if seed < 0 or not 0 < val_fraction < 1:
+        raise UserError("--seed must be 0 or above, and --val_fraction between 0 and 1")
+    listing = list_folder(data_path, val_fraction=val_fraction, seed=seed, skip_unreadable=True)
+    print(*listing.in_words(), sep="\n")
     if len(listing.class_names) > MAX_CLASSES:
         raise UserError(
             f"{listing.train_root} holds {len(listing.class_names)} class folders, and at most {MAX_CLASSES} "
             "can be packed; train on the folder as it is (--dataset folder)"
         )
-    skipped = []
-    train = _pack(listing.train, folder / "data_batch_1.bin", skipped)
-    test = _pack(listing.test, folder / TEST_NAME, skipped)
-    for label, name in enumerate(listing.class_names):
-        if label not in train:
-            raise UserError(f"the class {name} has no readable training image; {_first(skipped)}")
-    if not test:
-        raise UserError(f"there is no readable test image; {_first(skipped)}")
-    write_classes_and_sizes(
-        folder, listing.class_names, {"data_batch_1.bin": len(train), TEST_NAME: len(test)}
-    )
-    return skipped
+    target, skipped = output_path / CIFAR10.folder_name, []
+    with locked(output_path / FOLDER_LOCK), new_folder(target) as folder:
+        train, test = (_pack(items, listing.class_names, skipped) for items in (listing.train, listing.test))
+        first = f"unreadable: {skipped[0]}" if skipped else "add images to its folder"
+        for label, name in enumerate(listing.class_names):
+            if label not in train.labels:
+                raise UserError(f"the class {name} has no readable training image; {first}")
+        if not len(test):
+            raise UserError(f"there is no readable test image; {first}")
+        write_cifar10(folder, train, test)
+    for line in skipped:
+        print(f"skipped {line}", file=sys.stderr)
+    report(target, train, test, f"packed, {len(skipped)} unreadable files skipped")
 
 
-def _pack(items: Sequence[Item], path: Path, skipped: list[str]) -> list[int]:
-    """Writes a record for each readable image, appends to `skipped` for each other; returns the labels.
-
-    The classes are mixed, for readers that do not shuffle.
-    """
-    labels = []
-    with path.open("wb") as file:
-        order = np.random.default_rng(0).permutation(len(items))
-        for source, label in tqdm(
-            (items[k] for k in order), path.stem, len(items), unit="image", disable=None
-        ):
-            try:
-                pixels = decode_resized(source, _PLAN).transpose(2, 0, 1)
-            except UnreadableImage as error:
-                skipped.append(f"{source}: {error.reason}")
-                continue
-            file.write(encode_records(pixels[None], np.array([label])).tobytes())
+def _pack(items: Sequence[Item], class_names: tuple[str, ...], skipped: list[str]) -> ImageSet:
+    """The readable images, mixed, for readers that do not shuffle; a line in `skipped` for each other."""
+    images, labels = np.empty((len(items), *IMAGE_SHAPE), np.uint8), []
+    order = np.random.default_rng(0).permutation(len(items))
+    for file, label in tqdm((items[k] for k in order), "packing", len(items), unit="image", disable=None):
+        try:
+            images[len(labels)] = decode_resized(file, _PLAN).transpose(2, 0, 1)
+        except UnreadableImage as error:
+            skipped.append(f"{file}: {error.reason}")
+        else:
             labels.append(label)
-    return labels
-
-
-def _first(skipped: Sequence[str]) -> str:
-    return f"unreadable: {skipped[0]}" if skipped else "add images to its folder"
+    return ImageSet(images[: len(labels)], np.array(labels, np.int32), class_names)

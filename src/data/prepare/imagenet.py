@@ -9,30 +9,26 @@ import io
 import re
 import shutil
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from tqdm import tqdm
 
+from ...common.archive import DamagedArchive, Member, reading
 from ...common.errors import UserError
-from ...common.files import MARKER, checksum, is_free, new_folder
+from ...common.files import MARKER, checksum, is_free, new_folder, write_text
 from ...common.lock import FOLDER_LOCK, locked
 from ..folders import class_folders, find_in
-from .fetch import BLOCK_BYTES
-from .unpack import BROKEN
 
 TRAIN_NAME = "ILSVRC2012_img_train.tar"
 VAL_NAME = "ILSVRC2012_img_val.tar"
 DEVKIT_NAME = "ILSVRC2012_devkit_t12.tar.gz"
 
-_DEVKIT_DATA = "ILSVRC2012_devkit_t12/data"
 _WNID = r"n\d{8}"
 _VAL_IMAGE = r"ILSVRC2012_val_\d{8}\.JPEG"
-_BUFFER_BYTES = 1 << 16  # of a tar stream: the rest of the buffer is copied at each read
 _ROOM = 1.02  # what an unpacked archive takes on a disk with blocks of 4 KiB, relative to its size
 
 Counts = dict[str, int]  # wnid -> images
@@ -43,41 +39,32 @@ class Release:
     """What is known of the archives.
 
     Attributes:
-        train_md5: of the training archive, in lower-case hexadecimal.
-        val_md5: of the archive of validation images.
-        devkit_md5: of the development kit.
+        md5: of each archive by its name, in lower-case hexadecimal.
         classes: their number.
         train_images: in all classes.
-        train_a_class: the fewest and the most.
-        val_a_class: the same in each class.
+        val_a_class: validation images in each class.
     """
 
-    train_md5: str
-    val_md5: str
-    devkit_md5: str
+    md5: dict[str, str]
     classes: int
     train_images: int
-    train_a_class: tuple[int, int]
     val_a_class: int
 
 
 ILSVRC2012 = Release(
-    train_md5="1d675b47d978889d74fa0da5fadfb00e",
-    val_md5="29b22e2961454d5413ddabcf34fc5622",
-    devkit_md5="fa75699e90414af021442c21a62c3abf",
+    md5={
+        TRAIN_NAME: "1d675b47d978889d74fa0da5fadfb00e",
+        VAL_NAME: "29b22e2961454d5413ddabcf34fc5622",
+        DEVKIT_NAME: "fa75699e90414af021442c21a62c3abf",
+    },
     classes=1000,
     train_images=1_281_167,
-    train_a_class=(732, 1300),
     val_a_class=50,
 )
 
 
-class BadArchive(UserError):
-    """An archive that is damaged or another one: what was unpacked of it is of no use."""
-
-
 def prepare_imagenet(
-    archives: Path,
+    data_path: Path,
     output_path: Path,
     *,
     md5: Literal["check", "skip"] = "check",
@@ -86,11 +73,11 @@ def prepare_imagenet(
 ) -> None:
     """Unpacks the training and the validation images, unless they are in place already; either can be absent.
 
-    `output_path/train` and `output_path/val` are whole or absent. What a killed run has unpacked of the
-    training classes waits in a hidden folder for the next run with the same archive.
+    `output_path/train` and `output_path/val` are whole or absent. The training classes that a stopped run has
+    unpacked wait in `output_path/train.unfinished` for the next run with the same archive.
 
     Args:
-        archives: the folder with the official archives; they are left as they are.
+        data_path: the folder with the official archives; they are left as they are.
         output_path: the folder that will hold train and val.
         md5: whether the archives' MD5 are compared.
         val_labels: a text file with lines "ILSVRC2012_val_00000001.JPEG n01751748"; None reads the devkit.
@@ -100,170 +87,195 @@ def prepare_imagenet(
         UserError: there is nothing to unpack, too little space, an archive that is damaged or another one, or
             images that are in place and not of the expected numbers.
     """
-    checks = md5 == "check"
-    train, val = (_Split(name, archives, output_path, release, checks) for name in ("train", "val"))
+    work = _Work(data_path, output_path, release, md5 == "check")
+    archives = {"train": data_path / TRAIN_NAME, "val": data_path / VAL_NAME}
     with locked(output_path / FOLDER_LOCK):
-        counts = {
-            split.name: split.count(split.target) for split in (train, val) if not is_free(split.target)
-        }
         done = "already in place, checked"
-        missing = [split for split in (train, val) if split.name not in counts]
-        ready = [split for split in missing if split.archive.is_file()]
-        absent = [f"{split.archive} is not there" for split in missing if split not in ready]
-        if val in ready and not (val_labels or (archives / DEVKIT_NAME).is_file()):
-            ready.remove(val)
-            absent.append(f"{archives / DEVKIT_NAME} with the labels of val is not there, nor --val_labels")
+        counts = {
+            name: work.count(output_path / name) for name in archives if not is_free(output_path / name)
+        }
+        ready = [name for name in archives if name not in counts and archives[name].is_file()]
+        absent = [f"{archives[name]} is not there" for name in archives if name not in [*counts, *ready]]
+        if "val" in ready and not (val_labels or (data_path / DEVKIT_NAME).is_file()):
+            ready.remove("val")
+            absent.append(f"{data_path / DEVKIT_NAME} with the labels of val is not there, nor --val_labels")
         if not counts and not ready:
-            raise UserError(f"{'; '.join(absent)}: download the official archives to {archives}")
+            raise UserError(f"{'; '.join(absent)}: download the official archives to {data_path}")
         for line in absent:
             print(f"skipped: {line}", file=sys.stderr)
         if ready:
             done = "unpacked and checked"
-            _check_space(output_path, sum(split.bytes_to_come() for split in ready))
-        if val in ready:  # before train: what is wrong is said after a minute, not after an hour
-            labels = (
-                _read_labels(val_labels)
-                if val_labels
-                else _read_devkit(archives, release.devkit_md5 if checks else None)
-            )
-            with new_folder(val.target) as folder:
-                _unpack_val(val, labels, folder)
-        if train in ready:
-            _unpack_train(train)
-        counts.update((split.name, split.count(split.target)) for split in ready)
-    _compare_classes(output_path, counts)
-    print(f"{output_path}: {done}: {_summary(counts, output_path)}")
+            work.check_space([archives[name] for name in ready])
+        if "val" in ready:  # before train: what is wrong is said after a minute, not after an hour
+            counts["val"] = work.unpack_val(_read_labels(val_labels) if val_labels else work.read_devkit())
+        if "train" in ready:
+            counts["train"] = work.unpack_train()
+    if len(counts) == 2 and (differing := set(counts["train"]) ^ set(counts["val"])):
+        name = min(differing)
+        raise UserError(
+            f"{output_path}: the class {name} is in {'train' if name in counts['train'] else 'val'} alone; "
+            "remove val and run this again with the labels of ILSVRC2012"
+        )
+    found = [f"{sum(counts[name].values()):,} images in {name}" for name in archives if name in counts]
+    use = f"use it with --data_path {output_path}"
+    if "train" not in counts:
+        use = f"training images are not there, give {TRAIN_NAME} before you use it"
+    print(f"{output_path}: {done}: {' and '.join(found)}, of {work.release.classes:,} classes; {use}")
 
 
-class _Split:
-    """Train or val: its archive, its folder and what is expected of both.
+@dataclass(frozen=True)
+class _Work:
+    """One call: where from, where to, what is expected, and whether MD5s are compared."""
 
-    Attributes:
-        name: "train" or "val".
-        archive: the tar file.
-        target: the folder for the classes.
-        unfinished: where training classes are gathered; another archive has another folder.
-        md5: of the archive, None where it is not compared.
-        classes: their number.
-        images: in all classes.
-        a_class: the fewest and the most.
-    """
-
-    def __init__(self, name: str, archives: Path, output_path: Path, release: Release, checks: bool) -> None:
-        is_train = name == "train"
-        self.name = name
-        self.archive = archives / (TRAIN_NAME if is_train else VAL_NAME)
-        self.target = output_path / name
-        self.md5 = (release.train_md5 if is_train else release.val_md5) if checks else None
-        self.classes = release.classes
-        self.images = release.train_images if is_train else release.classes * release.val_a_class
-        self.a_class = release.train_a_class if is_train else (release.val_a_class, release.val_a_class)
+    data_path: Path
+    output_path: Path
+    release: Release
+    checks: bool
 
     @property
     def unfinished(self) -> Path:
-        stat = self.archive.stat()
-        return self.target.with_name(f".quartet-{self.name}-{stat.st_size}-{stat.st_mtime_ns}")
+        """Where training classes are gathered. Its MARKER names the archive, then each whole class."""
+        return self.output_path / "train.unfinished"
 
-    def bytes_to_come(self) -> int:
-        """On the disk, without the classes of an unfinished run."""
-        finished = len(class_folders(self.unfinished)) if self.unfinished.exists() else 0
-        return round(_ROOM * self.archive.stat().st_size * max(1 - finished / self.classes, 0))
-
-    def count(self, folder: Path) -> Counts:
-        """Counts the images of each class. Raises BadArchive where they are not as many as expected."""
+    def count(self, folder: Path, mend: str = "") -> Counts:
+        """The images of each class of train or val. Raises DamagedArchive for other numbers than expected."""
+        release, is_val = self.release, folder.name == "val"
+        mend = mend or f"remove {folder} and run this again"
         counts = {name: len(find_in(folder / name).files) for name in class_folders(folder)}
-        low, high = self.a_class
-        wanted = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        mend = f"remove {folder} and run this again"
-        if folder != self.target:  # just unpacked
-            mend = f"check {self.archive}{' and its labels' if self.name == 'val' else ''}"
-        for name, count in counts.items():
-            if not low <= count <= high:
-                raise BadArchive(f"{self.target / name}: {count:,} images, expected {wanted}; {mend}")
-        for what, found, expected in (
-            ("classes", len(counts), self.classes),
-            ("images", sum(counts.values()), self.images),
-        ):
-            if found != expected:
-                raise BadArchive(f"{self.target}: {found:,} {what}, expected {expected:,}; {mend}")
+        for name, count in counts.items() if is_val else ():
+            if count != release.val_a_class:
+                raise DamagedArchive(
+                    f"{folder / name}: {count:,} images, expected {release.val_a_class}; {mend}"
+                )
+        images = release.classes * release.val_a_class if is_val else release.train_images
+        expected = {"classes": (len(counts), release.classes), "images": (sum(counts.values()), images)}
+        for what, (found, wanted) in expected.items():
+            if found != wanted:
+                raise DamagedArchive(f"{folder}: {found:,} {what}, expected {wanted:,}; {mend}")
         return counts
 
+    def check_space(self, archives: list[Path]) -> None:
+        """Raises UserError where the disk has no room for what is still to be unpacked."""
+        needed = {path.name: _ROOM * path.stat().st_size for path in archives}
+        if self.unfinished.is_dir() and TRAIN_NAME in needed:
+            needed[TRAIN_NAME] *= 1 - len(class_folders(self.unfinished)) / self.release.classes
+        needed = sum(needed.values())
+        free = shutil.disk_usage(self.output_path).free
+        if free < needed:
+            raise UserError(
+                f"{self.output_path} has {free / 1e9:,.1f} GB free, the images need {needed / 1e9:,.1f} GB; "
+                "free space or choose another --output_path"
+            )
 
-def _check_space(output_path: Path, needed: int) -> None:
-    free = shutil.disk_usage(output_path).free
-    if free < needed:
-        raise UserError(
-            f"{output_path} has {free / 1e9:,.1f} GB free, the images need {needed / 1e9:,.1f} GB; "
-            "free space or choose another --output_path"
-        )
+    def unpack_val(self, labels: dict[str, str]) -> Counts:
+        """Fills val, whole or not at all."""
+        archive = self.data_path / VAL_NAME
+        with new_folder(self.output_path / "val") as folder:
+            for wnid in set(labels.values()):
+                (folder / wnid).mkdir()
+            with self.reading(archive) as images:
+                for path, file in tqdm(images, desc="val", total=len(labels), unit="image", disable=None):
+                    name = _checked(path, _VAL_IMAGE, archive)
+                    if name not in labels:
+                        raise UserError(f"{name} of {archive} has no label; use the labels of ILSVRC2012")
+                    (folder / labels[name] / name).write_bytes(file.read())
+            return self.count(folder, f"check {archive} and its labels")
 
+    def unpack_train(self) -> Counts:
+        """Fills train by way of `unfinished`, which a damaged archive leaves empty."""
+        archive, unfinished = self.data_path / TRAIN_NAME, self.unfinished
+        try:
+            whole = self.begin(f"{archive.stat().st_size} {archive.stat().st_mtime_ns}")
+            with self.reading(archive) as classes:
+                for path, file in tqdm(classes, "train", self.release.classes, unit="class", disable=None):
+                    wnid = _checked(path, rf"{_WNID}\.tar", archive).removesuffix(".tar")
+                    if wnid not in whole:
+                        self.unpack_class(f"{path} in {archive}", file, unfinished / wnid)
+            counts = self.count(unfinished, f"check {archive}")
+            unfinished.rename(self.output_path / "train")
+            (self.output_path / "train" / MARKER).unlink()
+        except DamagedArchive:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        except OSError as error:
+            raise UserError(
+                f"cannot unpack {archive} into {unfinished}: {error.strerror or error}; free space, "
+                "and run this again to go on"
+            ) from error
+        return counts
 
-def _unpack_train(split: _Split) -> None:
-    unfinished = split.unfinished
-    try:
-        for stale in unfinished.parent.glob(f".quartet-{split.name}-*"):
-            if stale != unfinished and (stale / MARKER).is_file():
-                shutil.rmtree(stale, ignore_errors=True)
-        unfinished.mkdir(exist_ok=True)
-        (unfinished / MARKER).touch()
-        with _reading(split.archive, split.md5) as tar:
-            for member in tqdm(tar, desc="train", total=split.classes, unit="class", disable=None):
-                wnid = _checked_name(member, rf"{_WNID}\.tar", split.archive).removesuffix(".tar")
-                if not (unfinished / wnid).is_dir():
-                    with tar.extractfile(member) as file, new_folder(unfinished / wnid) as folder:
-                        _unpack_class(file, split.archive, wnid, folder)
-        split.count(unfinished)
-    except BadArchive:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    unfinished.rename(split.target)
-    (split.target / MARKER).unlink()
+    def begin(self, archive: str) -> set[str]:
+        """Makes `unfinished`, or takes up one of the same archive; the classes that are whole."""
+        marker = self.unfinished / MARKER
+        if not is_free(self.unfinished):
+            if not marker.is_file():
+                raise UserError(f"{self.unfinished} exists already and is not of this command; remove it")
+            named, *whole = marker.read_text(encoding="ascii").split("\n")
+            if named == archive:
+                return set(whole[:-1])  # after the last line end a kill may have left half a name
+            shutil.rmtree(self.unfinished)
+        write_text(marker, f"{archive}\n")
+        return set()
 
+    def unpack_class(self, archive: str, stream: IO[bytes], folder: Path) -> None:
+        """Writes the images of a class and then its name into the MARKER; half a class is written again."""
+        folder.mkdir(exist_ok=True)
+        with reading(archive, stream) as images:
+            for path, file in images:
+                (folder / _checked(path, rf"{folder.name}_\d+\.JPEG", archive)).write_bytes(file.read())
+        with (self.unfinished / MARKER).open("a", encoding="ascii") as marker:
+            marker.write(f"{folder.name}\n")
 
-def _unpack_class(file: BinaryIO, archive: Path, wnid: str, folder: Path) -> None:
-    with tarfile.open(fileobj=file, mode="r|", bufsize=_BUFFER_BYTES) as tar:
-        for member in tar:
-            name = _checked_name(member, rf"{wnid}_\d+\.JPEG", f"{wnid}.tar in {archive}")
-            (folder / name).write_bytes(tar.extractfile(member).read())
-
-
-def _unpack_val(split: _Split, labels: dict[str, str], folder: Path) -> None:
-    with _reading(split.archive, split.md5) as tar:
-        for wnid in set(labels.values()):
-            (folder / wnid).mkdir()
-        for member in tqdm(tar, desc="val", total=split.images, unit="image", disable=None):
-            name = _checked_name(member, _VAL_IMAGE, split.archive)
-            if name not in labels:
-                raise UserError(f"{name} of {split.archive} has no label; use the labels of ILSVRC2012")
-            (folder / labels[name] / name).write_bytes(tar.extractfile(member).read())
-    split.count(folder)
-
-
-@contextmanager
-def _reading(archive: Path, md5: str | None) -> Iterator[tarfile.TarFile]:
-    """A tar archive, to be read forwards; its MD5 is compared at the end, None can jump over members."""
-    try:
-        file = archive.open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read {archive}: {error.strerror}; check its permissions") from error
-    try:
-        with file:
+    @contextmanager
+    def reading(self, archive: Path) -> Iterator[Iterator[Member]]:
+        """Gives the members of an archive. Its MD5 is taken in the same pass, and compared at the end."""
+        if not self.checks:
+            with reading(archive) as members:
+                yield members
+            return
+        with archive.open("rb") as file:
             hashed = _Hashed(file)
-            stream = {"fileobj": hashed, "mode": "r|"} if md5 else {"fileobj": file, "mode": "r:"}
-            with tarfile.open(**stream, bufsize=_BUFFER_BYTES) as tar:
-                yield tar
-            if md5:
-                while hashed.read(BLOCK_BYTES):
-                    pass
-                _compare_md5(archive, hashed.md5.hexdigest(), md5)
-    except BROKEN as error:
-        raise BadArchive(f"{archive} is damaged or cut short ({error}); download it again") from error
+            with reading(archive, hashed) as members:
+                yield members
+            while hashed.read(1 << 20):
+                pass
+        self.compare_md5(archive, hashed.md5.hexdigest())
+
+    def compare_md5(self, archive: Path, found: str) -> None:
+        """Raises DamagedArchive where it is not the official one."""
+        if found != self.release.md5[archive.name]:
+            raise DamagedArchive(
+                f"{archive} has the MD5 {found}, expected {self.release.md5[archive.name]}; download it "
+                "again, or give --md5 skip if it was packed anew"
+            )
+
+    def read_devkit(self) -> dict[str, str]:
+        """The wnid of each validation image: a class number a line, and the wnid of each in meta.mat."""
+        from scipy.io import loadmat  # it is needed here alone
+
+        devkit = self.data_path / DEVKIT_NAME
+        try:
+            if self.checks:
+                self.compare_md5(devkit, checksum(devkit, kind="md5"))
+            with reading(devkit) as members:
+                data = {path.name: file.read() for path, file in members if path.parent.name == "data"}
+            synsets = loadmat(io.BytesIO(data["meta.mat"]), squeeze_me=True)["synsets"]
+            leaves = synsets[synsets["num_children"] == 0]  # the others are groups of classes
+            wnids = {int(number): str(wnid) for number, wnid in zip(leaves["ILSVRC2012_ID"], leaves["WNID"])}
+            return {
+                f"ILSVRC2012_val_{number:08d}.JPEG": wnids[int(label)]
+                for number, label in enumerate(data["ILSVRC2012_validation_ground_truth.txt"].split(), 1)
+            }
+        except (OSError, LookupError, ValueError) as error:
+            raise DamagedArchive(
+                f"{devkit} is damaged or not the devkit of ILSVRC2012 ({error}); download it again"
+            ) from error
 
 
 class _Hashed:
     """A file that is read once from its beginning, and the MD5 of what was read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.md5 = hashlib.md5(usedforsecurity=False)
 
@@ -273,20 +285,13 @@ class _Hashed:
         return data
 
 
-def _compare_md5(archive: Path, found: str, expected: str) -> None:
-    if found != expected:
-        raise BadArchive(
-            f"{archive} has the MD5 {found}, expected {expected}; download it again, or give --md5 skip "
-            "if it was packed anew"
+def _checked(path: Path, pattern: str, archive: Path | str) -> str:
+    """The name of a member, which must be alone and match."""
+    if not re.fullmatch(pattern, str(path), re.ASCII):
+        raise DamagedArchive(
+            f"{archive} has the member {str(path)!r}, not one of ILSVRC2012; take the official archive"
         )
-
-
-def _checked_name(member: tarfile.TarInfo, pattern: str, archive: Path | str) -> str:
-    if not (member.isfile() and re.fullmatch(pattern, member.name, re.ASCII)):
-        raise BadArchive(
-            f"{archive} has the member {member.name!r}, not one of ILSVRC2012; take the official archive"
-        )
-    return member.name
+    return path.name
 
 
 def _read_labels(path: Path) -> dict[str, str]:
@@ -301,48 +306,3 @@ def _read_labels(path: Path) -> dict[str, str]:
                 f"{path}, line {number}: {line[:60]!r}; 'ILSVRC2012_val_00000001.JPEG n01751748' is needed"
             )
     return dict(line.split() for line in lines)
-
-
-def _read_devkit(archives: Path, md5: str | None) -> dict[str, str]:
-    """The wnid of each validation image: a class number a line, and the wnid of each number in meta.mat."""
-    from scipy.io import loadmat  # it is needed here alone
-
-    devkit = archives / DEVKIT_NAME
-    if md5:
-        _compare_md5(devkit, checksum(devkit, kind="md5"), md5)
-    try:
-        with tarfile.open(devkit, "r:gz") as tar:
-            numbers, meta = (
-                tar.extractfile(f"{_DEVKIT_DATA}/{name}").read()
-                for name in ("ILSVRC2012_validation_ground_truth.txt", "meta.mat")
-            )
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        leaves = synsets[synsets["num_children"] == 0]  # the others are groups of classes
-        wnids = {int(number): str(wnid) for number, wnid in zip(leaves["ILSVRC2012_ID"], leaves["WNID"])}
-        return {
-            f"ILSVRC2012_val_{number:08d}.JPEG": wnids[int(label)]
-            for number, label in enumerate(numbers.split(), 1)
-        }
-    except (*BROKEN, OSError, LookupError, ValueError) as error:
-        raise BadArchive(
-            f"{devkit} is damaged or not the devkit of ILSVRC2012 ({error}); download it again"
-        ) from error
-
-
-def _compare_classes(output_path: Path, counts: dict[str, Counts]) -> None:
-    if len(counts) == 2 and (differing := set(counts["train"]) ^ set(counts["val"])):
-        name = min(differing)
-        raise UserError(
-            f"{output_path}: the class {name} is in {'train' if name in counts['train'] else 'val'} alone; "
-            "remove val and run this again with the labels of ILSVRC2012"
-        )
-
-
-def _summary(counts: dict[str, Counts], output_path: Path) -> str:
-    titles = {"train": "training", "val": "validation"}
-    parts = [f"{sum(counts[name].values()):,} {titles[name]}" for name in titles if name in counts]
-    classes = len(next(iter(counts.values())))
-    use = f"use it with --data_path {output_path}"
-    if "train" not in counts:
-        use = f"training images are not there, give {TRAIN_NAME} before you use it"
-    return f"{' and '.join(parts)} images of {classes:,} classes; {use}"

@@ -4,15 +4,20 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from ...common.errors import UserError
 from ...common.files import write_json
+from ...common.lock import FOLDER_LOCK, locked
 from ..binary import Split
+from ..damage import without_faults
+from ..manifest import faults_of
 from ..mindrecord import (
     INDEX_NAME,
+    MAX_SHARDS,
     SPLIT_NAMES,
     MindRecordImages,
     index_path,
@@ -21,12 +26,50 @@ from ..mindrecord import (
     select,
     shard_paths,
 )
-from ..sources import ImageFiles
+from ..sources import SPLITS, ImageFiles, open_splits
 
 _SCHEMA = {"file_name": {"type": "string"}, "label": {"type": "int32"}, "data": {"type": "bytes"}}
 _CHUNK = 64  # images that are handed to the writer at once
 
 Row = tuple[str, int, str]  # name in the shard, label, image file
+
+
+def prepare_mindrecord(
+    data_path: Path,
+    output_path: Path,
+    *,
+    shards: int = 16,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    damaged_images: Literal["fail", "skip"] = "fail",
+) -> None:
+    """Writes both splits of a folder of class folders into MindRecord shards.
+
+    Args:
+        data_path: see `open_splits`; so are `val_fraction` and `seed`. Each file is looked at first.
+        output_path: the folder for the shards; those that are in place are kept.
+        shards: of each split, at most.
+        damaged_images: refuse a folder with damaged files, or leave them out and name them in the log.
+
+    Raises:
+        UserError: the data set is not complete, for the reason it gives.
+    """
+    if seed < 0 or not 0 < val_fraction < 1 or not 1 <= shards <= MAX_SHARDS:
+        raise UserError(
+            f"--seed must be 0 or above, --val_fraction between 0 and 1, --shards 1 to {MAX_SHARDS}"
+        )
+    skip = damaged_images == "skip"
+    how = {"dataset": "folder", "val_fraction": val_fraction, "seed": seed, "skip_unreadable": skip}
+    splits = dict(zip(SPLITS, open_splits(data_path, **how), strict=True))
+    faults = faults_of([file for split in splits.values() for file in split.files], root=data_path)
+    splits = without_faults(splits, faults, root=data_path, skip=skip)
+    with locked(output_path / FOLDER_LOCK):
+        write_mindrecord(splits, output_path, root=data_path, shards=shards)
+    train, test = splits.values()
+    print(
+        f"{output_path}: written and read back: {len(train):,} training and {len(test):,} test images of "
+        f"{len(train.class_names)} classes; use it with --data_path {output_path}"
+    )
 
 
 def write_mindrecord(splits: dict[Split, ImageFiles], folder: Path, *, root: Path, shards: int) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
-from ...common.files import write_json
+from ...common.files import put_in_place, temporary_folder, write_json
 from ...common.lock import HeldError, locked
 
 THREADS = 16
@@ -170,21 +169,9 @@ def fetch_once(
 
 
 def _fill(target: Path, write: Callable[[Path], None]) -> None:
-    for stale in target.parent.glob(f".{target.name}.part-*"):
-        _remove(stale)
-    try:
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.part-"))
-        try:
-            write(temporary / "whole")
-            if target.exists():
-                target.rename(temporary / "before")
-            (temporary / "whole").rename(target)
-        finally:
-            _remove(temporary)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}; free space or name another place"
-        ) from error
+    with temporary_folder(target) as folder:
+        write(folder / "whole")
+        put_in_place(folder / "whole", target, folder)
 
 
 def _read(note: Path) -> dict:

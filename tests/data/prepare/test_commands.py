@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from PIL import Image
 
 from src.common import lock
 from src.common.errors import UserError
-from src.data.binary import CIFAR10, ImageSet, read_cifar10, read_set, write_cifar10
-from src.data.cifar100 import CIFAR100
+from src.data.binary import CIFAR10, CIFAR100, ImageSet, read_set, write_cifar10, write_notes
 from src.data.prepare import __main__ as prepare
 from src.data.prepare import shapes
-from src.data.prepare.__main__ import main, prepare_cifar10, prepare_cifar100
+from src.data.prepare.__main__ import main
+from src.data.prepare.cifar import prepare_cifar
+from tests.data.prepare.tars import pack as pack_tar
+
+SIZES = b'{"data_batch_1.bin": 20, "test_batch.bin": 6}'
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def archive(tmp_path, make_set):
     return pack(tmp_path, make_set(20), make_set(6, seed=1))
 
 
-def pack(tmp_path, train, test, class_names=CIFAR10.official_classes, drop=()):
+def pack(tmp_path, train, test, class_names=CIFAR10.classes, drop=()):
     folder = tmp_path / "packed" / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     write_cifar10(folder, *(ImageSet(part.images, part.labels, class_names) for part in (train, test)))
@@ -61,11 +65,11 @@ def contents(folder):
 
 def test_an_archive_is_unpacked_and_a_second_call_does_nothing(tmp_path, archive, make_set, capsys):
     out = tmp_path / "data"
-    arguments = ("cifar10", "--output_path", out, "--archive", archive, "--md5", md5(archive).upper())
+    arguments = ("cifar10", "--output_path", out, "--archive", archive, "--md5", "skip")
     code, printed, _ = run(capsys, *arguments)
     assert code == 0 and "20 training and 6 test images" in printed and f"--data_path {out}" in printed
     assert [path.name for path in out.iterdir()] == ["cifar-10-batches-bin"]
-    np.testing.assert_array_equal(read_cifar10(out, "train").images, make_set(20).images)
+    np.testing.assert_array_equal(read_set(CIFAR10, out, "train").images, make_set(20).images)
     before = contents(out)
     archive.unlink()
     code, printed, _ = run(capsys, *arguments)
@@ -73,17 +77,17 @@ def test_an_archive_is_unpacked_and_a_second_call_does_nothing(tmp_path, archive
 
 
 def test_the_folder_can_be_read_by_others(tmp_path, archive):
-    prepare_cifar10(tmp_path / "data", archive=archive, md5="any")
+    prepare_cifar(CIFAR10, tmp_path / "data", archive=archive, md5="skip")
     assert (tmp_path / "data" / "cifar-10-batches-bin").stat().st_mode & 0o777 == 0o755
 
 
 def test_the_md5_of_an_archive_is_compared(tmp_path, archive, capsys):
     out = tmp_path / "data"
     code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive)
-    assert code == 2 and CIFAR10.md5 in error and md5(archive) in error and "--md5 any" in error
+    assert code == 2 and CIFAR10.md5 in error and md5(archive) in error and "--md5 skip" in error
     assert contents(out) == {}
-    code, *_ = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
-    assert code == 0 and len(read_cifar10(out, "test")) == 6
+    code, *_ = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "skip")
+    assert code == 0 and len(read_set(CIFAR10, out, "test")) == 6
 
 
 def test_a_missing_archive_is_named(tmp_path, capsys):
@@ -91,17 +95,45 @@ def test_a_missing_archive_is_named(tmp_path, capsys):
     assert code == 2 and "no.tar.gz" in error
 
 
+def test_an_archive_is_unpacked_from_any_folder_in_it_and_nothing_else_is(tmp_path, archive):
+    with tarfile.open(archive) as tar:
+        data = {Path(member.name).name: tar.extractfile(member).read() for member in tar if member.isfile()}
+    others = {"readme.html": b"<html>", "mine.txt": b"x"}
+    for number, prefix in enumerate(("./", "", "some/where/")):
+        members = [(prefix + name, content) for name, content in {**data, **others}.items()]
+        members = [member for member in members if "sizes" not in member[0]] + [
+            (prefix + "sizes.json", SIZES)
+        ]
+        prepare_cifar(CIFAR10, tmp_path / str(number), archive=pack_tar(archive, members), md5="skip")
+        folder = tmp_path / str(number) / "cifar-10-batches-bin"
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == data
+    twice = [("one/batches.meta.txt", b"a\n"), ("two/batches.meta.txt", b"b\n")]
+    with pytest.raises(UserError, match="two files named batches"):
+        prepare_cifar(CIFAR10, tmp_path / "out", archive=pack_tar(archive, twice), md5="skip")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_was_prepared_carries_checksums(tmp_path, archive):
+    prepare_cifar(CIFAR10, tmp_path, archive=archive, md5="skip")
+    path = tmp_path / "cifar-10-batches-bin" / "data_batch_1.bin"
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"data_batch_1\.bin is damaged or was changed"):
+        read_set(CIFAR10, tmp_path, "train")
+
+
 def test_a_truncated_archive_leaves_nothing_behind(tmp_path, archive, capsys):
     archive.write_bytes(archive.read_bytes()[:-1000])
     out = tmp_path / "data"
-    code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
+    code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "skip")
     assert code == 2 and str(archive) in error and list(out.iterdir()) == []
 
 
 def test_an_archive_that_lacks_a_file_or_is_of_other_classes_is_refused(tmp_path, make_set, capsys):
     sets, out = (make_set(20), make_set(6)), tmp_path / "data"
     archive = pack(tmp_path, *sets, drop=["test_batch.bin"])
-    arguments = ("cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
+    arguments = ("cifar10", "--output_path", out, "--archive", archive, "--md5", "skip")
     code, _, error = run(capsys, *arguments)
     assert code == 2 and f"{archive} does not hold the whole data set: test_batch.bin is missing" in error
     pack(tmp_path, *sets, class_names=shapes.CLASS_NAMES)
@@ -111,42 +143,43 @@ def test_an_archive_that_lacks_a_file_or_is_of_other_classes_is_refused(tmp_path
 
 def test_a_damaged_data_set_in_place_is_said_and_kept(tmp_path, archive, capsys):
     out = tmp_path / "data"
-    prepare_cifar10(out, archive=archive, md5="any")
+    prepare_cifar(CIFAR10, out, archive=archive, md5="skip")
     with (out / "cifar-10-batches-bin" / "data_batch_1.bin").open("ab") as file:
         file.write(b"x")
     before = contents(out)
-    code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "any")
+    code, _, error = run(capsys, "cifar10", "--output_path", out, "--archive", archive, "--md5", "skip")
     assert code == 2 and "data_batch_1.bin" in error and "remove it" in error and contents(out) == before
 
 
 def test_another_data_set_in_place_is_kept(tmp_path, archive, capsys):
-    prepare_cifar10(tmp_path, archive=archive, md5="any")
+    prepare_cifar(CIFAR10, tmp_path, archive=archive, md5="skip")
     before = contents(tmp_path)
     code, _, error = run(capsys, "shapes", "--output_path", tmp_path)
     assert code == 2 and "another data set (airplane" in error
-    code, _, error = run(capsys, "folder", tmp_path, "--output_path", tmp_path)
+    code, _, error = run(capsys, "folder", "--data_path", tmp_path, "--output_path", tmp_path)
     assert code == 2 and contents(tmp_path) == before
 
 
 def test_a_download_goes_on_is_unpacked_and_not_repeated(tmp_path, archive, server, capsys):
     server.data, server.stop_after = archive.read_bytes(), 1000
-    out, arguments = tmp_path / "data", {"md5": md5(archive), "url": server.url}
+    out, layout = tmp_path / "data", replace(CIFAR10, md5=md5(archive))
+    arguments = {"url": server.url}
     with pytest.raises(UserError, match="--archive FILE"):
-        prepare_cifar10(out, **arguments)
+        prepare_cifar(layout, out, **arguments)
     server.stop_after = None
-    prepare_cifar10(out, **arguments)
-    assert server.requests == [None, "bytes=1000-"] and len(read_cifar10(out, "train")) == 20
+    prepare_cifar(layout, out, **arguments)
+    assert server.requests == [None, "bytes=1000-"] and len(read_set(CIFAR10, out, "train")) == 20
     shutil.rmtree(out / "cifar-10-batches-bin")
-    prepare_cifar10(out, **arguments)
-    prepare_cifar10(out, **arguments)
-    assert len(server.requests) == 2 and len(read_cifar10(out, "train")) == 20
+    prepare_cifar(layout, out, **arguments)
+    prepare_cifar(layout, out, **arguments)
+    assert len(server.requests) == 2 and len(read_set(CIFAR10, out, "train")) == 20
 
 
 def test_an_archive_with_another_md5_beside_the_data_is_downloaded_again(tmp_path, archive, server):
     server.data = archive.read_bytes()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file.tar.gz").write_bytes(b"old")
-    prepare_cifar10(tmp_path / "data", md5=md5(archive), url=server.url)
+    prepare_cifar(replace(CIFAR10, md5=md5(archive)), tmp_path / "data", url=server.url)
     assert server.requests == [None] and md5(tmp_path / "data" / "file.tar.gz") == md5(archive)
 
 
@@ -159,16 +192,17 @@ def test_cifar100_is_prepared_by_the_same_code(tmp_path, write_cifar100, server,
 
     code, _, error = run(capsys, "cifar100", "--output_path", out, *from_archive)
     assert code == 2 and "03b5dce01913d631647c71ecec9e9cb8" in error and list(out.iterdir()) == []
-    code, printed, _ = run(capsys, "cifar100", "--output_path", out, *from_archive, "--md5", "any")
+    code, printed, _ = run(capsys, "cifar100", "--output_path", out, *from_archive, "--md5", "skip")
     assert code == 0 and "9 training and 4 test images of 100 classes" in printed
     assert [path.name for path in out.iterdir()] == ["cifar-100-binary"]
+    write_notes(CIFAR100, folder)
     assert contents(out / "cifar-100-binary") == contents(folder)
     code, printed, _ = run(capsys, "cifar100", "--output_path", out, *from_archive)
     assert code == 0 and "already in place" in printed
 
-    prepare_cifar100(tmp_path / "fresh", md5=md5(archive), url=server.url)
+    prepare_cifar(replace(CIFAR100, md5=md5(archive)), tmp_path / "fresh", url=server.url)
     assert len(read_set(CIFAR100, tmp_path / "fresh", "train")) == 9 and server.requests == [None]
-    code, _, error = run(capsys, "cifar10", "--output_path", out, *from_archive, "--md5", "any")
+    code, _, error = run(capsys, "cifar10", "--output_path", out, *from_archive, "--md5", "skip")
     assert code == 2 and "not the binary version of CIFAR-10 (cifar-10-binary.tar.gz)" in error
 
 
@@ -178,17 +212,18 @@ def test_an_archive_of_other_names_is_not_cifar100(tmp_path, write_cifar100):
     with tarfile.open(tmp_path / "copy.tar.gz", "w:gz") as tar:
         tar.add(folder, "cifar-100-binary")
     with pytest.raises(UserError, match="not CIFAR-100"):
-        prepare_cifar100(tmp_path / "data", archive=tmp_path / "copy.tar.gz", md5="any")
+        prepare_cifar(CIFAR100, tmp_path / "data", archive=tmp_path / "copy.tar.gz", md5="skip")
     assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_calls_at_the_same_time_download_once(tmp_path, archive, server):
     server.data, out = archive.read_bytes(), tmp_path / "data"
     with ThreadPoolExecutor(4) as threads:
-        calls = [threads.submit(prepare_cifar10, out, md5=md5(archive), url=server.url) for _ in range(4)]
+        layout = replace(CIFAR10, md5=md5(archive))
+        calls = [threads.submit(prepare_cifar, layout, out, url=server.url) for _ in range(4)]
         for call in calls:
             call.result()
-    assert server.requests == [None] and len(read_cifar10(out, "train")) == 20
+    assert server.requests == [None] and len(read_set(CIFAR10, out, "train")) == 20
     assert sorted(path.name for path in out.iterdir()) == ["cifar-10-batches-bin", "file.tar.gz"]
 
 
@@ -211,9 +246,9 @@ def test_shapes_are_drawn_once_and_checked_after(tmp_path, capsys):
     code, printed, _ = run(capsys, *arguments)
     assert code == 0 and "30 training and 20 test images of 10 classes" in printed
     for split, count in (("train", 30), ("test", 20)):
-        data, (images, labels) = read_cifar10(out, split), shapes.draw_shapes(0, split, count)
-        np.testing.assert_array_equal(data.images, images)
-        np.testing.assert_array_equal(data.labels, labels)
+        data, drawn = read_set(CIFAR10, out, split), shapes.draw_shapes(0, split, count)
+        np.testing.assert_array_equal(data.images, drawn.images)
+        np.testing.assert_array_equal(data.labels, drawn.labels)
         assert data.class_names == shapes.CLASS_NAMES
     before = contents(out)
     code, printed, _ = run(capsys, *arguments)
@@ -231,11 +266,11 @@ def test_a_folder_of_images_is_packed_and_unreadable_ones_are_named(tmp_path, ca
             Image.new("RGB", (40, 50), (k, k, k)).save(tmp_path / "mine" / name / f"{k}.jpg")
     (tmp_path / "mine" / "dog" / "broken.jpg").write_bytes(b"x")
     out = tmp_path / "data"
-    arguments = ("folder", tmp_path / "mine", "--output_path", out)
-    code, printed, error = run(capsys, *arguments, "--test_fraction", 0.4)
+    arguments = ("folder", "--data_path", tmp_path / "mine", "--output_path", out)
+    code, printed, error = run(capsys, *arguments, "--val_fraction", 0.4)
     assert code == 0 and "1 unreadable" in printed and "broken.jpg" in error
-    assert len(read_cifar10(out, "train")) + len(read_cifar10(out, "test")) == 10
-    assert read_cifar10(out, "test").class_names == ("cat", "dog")
+    assert len(read_set(CIFAR10, out, "train")) + len(read_set(CIFAR10, out, "test")) == 10
+    assert read_set(CIFAR10, out, "test").class_names == ("cat", "dog")
     code, _, error = run(capsys, *arguments)
     assert code == 2 and "exists already" in error
 
@@ -245,17 +280,17 @@ def test_a_folder_of_images_is_packed_and_unreadable_ones_are_named(tmp_path, ca
     [
         ((), "command"),
         (("mnist",), "mnist"),
-        (("imagenet", "--output_path", "x"), "--archives"),
+        (("imagenet", "--output_path", "x"), "--data_path"),
         (("cifar10",), "--output_path"),
         (("cifar10", "--output_path", "x", "--sed", "1"), "--sed"),
         (("shapes", "--output_path", "x", "--seed", "one"), "--seed"),
         (("shapes", "--output_path", "x", "--seed", "-1"), "--seed"),
         (("shapes", "--output_path", "x", "--test_images", "0"), "--test_images"),
-        (("folder", "--output_path", "x"), "IMAGES"),
-        (("folder", "y", "--output_path", "x"), "y is not a folder"),
-        (("folder", "y", "--output_path", "x", "--test_fraction", "0"), "--test_fraction"),
-        (("folder", "y", "--output_path", "x", "--test_fraction", "nan"), "--test_fraction"),
-        (("folder", "y", "--output_path", "x", "--seed", "-1"), "--seed"),
+        (("folder", "--output_path", "x"), "--data_path"),
+        (("folder", "--data_path", "y", "--output_path", "x"), "y is not a folder"),
+        (("folder", "--data_path", "y", "--output_path", "x", "--val_fraction", "0"), "--val_fraction"),
+        (("folder", "--data_path", "y", "--output_path", "x", "--val_fraction", "nan"), "--val_fraction"),
+        (("folder", "--data_path", "y", "--output_path", "x", "--seed", "-1"), "--seed"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, named):
@@ -287,7 +322,7 @@ def test_samples_are_the_first_test_images(tmp_path, make_set, capsys):
     write_cifar10(tmp_path / "set", make_set(5), make_set(3, seed=1))
     code, out, _ = run(capsys, "samples", "--data_path", tmp_path / "set", "--output_path", tmp_path / "png")
     assert code == 0 and "3 test images" in out
-    test = read_cifar10(tmp_path / "set", "test")
+    test = read_set(CIFAR10, tmp_path / "set", "test")
     files = sorted((tmp_path / "png").iterdir())
     assert [path.stem for path in files] == [
         f"{number:02d}_{test.class_names[label]}" for number, label in enumerate(test.labels)

@@ -3,10 +3,9 @@ import pytest
 from PIL import Image
 
 from src.common.errors import UserError
-from src.data.binary import read_cifar10
+from src.data.binary import CIFAR10, read_set
 from src.data.decode import decode_resized
-from src.data.prepare.folder import _PLAN, pack_folder
-from src.data.splits import list_folder
+from src.data.prepare.folder import _PLAN, prepare_folder
 
 
 def save(path, colour, size=(40, 40), mode="RGB", **options):
@@ -27,13 +26,11 @@ def images(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
+    return tmp_path / "out"
 
 
-def listed(images):
-    return list_folder(images, val_fraction=0.2, seed=0)
+def pack(images, folder):
+    prepare_folder(images, folder, val_fraction=0.2)
 
 
 def test_more_than_256_classes_are_refused(tmp_path, folder):
@@ -41,13 +38,13 @@ def test_more_than_256_classes_are_refused(tmp_path, folder):
         (tmp_path / "images" / f"class {k}").mkdir(parents=True)
         (tmp_path / "images" / f"class {k}" / "0.png").touch()
     with pytest.raises(UserError, match="257 class folders"):
-        pack_folder(listed(tmp_path / "images"), folder)
+        pack(tmp_path / "images", folder)
 
 
 def test_packed_images_are_read_back_with_their_classes(images, folder):
-    assert pack_folder(listed(images), folder) == []
+    pack(images, folder)
     for split, count in (("train", 12), ("test", 3)):
-        data = read_cifar10(folder, split)
+        data = read_set(CIFAR10, folder, split)
         assert data.class_names == ("a", "b") and len(data) == count
         red, green, blue = data.images.transpose(1, 0, 2, 3).reshape(3, count, -1)
         assert (red == np.where(data.labels == 1, 255, 0)[:, None]).all()
@@ -55,33 +52,30 @@ def test_packed_images_are_read_back_with_their_classes(images, folder):
         assert not green.any()
 
 
-def test_unreadable_files_are_named_and_left_out(images, folder):
+def test_unreadable_files_are_named_and_left_out(images, folder, capsys):
     (images / "a" / "broken.jpg").write_bytes(b"not an image")
     whole = (images / "b" / "0.png").read_bytes()
     (images / "b" / "cut.png").write_bytes(whole[: len(whole) - 20])
     (images / "b" / "empty.png").write_bytes(b"")
-    skipped = pack_folder(listed(images), folder)
-    assert sorted(line.split(": ")[0].rsplit("/", 1)[1] for line in skipped) == [
-        "broken.jpg",
-        "cut.png",
-        "empty.png",
-    ]
-    assert all("\n" not in line for line in skipped)
-    assert len(read_cifar10(folder, "train")) + len(read_cifar10(folder, "test")) == 15
+    pack(images, folder)
+    skipped = capsys.readouterr().err.splitlines()
+    names = ["broken.jpg", "cut.png", "empty.png"]
+    assert sorted(line.split(": ")[0].rsplit("/", 1)[1] for line in skipped) == names
+    assert len(read_set(CIFAR10, folder, "train")) + len(read_set(CIFAR10, folder, "test")) == 15
 
 
 def test_a_class_without_a_readable_image_is_named(images, folder):
     (images / "c").mkdir()
     (images / "c" / "0.png").write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"class c .*0\.png"):
-        pack_folder(listed(images), folder)
+        pack(images, folder)
 
 
 def test_no_test_image_is_said(tmp_path, folder):
     for name in ("a", "b"):
         save(tmp_path / "images" / name / "0.png", 0, mode="L")
     with pytest.raises(UserError, match="test image"):
-        pack_folder(listed(tmp_path / "images"), folder)
+        pack(tmp_path / "images", folder)
 
 
 @pytest.mark.parametrize("size", [(64, 32), (32, 64), (128, 64), (7, 200), (200, 1)])
@@ -107,13 +101,13 @@ def test_images_are_upright_and_transparency_is_white(tmp_path, folder):
     for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "images" / name, exif=exif)
-    assert pack_folder(listed(tmp_path / "images"), folder) == []
+    pack(tmp_path / "images", folder)
     for split in ("train", "test"):
-        pixels = read_cifar10(folder, split).images
+        pixels = read_set(CIFAR10, folder, split).images
         assert len(pixels) == 2 and (pixels[:, :, 0] == 255).all() and (pixels[:, :, -1] == 0).all()
 
 
 def test_the_classes_are_mixed_in_the_packed_files(images, folder):
-    pack_folder(listed(images), folder)
-    labels = read_cifar10(folder, "train").labels.tolist()
+    pack(images, folder)
+    labels = read_set(CIFAR10, folder, "train").labels.tolist()
     assert labels not in (sorted(labels), sorted(labels, reverse=True))

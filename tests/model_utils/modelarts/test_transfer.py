@@ -16,7 +16,7 @@ KEYS = {"data_url": "obs://bucket/data"}
 
 
 def leftovers(cloud):
-    return [path.name for path in cloud.server.glob(".data.part-*")]
+    return [path.name for path in cloud.server.glob(".quartet-*")]
 
 
 def test_of_four_processes_one_fetches_and_one_uploads(cloud):
