@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..common.errors import UserError
 from ..common.files import new_folder
-from ..data.decode import decode
+from ..data.decode import UnreadableImage, decode
 from ..data.resize import cut, resize
 
 MAX_SIDE = 2**15 - 2  # pixels, of OpenCV's warps
@@ -117,7 +117,7 @@ def copy_rng(seed: int, number: int) -> np.random.Generator:
 
 def write_copies(
     files: Sequence[str | Path], folder: str | Path, *, seed: int, kinds: Sequence[str] = KINDS
-) -> None:
+) -> list[str]:
     """Writes pictures and a distorted copy of each kind of each, in the layout of Copydays.
 
     Picture i is `original/<number>.<ext>`, byte by byte, with the number 200000 + 100 i. Its copy of a kind
@@ -130,20 +130,31 @@ def write_copies(
         seed: 0 or above. A copy depends on it, on i and on the kind alone.
         kinds: which ones, of `KINDS`.
 
+    Returns:
+        A line for each picture that was left out: the file, and why it is no readable image.
+
     Raises:
-        UserError: the folder holds something or cannot be written, or a file is no readable image.
+        UserError: the folder holds something or cannot be written, or no file is a readable image.
     """
-    folder = Path(folder).absolute()
+    folder, skipped = Path(folder).absolute(), []
     with new_folder(folder) as temporary:
         for name in ("original", *kinds):
             (temporary / name).mkdir()
         for place, file in enumerate(tqdm(files, desc=f"copies in {folder}", disable=None)):
-            number, image = FIRST_BLOCK + 100 * place, decode(file)
-            if max(image.shape) > MAX_SIDE:
-                raise UserError(f"{file}: a side is longer than {MAX_SIDE} pixels; leave this file out")
+            number = FIRST_BLOCK + 100 * place
+            try:
+                image = decode(file)
+                if max(image.shape) > MAX_SIDE:
+                    raise UnreadableImage(str(file), f"a side is longer than {MAX_SIDE} pixels")
+            except UnreadableImage as error:
+                skipped.append(f"{file}: {error.reason}")
+                continue
             shutil.copyfile(file, temporary / "original" / f"{number}{Path(file).suffix.lower()}")
             for kind in kinds:
                 own = number + 1 + KINDS.index(kind)
                 copy = distort(image, kind, copy_rng(seed, own))
                 data = simplejpeg.encode_jpeg(copy, _STORED_QUALITY, colorsubsampling="444")
                 (temporary / kind / f"{own}.jpg").write_bytes(data)
+        if len(skipped) == len(files):
+            raise UserError(f"no picture can be read: {skipped[0]}; give a folder with whole ones")
+    return skipped

@@ -9,6 +9,8 @@ PICTURES to any depth; the originals are left as they are. The kinds: crop, rota
 strong (three of them at once); src/retrieval/copies.py says how much of each. Each kind gets a score.
 """
 
+import sys
+
 from ..common.cli import parser, run
 
 
@@ -37,8 +39,13 @@ def main(arguments):
     files = found.files
     print(*found.in_words(), sep="\n")
     chosen = np.sort(np.random.default_rng(own.seed).permutation(len(files))[: own.limit])
-    write_copies([files[index] for index in chosen], own.copies, seed=own.seed, kinds=own.kinds)
-    print(f"{own.copies}: {len(chosen)} originals and {len(own.kinds)} copies of each")
+    left_out = write_copies([files[index] for index in chosen], own.copies, seed=own.seed, kinds=own.kinds)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    print(
+        f"{own.copies}: {len(chosen) - len(left_out)} originals and {len(own.kinds)} copies of each, "
+        f"{len(left_out)} unreadable pictures left out"
+    )
 
 
 if __name__ == "__main__":
