@@ -156,6 +156,29 @@ def test_some_images_are_the_first_of_the_test_data(raw_checkpoint, data_path, c
     np.testing.assert_allclose(images[0], (stored - mean) / std, rtol=0, atol=1e-5)
 
 
+def test_data_that_is_named_is_the_runs_own_or_other_data(raw_checkpoint, averaged_checkpoint, tmp_path):
+    """Of other class folders all images are evaluated; a share that is asked for is held out anywhere."""
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(raw_checkpoint, run / "checkpoints" / "best.ckpt")
+    (run / "config.yaml").write_text(f"model: resnet9\ndata_path: {tmp_path / 'own'}\n")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+
+    def is_other(path=run, **keys):
+        return trained.open_trained(path, {name: str(value) for name, value in keys.items()}).other_data
+
+    assert (
+        not is_other()
+        and not is_other(data_path=tmp_path / "own")
+        and not is_other(data_path=tmp_path / "link")
+    )
+    assert is_other(data_path=tmp_path / "own" / "test") and is_other(data_path="elsewhere")
+    assert is_other(averaged_checkpoint, data_path=tmp_path / "own"), "a checkpoint alone says of no folder"
+    assert not is_other(averaged_checkpoint)
+    assert not trained.open_trained(run, {"data_path": "elsewhere", "val_fraction": 0.2}).other_data
+
+
 def test_no_images_without_the_data_set(raw_checkpoint, tmp_path, caplog):
     recipe = trained.open_trained(raw_checkpoint, {"data_path": str(tmp_path / "none")}).recipe
     logging.getLogger("quartet").propagate = True

@@ -22,7 +22,7 @@ from .binary import CIFAR10, CIFAR100, ImageSet, Layout, Split, find_set, read_s
 from .decode import decode, decode_crop, decode_resized
 from .folders import class_folders, some_of
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
-from .names import nfc
+from .names import LABEL_FILES, ClassNames, split_of
 from .resize import ChooseBox, Plan
 from .splits import Item, Listing, list_folder, list_tests
 
@@ -79,7 +79,9 @@ def _find_binary(layout: Layout, data_path: Path) -> int:
 
 def _find_folder(data_path: Path) -> int:
     folders = class_folders(data_path) if data_path.is_dir() else []
-    return 3 if "train" in folders else bool(folders)
+    if any(split_of(name) == "train" for name in folders):
+        return 3
+    return bool(folders) or any((data_path / name).is_file() for name in LABEL_FILES)
 
 
 @dataclass(frozen=True)
@@ -202,14 +204,17 @@ def open_tests(
 
 def _by_names(source: Images, class_names: Sequence[str], data_path: Path) -> Images:
     """The source with the labels that its classes have among `class_names`."""
-    place = {nfc(name): label for label, name in enumerate(class_names)}
-    unknown = [name for name in source.class_names if nfc(name) not in place]
+    if source.class_names == tuple(class_names):
+        return source
+    classes = ClassNames(class_names)
+    places = [classes.label(name) for name in source.class_names]
+    unknown = [name for name, place in zip(source.class_names, places, strict=True) if place is None]
     if unknown:
         raise UserError(
             f"data_path: {data_path} has classes that the network does not have: {some_of(unknown)}; "
             f"give data of its classes, {some_of(class_names)}"
         )
-    labels = np.array([place[nfc(name)] for name in source.class_names], np.int32)[source.labels]
+    labels = np.array(places, np.int32)[source.labels]
     return replace(source, labels=labels, class_names=tuple(class_names))
 
 

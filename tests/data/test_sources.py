@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,27 @@ class TestOthersImages:
             source.words
         )
         assert str(folder) in fails(open_tests, folder, ("owl", "ant"))
+
+    def test_a_flat_folder_with_a_file_of_labels(self, folder):
+        """As ImageNet's validation images come."""
+        flat = folder.parent / "flat"
+        flat.mkdir()
+        for name in ("cat", "dog"):
+            (folder / name / "00.png").rename(flat / f"{name}.png")
+        (flat / "labels.csv").write_text("image,class\ndog.png,dog\ncat.png,cat\n")
+        source = self.opened(flat)
+        assert [Path(file).stem for file in source.files] == ["cat", "dog"] and source.labels.tolist() == [
+            1,
+            2,
+        ]
+
+    def test_names_that_are_there_twice_are_those_of_the_same_data(self, tmp_path, make_set):
+        (tmp_path / "cifar-10-batches-bin").mkdir()
+        images = make_set(9)
+        names = ("crane", "crane", *images.class_names[2:])
+        images = replace(images, class_names=names)
+        write_cifar10(tmp_path / "cifar-10-batches-bin", images, images)
+        assert open_tests(tmp_path, images.class_names).labels.tolist() == images.labels.tolist()
 
     def test_other_data_sets_go_by_name_as_well(self, tmp_path, make_set):
         (tmp_path / "cifar-10-batches-bin").mkdir()
