@@ -52,13 +52,14 @@ class WholePictures:
 
     Attributes:
         damaged: by index, what is wrong with those that could not be read so far.
-        words: what a folder holds, and what of it was left out, a line each; of other data none.
+        words: see `ImageFiles`, as `listed`; of other data none.
     """
 
     def __init__(self, pictures: Pictures, *, skip: bool, same_class: bool, left_out: int = 0):
         self._pictures, self._skip, self._same_class = pictures, skip, same_class
         self.labels, self.class_names = pictures.labels, pictures.class_names
-        self.left_out, self.words = left_out, getattr(pictures, "words", ())
+        self.left_out = left_out
+        self.words, self.listed = getattr(pictures, "words", ()), getattr(pictures, "listed", 0)
         self.damaged: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -102,8 +103,8 @@ class WholePictures:
                     raise
                 lost = of_system
                 self._note(place, error)
-        of_class = f" of the class {self.class_names[self.labels[index]]}" if self._same_class else ""
-        raise UserError(f"{self.name(index)}: every image{of_class} is damaged; replace or remove them")
+        kind = f"of the class {self.class_names[self.labels[index]]}" if self._same_class else "to evaluate"
+        raise UserError(f"{self.name(index)}: every image {kind} is damaged; replace or remove them")
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The picture itself, then what may replace it: those behind it first, and of its class."""

@@ -7,6 +7,7 @@ A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its f
 `damage.WholePictures` around one of the last two.
 """
 
+import contextlib
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from .names import LABEL_FILES, ClassNames, split_of
 from .resize import ChooseBox, Plan
 from .splits import Item, Listing, list_folder, list_tests
 
+_SIZES = 32  # files whose size is asked for
+
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
@@ -38,12 +41,14 @@ class ImageFiles:
         labels: (N,) int32, each below the number of classes.
         class_names: the name of each class, by label.
         words: what the folder holds, and what of it was left out, a line each.
+        listed: a checksum that tells this split, before any image was left out, from others.
     """
 
     files: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
     words: tuple[str, ...] = ()
+    listed: int = 0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -106,22 +111,34 @@ def _each(open_one: Callable[[Path, Split], Images]) -> Callable[..., list[Image
 
 def _open_folder(data_path: Path, splits: Sequence[Split], **how) -> list[Images]:
     listing = list_folder(data_path, **how)
-    return [_files_of(listing, getattr(listing, split)) for split in splits]
+    return [_files_of(listing, getattr(listing, split), data_path) for split in splits]
 
 
 def _open_folder_tests(data_path: Path, class_names: Sequence[str], **how) -> Images:
     listing = list_tests(data_path, class_names, **how)
-    return _files_of(listing, listing.test)
+    return _files_of(listing, listing.test, data_path)
 
 
-def _files_of(listing: Listing, items: Sequence[Item]) -> ImageFiles:
+def _files_of(listing: Listing, items: Sequence[Item], data_path: Path) -> ImageFiles:
     if not items:
         raise UserError(
             f"{listing.test_root or listing.train_root}: no image can be held out, each class has one; "
             "add images, or a folder val"
         )
     files, labels = zip(*items, strict=True)
-    return ImageFiles(files, np.array(labels, np.int32), listing.class_names, tuple(listing.in_words()))
+    labels, words = np.array(labels, np.int32), tuple(listing.in_words())
+    return ImageFiles(files, labels, listing.class_names, words, _checksum_of(files, data_path))
+
+
+def _checksum_of(files: Sequence[str], data_path: Path) -> int:
+    """Of all names in the folder, and of the sizes of some files: others may be 000.jpg, 001.jpg, too."""
+    sizes = []
+    for file in files[:: 1 + len(files) // _SIZES]:
+        with contextlib.suppress(OSError):
+            sizes.append(os.path.getsize(file))
+    start = len(str(data_path))
+    text = "\n".join([*(file[start:] for file in files), *map(str, sizes)])
+    return zlib.crc32(text.encode("utf-8", "surrogateescape"))
 
 
 DATASETS = {
@@ -219,10 +236,17 @@ def _by_names(source: Images, class_names: Sequence[str], data_path: Path) -> Im
 
 
 def facts_of(splits: Mapping[Split, Images]) -> dict[str, int]:
-    """How many images a data set has: `train`, `test`; and a checksum of their `labels`, in order."""
+    """How many images a data set has: `train`, `test`; and a checksum of their `labels`, in order.
+
+    `listed` tells a folder, before images were left out or chosen, from others; it is 0 for other data.
+    """
     labels = {split: np.asarray(source.labels, np.int32) for split, source in splits.items()}
     counts = {split: len(values) for split, values in labels.items()}
-    return counts | {"labels": zlib.crc32(b"".join(values.tobytes() for values in labels.values()))}
+    listed = [getattr(source, "listed", 0) for source in splits.values()]
+    return counts | {
+        "labels": zlib.crc32(b"".join(values.tobytes() for values in labels.values())),
+        "listed": zlib.crc32(np.array(listed, np.int64).tobytes()) if any(listed) else 0,
+    }
 
 
 def _name_of(data_path: Path, dataset: str) -> str:

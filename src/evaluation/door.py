@@ -92,15 +92,12 @@ def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -
 
 
 def _is_own(trained: TrainedClassifier) -> bool:
-    """Whether the data has as many images of each class as what the network was trained on.
-
-    So a data set that was moved is known again, and what was trained on is not evaluated.
-    """
+    """Whether this folder, perhaps moved or copied, is what the network was trained on."""
     try:
-        facts = facts_of({split: trained.recipe.source(split) for split in SPLITS})
+        listed = facts_of({split: trained.recipe.source(split) for split in SPLITS})["listed"]
     except UserError:  # it cannot be trained on
         return False
-    return facts == trained.checkpoint.meta.get("data")
+    return listed == trained.checkpoint.meta.get("data", {}).get("listed")
 
 
 def weights_in_words(trained: TrainedClassifier) -> str:

@@ -358,7 +358,7 @@ class Trainer:
         for name, parameter in parameters.items():
             parameter.set_data(ms.Tensor(checkpoint.arrays[name]))
         self.progress = Progress(**checkpoint.meta["progress"])
-        if self.data != checkpoint.meta["data"]:
+        if self.data["labels"] != checkpoint.meta["data"]["labels"]:
             self.progress.damaged = []  # numbers of other images
         step = self.progress.step
         self.progress.step = self.course.place_of(step, before)

@@ -100,7 +100,7 @@ class TestReplacing:
         assert which(source.read(2)) == 3 and sorted(source.damaged) == [0, 2, 4, 6, 8]
         for index in range(1, 10, 2):
             cut_in_its_middle(tmp_path / f"{index}.bmp")
-        assert "every image is damaged" in fails(source.read, 2)
+        assert "every image to evaluate is damaged" in fails(source.read, 2)
 
     def test_without_skip_it_is_an_error_that_names_the_key(self, make, tmp_path):
         cut_in_its_middle(tmp_path / "4.bmp") if (files := make()) else None

@@ -209,8 +209,21 @@ class TestOthersImages:
 
 
 def test_facts_tell_data_sets_apart(folder):
+    def facts(**how):
+        return facts_of(dict(zip(("train", "test"), open_splits(folder, val_fraction=0.2, **how))))
+
+    before = facts()
     splits = dict(zip(("train", "test"), open_splits(folder, val_fraction=0.2)))
-    facts = facts_of(splits)
-    assert (facts["train"], facts["test"]) == (len(splits["train"]), len(splits["test"]))
-    fewer = {**splits, "train": splits["train"].take(range(5, 20))}
-    assert facts_of(fewer)["labels"] != facts["labels"]
+    assert (before["train"], before["test"]) == (len(splits["train"]), len(splits["test"]))
+    fewer = facts_of({**splits, "train": splits["train"].take(range(5, 20))})
+    assert fewer["labels"] != before["labels"] and fewer["listed"] == before["listed"]
+    assert facts(seed=1)["listed"] != before["listed"]
+    for path in folder.rglob("0*.png"):
+        path.write_bytes(path.read_bytes() + b"x")
+    assert facts()["listed"] != before["listed"] and facts()["labels"] == before["labels"]
+
+
+def test_a_folder_that_was_moved_is_the_same(folder):
+    before, moved = open_split(folder, "train"), folder.with_name("elsewhere")
+    folder.rename(moved)
+    assert open_split(moved, "train").listed == before.listed != 0

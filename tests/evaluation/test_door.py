@@ -139,16 +139,24 @@ def test_all_images_of_other_data_are_evaluated_by_name(trained, folder):
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_of_the_data_that_was_trained_on_the_held_out_images_are_evaluated(trained, folder, moved):
-    """It is known by what the checkpoint says of it where its folder is not."""
-    own = [trained.recipe.source(split) for split in ("train", "test")]
-    trained.checkpoint.meta["data"] = facts_of(dict(zip(("train", "test"), own)))
-    trained.other_data = moved
+    """It is known by what the checkpoint says of it where its folder is not, with images left out, too."""
+    recipe = trained.recipe.changed(damaged_images="skip", sources={})
+    looked = recipe.looked_at(lambda files: dict.fromkeys(files[3:5], "damaged"))
+    own = {split: looked.source(split) for split in ("train", "test")}
+    trained.checkpoint.meta["data"] = facts_of(own)
+    trained.recipe, trained.other_data = recipe, moved
     _, figures = evaluate_from_flags(trained, _flags())
-    assert figures["count"] == len(own[1]) < 10
-    if moved:
-        (folder / "blue" / "0.bmp").rename(folder / "grey" / "more.bmp")
-        trained.recipe = ColourRecipe(trained.recipe.config)
-        assert evaluate_from_flags(trained, _flags())[1]["count"] == 20
+    assert figures["count"] == len(own["test"]) < 10
+
+
+def test_a_folder_of_the_same_names_is_other_data(trained, folder, tmp_path):
+    trained.checkpoint.meta["data"] = facts_of({s: trained.recipe.source(s) for s in ("train", "test")})
+    shutil.copytree(folder, tmp_path / "more")
+    for path in (tmp_path / "more").rglob("*.bmp"):
+        Image.new("RGB", (9, 9), PALETTE[path.parent.name]).save(path)
+    trained.recipe = trained.recipe.changed(sources={}, data_path=str(tmp_path / "more"))
+    trained.other_data = True
+    assert evaluate_from_flags(trained, _flags())[1]["count"] == 20
 
 
 @pytest.mark.parametrize("skip", [False, True])
