@@ -123,6 +123,22 @@ def test_a_python_without_the_packages_is_named(monkeypatch, capsys):
         _run(monkeypatch, lambda words: _raise(ModuleNotFoundError("", name="src.nowhere")))
 
 
+def _started():
+    """The words that start each door and command."""
+    paths = [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]
+    names = [path.relative_to(ROOT) for path in paths if "    run(main" in path.read_text()]
+    modules = {name: ".".join(name.with_suffix("").parts).removesuffix(".__main__") for name in names}
+    return [["-m", modules[name]] if name.parts[1:] else [str(name)] for name in sorted(names)]
+
+
+@pytest.mark.parametrize("words", _started(), ids=" ".join)
+def test_each_command_says_what_its_python_lacks(words):
+    """Old behaviour: of src.data.prepare a traceback. -S hides the packages."""
+    started = [sys.executable, "-S", *words, "--checkpoint_path", "x", "--output_path", "x"]
+    ended = subprocess.run(started, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2 and ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+
+
 def _process(body, **how):
     """A process that calls `run` with `main(words)` of this body."""
     code = "import os, signal, sys\nfrom src.common.cli import parser, run\n"

@@ -13,7 +13,7 @@ from PIL import Image
 from src.data.mindrecord import INDEX_NAME, MAX_SHARDS, MindRecordImages, open_mindrecord
 from src.data.picture_batches import PictureBatches, PictureEvalBatches
 from src.data.prepare import mindrecord as mindrecord_writer
-from src.data.prepare.__main__ import main, prepare_mindrecord
+from src.data.prepare.commands import main, prepare_mindrecord
 from src.data.sources import open_split
 from tests.helpers.errors import fails
 
@@ -251,7 +251,7 @@ class TestConverting:
         assert wrong[0] in fails(main, [*arguments, *wrong])
 
     def test_mindspore_is_not_imported_before_it_is_needed(self):
-        source = "import sys, src.data.prepare.__main__; sys.exit('mindspore' in sys.modules)"
+        source = "import sys, src.data.prepare.commands; sys.exit('mindspore' in sys.modules)"
         root = Path(mindrecord_writer.__file__).parents[3]
         assert subprocess.run([sys.executable, "-c", source], cwd=root, check=False).returncode == 0
 

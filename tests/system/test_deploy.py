@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data.prepare.__main__ import prepare_samples
+from src.data.prepare.commands import prepare_samples
 from tests.helpers.doors import error_of, last_json, start_door
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data.prepare.__main__ import main as prepare
+from src.data.prepare.commands import main as prepare
 
 ROOT = Path(__file__).parents[2]
 

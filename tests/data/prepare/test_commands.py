@@ -14,10 +14,10 @@ from PIL import Image
 from src.common import lock
 from src.common.errors import UserError
 from src.data.binary import CIFAR10, CIFAR100, ImageSet, read_set, write_cifar10, write_notes
-from src.data.prepare import __main__ as prepare
+from src.data.prepare import commands as prepare
 from src.data.prepare import shapes
-from src.data.prepare.__main__ import main
 from src.data.prepare.cifar import prepare_cifar
+from src.data.prepare.commands import main
 from tests.data.prepare.tars import pack as pack_tar
 
 SIZES = b'{"data_batch_1.bin": 20, "test_batch.bin": 6}'

@@ -13,7 +13,7 @@ from src.common.errors import UserError
 from src.common.files import MARKER
 from src.data.decode import decode
 from src.data.prepare import imagenet as module
-from src.data.prepare.__main__ import main
+from src.data.prepare.commands import main
 from src.data.prepare.imagenet import DEVKIT_NAME, ILSVRC2012, TRAIN_NAME, VAL_NAME, Release, prepare_imagenet
 from src.data.sources import open_split
 from tests.data.prepare.tars import pack
