@@ -1,11 +1,9 @@
-"""Export a checkpoint for inference, and compare the file with the network. The last line is one JSON object.
+"""Export a checkpoint for inference, and compare it with the network. The last line is one JSON object.
 
 python export.py --checkpoint_path runs/RUN --file_format MINDIR
-python export.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --file_format MINDIR --file_name OUT
+python export.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --file_format MINDIR --file_name FOLDER
 python export.py --checkpoint_path runs/RUN --export_batch_size 1,8,32 --input uint8
 """
-
-from dataclasses import replace
 
 from src.common.cli import checkpoint_parser, run
 from src.common.errors import UserError
@@ -13,19 +11,21 @@ from src.deploy.formats import find_format, names_in_words
 from src.key_help import key_help
 from src.model_utils.modelarts import on_modelarts
 
+HELP = {
+    "file_name": "the export's folder, or FOLDER/ to have it in (default: in the run's folder)",
+    "export_batch_size": "images a call (default 1); of several sizes each is a file of its own, model_bN",
+    "input": "float32: normalised NCHW; uint8: NHWC pixels, normalised in the file (default float32)",
+    "accept_difference": "write a model whose answers differ too much from the network's, too",
+}
+
 
 def main(arguments):
     flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--file_format", default="MINDIR", help=f"{names_in_words()} (default MINDIR)")
-    flags.add_argument("--file_name", metavar="OUT", help="file or folder/ (default: in the run's folder)")
-    flags.add_argument(
-        "--export_batch_size", default="1", metavar="N[,N...]",
-        help="images a call (default 1); of several sizes each is a file of its own, OUT_bN",
-    )  # fmt: skip
-    flags.add_argument(
-        "--input", default="float32", choices=("float32", "uint8"),
-        help="float32: normalised NCHW; uint8: NHWC pixels, normalised in the file (default float32)",
-    )  # fmt: skip
+    flags.add_argument("--file_name", metavar="FOLDER", help=HELP["file_name"])
+    flags.add_argument("--export_batch_size", default="1", metavar="N[,N...]", help=HELP["export_batch_size"])
+    flags.add_argument("--input", default="float32", choices=("float32", "uint8"), help=HELP["input"])
+    flags.add_argument("--accept_difference", action="store_true", help=HELP["accept_difference"])
     own, rest = flags.parse_known_args(arguments)
     sizes = own.export_batch_size.split(",")
     if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
@@ -35,22 +35,24 @@ def main(arguments):
     kind = find_format(own.file_format)
 
     from src.common.files import to_json
-    from src.deploy.export import export_model, output_path
+    from src.deploy.export import export_model, output_folder
     from src.deploy.render import render_export
     from src.trained import open_from_flags, some_images
 
-    trained = open_from_flags(own, rest)
+    trained = open_from_flags(own, rest, float32=True)
+    what = {
+        "card": trained.card.model_copy(update={"input_type": own.input}),
+        "file_format": kind.name,
+        "batch_sizes": sorted(set(map(int, sizes))),
+    }
+    folder = output_folder(own.file_name, checkpoint=trained.checkpoint.path, **what)
     report = export_model(
-        trained.network,
-        output_path(own.file_name, checkpoint=trained.checkpoint.path, model=trained.card.model),
-        file_format=kind.name,
-        card=replace(trained.card, input_type=own.input),
-        batch_sizes=[int(size) for size in sizes],
+        trained.network, folder, **what,
+        to_float16=trained.to_float16,
         real_images=some_images(trained.recipe),
-    )
-    print(render_export(report, file_format=kind.name))
-    print(to_json(report))
-    return 0
+        accept_difference=own.accept_difference,
+    )  # fmt: skip
+    print(render_export(report), to_json(report), sep="\n")
 
 
 if __name__ == "__main__":

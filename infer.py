@@ -1,7 +1,7 @@
 """Classify images, or all images in folders, of any size and mode; with labels, count how many are right.
 
-    python infer.py --model_path runs/RUN/resnet9.mindir cat.jpg photos/
-    python infer.py --model_path runs/RUN/resnet9.mindir val/ --labels folders --summary
+    python infer.py --model_path runs/RUN/resnet9_mindir cat.jpg photos/
+    python infer.py --model_path runs/RUN/resnet9_mindir val/ --labels folders --summary
     python infer.py --model_path runs/RUN/checkpoints/best.ckpt cat.jpg --json
     python infer.py --model_path official.npz --config_path configs/MODEL/RECIPE.yaml --class_names FILE a.jpg
 
@@ -12,7 +12,7 @@ the exit code is then 2.
 from src.common.cli import add_weights_flags, parser, run
 
 HELP = {
-    "model_path": "a .mindir with its .json beside it, the .json of several, a run's folder, or any weights",
+    "model_path": "an export's folder, a .mindir in it, a run's folder, or any weights",
     "backend": "mindspore, lite (MindSpore Lite), or auto: lite where it is installed",
     "device_target": "auto, Ascend, GPU or CPU (default auto)",
     "labels": 'a file of lines "IMAGE,CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
@@ -34,8 +34,9 @@ def main(arguments):
     add_weights_flags(flags)
     own, rest = flags.parse_known_args(arguments)
     from src.checkpoint.formats import is_weights
+    from src.deploy.exported import is_export
 
-    if is_weights(own.model_path):
+    if is_weights(own.model_path) and not is_export(own.model_path):
         from src.trained import checkpoint_predictor as open_model
     else:  # which may run without MindSpore
         from src.deploy.backends import exported_predictor as open_model

@@ -50,7 +50,7 @@ result=$("$PYTHON" eval.py --checkpoint_path "$best" | tail -n 1)
 report=$("$PYTHON" export.py --checkpoint_path "$best" --file_format MINDIR | tail -n 1)
 "$PYTHON" -m src.data.prepare samples --data_path "$data" --output_path "$run/samples" > /dev/null
 echo
-"$PYTHON" infer.py --model_path "$run/resnet9.mindir" "$run/samples" --top 2
+"$PYTHON" infer.py --model_path "$run/resnet9_mindir" "$run/samples" --top 2
 echo
 "$PYTHON" - "$result" "$report" << 'PYTHON'
 import json
@@ -58,11 +58,11 @@ import sys
 
 result, report = map(json.loads, sys.argv[1:])
 print(f"accuracy   {result['top1']:.2f} % top-1 on {result['count']} test images")
-print(f"export     differs from the network by {report['relative_difference']:.1e} of its largest logit")
+print(f"export     differs from the network by {report['file']['relative_difference']:.1e} of its largest logit")
 PYTHON
 cat << SUMMARY
 time       $((SECONDS - began)) s
 run        $run
 pictures   $run/learning_curves.png  $run/confusion_matrix.png  $run/worst_mistakes.png
-model      $run/resnet9.mindir
+model      $run/resnet9_mindir
 SUMMARY

@@ -3,7 +3,7 @@
 # --help lists what can be set.
 [ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
-usage="usage: bash scripts/$(basename "$0") CHECKPOINT [FORMAT=MINDIR] [OUT] [--key value ...]"
+usage="usage: bash scripts/$(basename "$0") CHECKPOINT [FORMAT=MINDIR] [FOLDER] [--key value ...]"
 # shellcheck source=scripts/launch.sh
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
 
@@ -12,7 +12,9 @@ checkpoint=$(absolute CHECKPOINT "${GIVEN[0]}")
 format=${GIVEN[1]:-MINDIR}
 out=()
 if [ -n "${GIVEN[2]:-}" ]; then
-  out=(--file_name "$(realpath -m "${GIVEN[2]}")")
+  name=$(realpath -m "${GIVEN[2]}")
+  case ${GIVEN[2]} in */) name=$name/ ;; esac  # a folder to have the export in
+  out=(--file_name "$name")
 fi
 launch --standalone "${DEVICE_ID:-0}" export.py --checkpoint_path "$checkpoint" --file_format "$format" \
   ${out[@]+"${out[@]}"}

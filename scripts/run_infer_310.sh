@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Classify images on an Ascend 310 by MindSpore Lite: preparation, inference and accuracy in one go.
 #   bash scripts/run_infer_310.sh MODEL DATA [DEVICE_ID]
-# MODEL is what export.py wrote: a .mindir file, or the .json of several batch sizes. DATA is an image, a folder of
+# MODEL is what export.py wrote: the folder, or one of its .mindir files. DATA is an image, a folder of
 # images, of class folders, or of CIFAR's binary files; of the last two the accuracy is printed.
-#   DEVICE_ID        the card, when it is not the third argument; 0 by default
+#   DEVICE_ID        the device, when it is not the third argument; 0 by default
 #   LABELS=FILE      a line "IMAGE,CLASS" for each image of other folders
 #   BATCH_SIZE=N     images a call: one of the sizes that MODEL was exported for; the largest by default
 #   DEVICE_TARGET=CPU    on the CPU: by MindSpore Lite where it is installed, otherwise by MindSpore
@@ -22,8 +22,8 @@ data=$(absolute DATA "$2")
 device=${3:-${DEVICE_ID:-0}}
 whole_number DEVICE_ID "$device" 0
 case $model in
-  *.mindir | *.json) ;;
-  *) fail "MODEL $model: a .mindir file or the .json of several is needed; export.py writes them" ;;
+  *.mindir) ;;
+  *) [ -f "$model/card.json" ] || fail "MODEL $model: the folder of an export or a .mindir in it is needed" ;;
 esac
 labels=auto
 [ -z "${LABELS:-}" ] || labels=$(absolute LABELS "$LABELS")

@@ -2,8 +2,9 @@
 
 import argparse
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class Trained:
     averaged: bool
     other_data: bool = False
 
+    @property
+    def to_float16(self) -> Callable[[nn.Cell], nn.Cell] | None:
+        """What `amp_level` does to a network in float32, in place; None where it leaves it so."""
+        level = self.recipe.config.amp_level
+        return None if level == "O0" else partial(set_precision, level=level)
+
 
 def open_trained(
     path: str | Path,
@@ -59,6 +66,7 @@ def open_trained(
     raw_weights: bool = False,
     headless: bool = False,
     with_data: bool = False,
+    float32: bool = False,
     flags: Iterable[str] = (),
 ) -> Trained:
     """Sets up the device and loads the network of a checkpoint: averaged weights where kept.
@@ -76,6 +84,7 @@ def open_trained(
         raw_weights: take the weights themselves, not their average.
         headless: only `embed` is needed: weights of others are taken without their classifier.
         with_data: the caller uses the data set.
+        float32: the network computes in float32, whatever `amp_level` says.
         flags: the door's own, to find the nearest name for an unknown key.
 
     Raises:
@@ -114,8 +123,8 @@ def open_trained(
         arrays = {p.name: p.asnumpy() for p in network.get_parameters()}
         meta = {"config": config.model_dump(mode="json"), "class_names": list(names), "step": 0}
         checkpoint = Checkpoint(path, arrays, meta)
-    card = ModelCard.of(recipe.preparation, model=config.model, class_names=names)
-    network = set_precision(network, config.amp_level).set_train(False)
+    card = ModelCard(model=config.model, class_names=names, preparation=recipe.preparation)
+    network = set_precision(network, "O0" if float32 else config.amp_level).set_train(False)
     other_data = not ours or ("data_path" in overrides and not _is_same(config.data_path, **own_data))
     other_data = other_data and "val_fraction" not in overrides
     return Trained(network, recipe, checkpoint, card, device, averaged, other_data)

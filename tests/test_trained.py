@@ -71,8 +71,9 @@ def test_what_a_checkpoint_says(raw_checkpoint):
     assert opened.recipe.config == check(KEYS, ResNet9Config)
     assert (opened.device.target, opened.device.rank, opened.device.size) == ("CPU", 0, 1)
     card = opened.card
-    assert (card.model, card.class_names, card.image_size) == ("resnet9", tuple(CLASSES), 32)
-    assert (card.mean, card.std) == ((125.31, 122.95, 113.87), (62.99, 62.09, 66.70))
+    how = card.preparation
+    assert (card.model, card.class_names, how.image_size) == ("resnet9", tuple(CLASSES), 32)
+    assert (how.mean, how.std) == ((125.31, 122.95, 113.87), (62.99, 62.09, 66.70))
 
 
 @pytest.mark.parametrize(("raw_weights", "weights"), [(False, AVERAGED), (True, RAW)])
@@ -219,7 +220,7 @@ def test_weights_of_others_need_no_data_set(official, recipe, tmp_path, monkeypa
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\ndog\n")
     card = _predictor(official, "--image_std", "[1,2,3]", config_path=recipe, class_names=names).card
-    assert (card.class_names, card.std) == (("ant", "bee", "cat", "dog"), (1, 2, 3))
+    assert (card.class_names, card.preparation.std) == (("ant", "bee", "cat", "dog"), (1, 2, 3))
     names.write_text(json.dumps({str(k): [f"n0000000{k}", name] for k, name in enumerate("abcd")}))
     card = _predictor(official, config_path=recipe, class_names=names).card
     assert card.class_names == ("n00000000 a", "n00000001 b", "n00000002 c", "n00000003 d")

@@ -7,9 +7,10 @@ from typing import Protocol
 
 import mindspore as ms
 import numpy as np
-from mindspore import context, nn
+from mindspore import context
 
 from ..data.binary import ImageSet
+from ..layers.inference import Inference
 from ..training.build import TrainRecipe, build_train_step
 from .graph_facts import Graph, compile_graph, placeholder
 
@@ -44,21 +45,6 @@ class CheckedRecipe(TrainRecipe, Protocol):
     image_size: int
 
     def changed(self, *, sources: Mapping[str, ImageSet]) -> "CheckedRecipe": ...
-
-
-class _Inference(nn.Cell):
-    """The network in evaluation mode, with or without the cell that makes its input of a batch's images."""
-
-    def __init__(self, network: nn.Cell, inputs: nn.Cell | None = None):
-        super().__init__(auto_prefix=False)
-        self.network = network
-        self.inputs = inputs
-        self.set_train(False)
-
-    def construct(self, images):
-        if self.inputs is not None:
-            images = self.inputs(images)
-        return self.network(images)
 
 
 def ascend_graphs(
@@ -101,9 +87,9 @@ def ascend_graphs(
         )
         graphs = {"train": compile_graph(step, *map(placeholder, batches.batch(0, 0)))}
         del step
-        graphs["eval"] = compile_graph(_Inference(network, recipe.inputs()), placeholder(evaluated))
+        graphs["eval"] = compile_graph(Inference(network, recipe.inputs()), placeholder(evaluated))
         if hasattr(network, "fold"):
             network.fold()
         one_image = ms.Tensor(shape=(1, 3, recipe.image_size, recipe.image_size), dtype=ms.float32)
-        graphs["export"] = compile_graph(_Inference(network), one_image)
+        graphs["export"] = compile_graph(Inference(network), one_image)
     return graphs

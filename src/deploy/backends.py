@@ -4,13 +4,12 @@ import argparse
 import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from ..common.errors import UserError
 from ..model_utils.local_adapter import get_device_id
 from . import lite
+from .exported import read_export
 from .formats import format_of
-from .model_set import find_set
 from .predict import Predictor
 
 BACKENDS = ("auto", "mindspore", "lite")
@@ -31,13 +30,13 @@ def open_predictor(
     device_target: str = "auto",
     batch_size: int | None = None,
 ) -> Predictor:
-    """A predictor from an exported .mindir with its card beside it, or from the card of several.
+    """A predictor from an export.
 
     Args:
-        path: see `find_set`.
+        path: the folder of the export, or one of its model files.
         backend: one of BACKENDS; auto is lite where it is installed, otherwise mindspore. With lite,
             MindSpore is not imported.
-        device_target: auto, Ascend, GPU or CPU; the card is the variable DEVICE_ID.
+        device_target: auto, Ascend, GPU or CPU; of several devices that of the variable DEVICE_ID.
         batch_size: the largest that is used; None for the largest that the model was exported for.
 
     Raises:
@@ -45,11 +44,7 @@ def open_predictor(
     """
     if backend not in BACKENDS:
         raise UserError(f"backend: {backend!r} given, allowed: one of {', '.join(BACKENDS)}")
-    if not format_of(Path(path)) and Path(path).suffix != ".json":
-        raise UserError(
-            f"model_path: {path} given, allowed: a .mindir file, the .json of several, or weights (.ckpt ...)"
-        )
-    files, open_file = find_set(path), None
+    exported, open_file = read_export(path), None
     if backend == "auto":
         backend = "lite" if lite.is_installed() else "mindspore"
     if backend == "lite":
@@ -59,5 +54,5 @@ def open_predictor(
         from ..model_utils.device_adapter import set_up_device
 
         device = set_up_device(device_target).target
-    opened = [(open_file or format_of(file).open)(file) for file in files.files]
-    return Predictor.from_files(files, opened, batch_size=batch_size, backend=backend, device=device)
+    opened = [(open_file or format_of(file).open)(file) for file in exported.files]
+    return Predictor.from_files(exported, opened, batch_size=batch_size, backend=backend, device=device)

@@ -1,10 +1,8 @@
 """Exporting a network to files that are proven to give the same answers before they take their place."""
 
 import os
-import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,15 @@ import numpy as np
 from mindspore import nn
 
 from ..common.errors import UserError
-from ..common.files import write_json
+from ..common.files import checksum, new_folder, write_json
 from ..layers.device import use_plain_operators
+from ..layers.inference import Inference
 from ..layers.pixels import Pixels
 from .card import ModelCard
-from .formats import Format, find_format
+from .exported import CARD, MODEL, REPORT, Exported, is_export
+from .formats import FORMATS, Format, find_format
 from .mindir import network_predictor
-from .model_set import ModelSet, digest, file_of_size, parity_path
-from .parity import compare_logits
-from .placing import place, scratch_folder
+from .parity import LIMITS, compare_logits
 from .predict import Predictor
 
 RANDOM_IMAGES = 8
@@ -29,43 +27,49 @@ RANDOM_IMAGES = 8
 
 def export_model(
     network: nn.Cell,
-    path: str | os.PathLike,
+    folder: str | os.PathLike,
     *,
-    file_format: str = "MINDIR",
     card: ModelCard,
+    file_format: str = "MINDIR",
     batch_sizes: Sequence[int] = (1,),
+    to_float16: Callable[[nn.Cell], Any] | None = None,
     real_images: np.ndarray | None = None,
+    accept_difference: bool = False,
 ) -> dict[str, Any]:
-    """Exports, opens each file again and compares it with the network before it takes its place.
+    """Exports, opens each file again and compares it with the network, before all of it takes its place.
 
-    `network` is set to evaluation mode and stays in it. If it has a method `fold`, that computes once what
-    inference need not compute again; the file is compared with the network as it was before. A file takes
-    batches of exactly one size: a free batch dimension can be exported, but MindSpore 2.10 then fails at run
-    time on CPU for some networks. So several sizes are several files, `model_b1.mindir`, `model_b8.mindir`;
-    a single one is `model.mindir`.
+    A file takes batches of exactly one size: a free batch dimension can be exported, but MindSpore 2.10 then
+    fails at run time on CPU for some networks. So several sizes are several files: `model_b1.mindir`,
+    `model_b8.mindir`; a single one is `model.mindir`. Beside them are `card.json` and the report,
+    `parity.json`. Above 1 GiB MindSpore puts the weights of a file into a folder `model_variables`.
 
-    Beside them come `model.json` (the card) and `model.parity.json` (the report), and all of these take their
-    place or none. Above 1 GiB MindSpore puts the weights of a file into a folder `model_variables` beside it.
-    A format that cannot be opened here, as AIR, is not compared and has no report.
+    The network's `fold`, if it has one, first computes what inference need not compute again. In float32 the
+    folded network must answer as the network did (`folding`), and the file as the network of the file's own
+    precision does (`file`). A format that cannot be opened here, as AIR, has no `file`.
 
     Args:
-        network: float32 (N, 3, S, S) -> logits (N, K).
-        path: the file to write; the format's suffix is appended if it is not there.
+        network: float32 (N, 3, S, S) -> logits (N, K), in float32. It stays folded, in the file's precision
+            and in evaluation mode.
+        folder: becomes the export; an earlier export there is replaced.
+        card: what is written beside the model; gives S and K. With its `input_type` uint8, the file takes
+            pixels and holds transposition and normalisation; it is compared on the same images.
         file_format: one of formats.FORMATS, in upper or lower case.
-        card: what is written beside it; gives S and K. With its `input_type` uint8, the file takes pixels and
-            holds transposition and normalisation; it is compared with the network on normalised images.
         batch_sizes: images a call, one file each.
+        to_float16: lowers the precision of a network in place; None for a file in float32.
         real_images: normalised float32 (N, 3, S, S), compared in addition to random ones.
+        accept_difference: a difference above the limit is reported, not refused.
 
     Returns:
-        The report: {"file", "batch_size", "sha256", "bytes", "input_type", "inputs": {"random", "real"}} and
-        `compare_logits`' keys, of which "passed" alone, None, is there without a comparison. Of several
-        files, "file" is the card, the comparison that of the worst, and "files" a list with that of each.
+        The report: {"folder", "file_format", "input_type", "compute_type", "inputs": {"random", "real"},
+        "bytes", "passed", "folding", "file", "top1_agreement", "files"}. `folding` and `file` are answers of
+        `compare_logits`, that of the worst file; `top1_agreement` {"images", "agree"} counts the real images
+        for which file and float32 network have the same largest logit; `files` has each file's {"path",
+        "batch_size", "bytes", "file"}. What was not compared is None.
 
     Raises:
         UserError: the format is unknown or not for this device, MindSpore cannot export the network, the
-            answers differ by more than 1e-5 of the largest logit, or nothing can be written. What was at
-            `path` before is then untouched.
+            answers differ by more than the limit, or nothing can be written. What was at `folder` before is
+            then untouched.
     """
     kind = find_format(file_format)
     device = ms.get_context("device_target")
@@ -73,67 +77,84 @@ def export_model(
         raise UserError(
             f"file_format: {kind.name} needs an {kind.device} device and this is {device}; use MINDIR"
         )
-    path, sizes = _with_suffix(path, kind.suffix), _checked(batch_sizes)
-    images = None
-    checks: dict[str, Any] = {"inputs": {"random": 0, "real": 0}}
-    if kind.open:
-        images, expected = _answers(network, card, min(sizes), real_images, path)
-        checks = {"inputs": {"random": RANDOM_IMAGES, "real": len(images) - RANDOM_IMAGES}}
-    _prepare(network)
-    with scratch_folder(path) as scratch:
-        moves: dict[Path, Path] = {}
-        reports = []
-        for size, target in _targets(path, sizes).items():
-            written = _write(network, card, scratch, target, size, kind)
-            report = {**_describe(target, size, kind.parts(written)), "passed": None}
-            if images is not None:
-                alone = ModelSet(card, path.with_suffix(".json"), (written,))
-                exported = Predictor.from_files(alone, [kind.open(written)], backend="mindspore", device="")
-                report |= compare_logits(expected, exported.logits(images))
-                _check_parity(report)
-            reports.append(report)
-            moves |= _moves(written, target)
-        report = _summary(reports, path, card, checks)
-        _place_all(moves, path, _named(card, path, sizes), report, scratch, with_parity=bool(kind.open))
+    folder, sizes = Path(folder), _checked(batch_sizes)
+    asked, images = _images(card, real_images)
+    # Elsewhere convolutions of float32 may compute by TF32 or HF32, whose mantissa is that of float16.
+    exact = LIMITS["float32" if device == "CPU" else "float16"]
+    limit = LIMITS["float16"] if to_float16 else exact
+    signs = any(getattr(cell, "input_bits", 32) == 1 for _, cell in network.cells_and_names())
+
+    def answers() -> np.ndarray:
+        plain = card.model_copy(update={"input_type": "float32"})
+        return network_predictor(network, plain, min(sizes)).logits(images)
+
+    files, entries, same = {}, [], []
+    with new_folder(folder, replace=True) as made:
+        as_trained = expected = answers()
+        if not np.isfinite(as_trained).all():
+            raise UserError(
+                f"{folder}: not written: the network answers with NaN or infinity; train it again"
+            )
+        folding = None
+        if hasattr(network, "fold"):
+            network.fold()
+            expected = answers()
+            folding = compare_logits(as_trained, expected, limit=exact, signs=signs)
+        use_plain_operators(network)  # the file is for other devices too
+        if to_float16:
+            to_float16(network)
+            expected = answers()
+        for size in sizes:
+            name = f"{MODEL}_b{size}" if len(sizes) > 1 else MODEL
+            parts = _write(network, card, made / name, size, kind)
+            files[size] = {str(part.relative_to(made)): checksum(part) for part in parts}
+            total = sum(part.stat().st_size for part in parts)
+            entry = {"path": str(folder / parts[0].name), "batch_size": size, "bytes": total, "file": None}
+            if kind.open:
+                exported, opened = Exported(folder, card, (parts[0],)), kind.open(parts[0])
+                predictor = Predictor.from_files(exported, [opened], backend="mindspore", device=device)
+                logits = predictor.logits(asked)
+                entry["file"] = compare_logits(expected, logits, limit=limit, signs=signs)
+                same.append((logits.argmax(axis=1) == as_trained.argmax(axis=1))[RANDOM_IMAGES:])
+            entries.append(entry)
+        report = {
+            "folder": str(folder),
+            "file_format": kind.name,
+            "input_type": card.input_type,
+            "compute_type": "float16" if to_float16 else "float32",
+            "inputs": {"random": RANDOM_IMAGES, "real": len(images) - RANDOM_IMAGES},
+            **_summary(entries, folding, same),
+        }
+        if report["passed"] is False and not accept_difference:
+            _refuse(report)
+        card.model_copy(update={"files": files}).save(made / CARD)
+        write_json(made / REPORT, report)
     return report
 
 
-def output_path(file_name: str | None, *, checkpoint: Path, model: str) -> Path:
-    """Where an export goes: the file that is named, or `model` in the folder that is named.
+def output_folder(
+    file_name: str | None, *, checkpoint: Path, card: ModelCard, file_format: str, batch_sizes: Sequence[int]
+) -> Path:
+    """Where an export goes: the folder that is named, or one of a name of its own in an existing folder.
 
-    Without a name it is the folder of the checkpoint's run, or of the checkpoint where that lies in none.
+    Its own name holds what tells exports of a model apart: format, input type unless float32, batch sizes
+    unless 1. Without `file_name` it goes into the folder of the checkpoint's run, or of the checkpoint where
+    that lies in none. The suffix of a model file, as in OUT.mindir, is left out: the export is the folder
+    OUT, with the file in it.
     """
+    words = [card.model, file_format.lower()]
+    words += [] if card.input_type == "float32" else [card.input_type]
+    words += [] if list(batch_sizes) == [1] else [f"b{size}" for size in batch_sizes]
+    own = "_".join(words)
     if file_name is None:
         folder = checkpoint.resolve().parent
-        return (folder.parent if folder.name == "checkpoints" else folder) / model
+        return (folder.parent if folder.name == "checkpoints" else folder) / own
     path = Path(file_name)
-    return path / model if file_name.endswith("/") or path.is_dir() else path
-
-
-def _check_parity(report: dict[str, Any]) -> None:
-    if not report["passed"]:
-        raise UserError(
-            f"{report['file']}: not written: the exported model differs from the network by "
-            f"{report['max_difference']:.3g} with logits up to {report['largest_logit']:.3g} "
-            f"(limit {report['limit']:g} of that); report this network"
-        )
-
-
-class _Inference(nn.Cell):
-    """A new cell around the network for each export.
-
-    MindSpore 2.10 keeps the first graph that it compiled for exporting a cell and writes it again at every
-    later export, even if the cell has changed from training to evaluation mode in between.
-    """
-
-    def __init__(self, network: nn.Cell, card: ModelCard) -> None:
-        super().__init__(auto_prefix=False)
-        self.inputs = Pixels(card.mean, card.std)  # leaves float32 as it is
-        self.network = network
-        self.set_train(False)
-
-    def construct(self, images: ms.Tensor) -> ms.Tensor:
-        return self.network(self.inputs(images))
+    if is_export(path):
+        return path
+    if file_name.endswith("/") or path.is_dir():
+        return path / own
+    return path.with_suffix("") if path.suffix in {f.suffix for f in FORMATS.values()} else path
 
 
 def _checked(batch_sizes: Sequence[int]) -> list[int]:
@@ -143,142 +164,86 @@ def _checked(batch_sizes: Sequence[int]) -> list[int]:
     return sizes
 
 
-def _targets(path: Path, sizes: list[int]) -> dict[int, Path]:
-    return {sizes[0]: path} if len(sizes) == 1 else {size: file_of_size(path, size) for size in sizes}
-
-
-def _named(card: ModelCard, path: Path, sizes: list[int]) -> ModelCard:
-    """The card with the names of several files."""
-    files = {size: file.name for size, file in _targets(path, sizes).items()} if len(sizes) > 1 else {}
-    return replace(card, files=files)
-
-
-def _normalised(pixels: np.ndarray, card: ModelCard) -> np.ndarray:
-    """(N, S, S, 3) uint8 -> (N, 3, S, S) float32."""
-    return np.stack([card.preparation.normalise(picture) for picture in pixels])
-
-
-def _answers(
-    network: nn.Cell, card: ModelCard, batch_size: int, real_images: np.ndarray | None, path: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Random and real images as the file takes them, and the network's logits (N, K) for them."""
-    rng, square = np.random.default_rng(0), (card.image_size, card.image_size)
-    reference = network_predictor(network, replace(card, input_type="float32"), batch_size)
-    if card.input_type == "uint8":
-        parts = [rng.integers(0, 256, (RANDOM_IMAGES, *square, 3)).astype(np.uint8)]
-        if real_images is not None:  # what was bytes before it was normalised is bytes again
-            pixels = np.rint(np.moveaxis(real_images, 1, -1) * np.float32(card.std) + np.float32(card.mean))
-            parts.append(pixels.clip(0, 255).astype(np.uint8))
-        expected = np.concatenate([reference.logits(_normalised(part, card)) for part in parts])
-    else:
-        parts = [rng.standard_normal((RANDOM_IMAGES, 3, *square), dtype=np.float32)]
+def _images(card: ModelCard, real_images: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Random images and real ones behind them: as the file takes them, and as the network does."""
+    rng, side = np.random.default_rng(0), card.preparation.image_size
+    if real_images is not None and real_images.shape[1:] != (3, side, side):
+        raise UserError(f"images of shape {real_images.shape}: {card.model} takes (N, 3, {side}, {side})")
+    if card.input_type == "float32":
+        parts = [rng.standard_normal((RANDOM_IMAGES, 3, side, side), dtype=np.float32)]
         parts += [] if real_images is None else [real_images]
-        expected = np.concatenate([reference.logits(part) for part in parts])
-    if not np.isfinite(expected).all():
-        raise UserError(f"{path}: not written: the network answers with NaN or infinity; train it again")
-    return np.concatenate(parts), expected
+        images = np.concatenate(parts)
+        return images, images
+    parts = [rng.integers(0, 256, (RANDOM_IMAGES, side, side, 3)).astype(np.uint8)]
+    if real_images is not None:  # what was bytes before it was normalised is bytes again
+        how = card.preparation
+        pixels = np.rint(np.moveaxis(real_images, 1, -1) * np.float32(how.std) + np.float32(how.mean))
+        parts.append(pixels.clip(0, 255).astype(np.uint8))
+    pixels = np.concatenate(parts)
+    return pixels, np.stack([card.preparation.normalise(one) for one in pixels])
 
 
-def _prepare(network: nn.Cell) -> None:
-    """For all files that follow, after the network was asked for its answers."""
-    if hasattr(network, "fold"):
-        network.fold()
-    use_plain_operators(network)  # the file is for other devices too
-
-
-def _write(
-    network: nn.Cell, card: ModelCard, folder: Path, target: Path, batch_size: int, kind: Format
-) -> Path:
-    """Exports into `folder` under a name like that of `target`, and returns the file."""
-    written = folder / (_plain_name(target) + target.suffix)
+def _write(network: nn.Cell, card: ModelCard, path: Path, size: int, kind: Format) -> list[Path]:
+    """Exports to `path` without its suffix; returns the model, and behind it the files of its weights."""
     level = ms.get_context("jit_syntax_level")
+    model = Inference(network, Pixels(card.preparation.mean, card.preparation.std))  # leaves float32 as it is
+    images = ms.Tensor(np.zeros((size, *card.image_shape), card.image_dtype))
+    written = path.with_name(path.name + kind.suffix)
     try:
         # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.
-        with tempfile.TemporaryDirectory() as plain:
-            link = Path(plain) / "target"
-            link.symlink_to(folder.resolve(), target_is_directory=True)
-            images = ms.Tensor(np.zeros((batch_size, *card.image_shape), card.image_dtype))
-            name = str(link / written.name)
+        with tempfile.TemporaryDirectory() as short:
+            link = Path(short) / "target"
+            link.symlink_to(path.parent.resolve(), target_is_directory=True)
             if kind.write:
-                kind.write(_Inference(network, card), images, name)
+                kind.write(model, images, str(link / written.name))
             else:
-                ms.export(_Inference(network, card), images, file_name=name, file_format=kind.name)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}; free space or choose another folder"
-        ) from error
+                ms.export(model, images, file_name=str(link / written.name), file_format=kind.name)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{target}: MindSpore cannot export {type(network).__name__}: {reason}") from error
+        raise UserError(f"MindSpore cannot export {type(network).__name__}: {reason}") from error
     finally:
         ms.set_context(jit_syntax_level=level)  # ms.export leaves it on STRICT when it fails
-    split = folder / f"{_plain_name(target)}_graph.mindir"
+    split, weights = (path.with_name(f"{path.name}_{end}") for end in ("graph.mindir", "variables"))
     if split.exists():
         split.rename(written)
-    return written
-
-
-def _moves(written: Path, target: Path) -> dict[Path, Path]:
-    """Where a file goes; before it the folder of its weights, which only a split export has."""
-    name = f"{written.stem}_variables"
-    weights = {written.with_name(name): target.with_name(name)} if written.with_name(name).exists() else {}
-    return {**weights, written: target}
-
-
-def _place_all(
-    moves: dict[Path, Path],
-    path: Path,
-    card: ModelCard,
-    report: dict[str, Any],
-    scratch: Path,
-    *,
-    with_parity: bool,
-) -> None:
-    """The models, then the card and the report of the comparison."""
-    notes = {scratch / "card.json": path.with_suffix(".json")}
-    card.save(scratch / "card.json")
-    if with_parity:
-        notes[scratch / "parity.json"] = parity_path(path)
-        write_json(scratch / "parity.json", report)
-    place({**moves, **notes}, scratch=scratch)
-
-
-def _describe(target: Path, batch_size: int, files: list[Path]) -> dict[str, Any]:
-    """`files` are still where they were written: the model, and the files that hold its weights."""
-    described = {
-        "file": str(target),
-        "batch_size": batch_size,
-        "sha256": digest(files),
-        "bytes": sum(file.stat().st_size for file in files),
-    }
-    weights = [str(file.relative_to(files[0].parent)) for file in files[1:]]
-    return {**described, "weights": weights} if weights else described
+        weights.chmod(0o755)
+    parts = [written, *sorted(weights.glob("*"))]
+    for part in parts:  # readable by all, as what a user writes, and on the disk
+        part.chmod(0o644)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+    return parts
 
 
 def _summary(
-    reports: list[dict[str, Any]], path: Path, card: ModelCard, checks: dict[str, Any]
+    entries: list[dict[str, Any]], folding: dict[str, Any] | None, same: list[np.ndarray]
 ) -> dict[str, Any]:
-    checks = {"input_type": card.input_type, **checks}
-    if len(reports) == 1:
-        return {**reports[0], **checks}
-    worst = max(reports, key=lambda report: report.get("relative_difference", 0))
-    of_a_file = ("file", "batch_size", "sha256", "bytes", "weights")
+    """What all files say together. `same`: of each, for which real images the largest class is the same."""
+    compared = [entry["file"] for entry in entries if entry["file"]]
+    worst = min(compared, key=lambda one: (one["passed"], -one["relative_difference"]), default=None)
+    passed = all(one["passed"] for one in (folding, worst) if one)
+    images = same[0].size if same else 0
     return {
-        "file": str(path.with_suffix(".json")),
-        "bytes": sum(report["bytes"] for report in reports),
-        **{key: value for key, value in worst.items() if key not in of_a_file},
-        **checks,
-        "files": reports,
+        "bytes": sum(entry["bytes"] for entry in entries),
+        "passed": None if passed and not worst else passed,
+        "folding": folding,
+        "file": worst,
+        "top1_agreement": {"images": images, "agree": int(np.all(same, axis=0).sum())} if images else None,
+        "files": entries,
     }
 
 
-def _with_suffix(path: str | os.PathLike, suffix: str) -> Path:
-    path = Path(path)
-    path = path if path.suffix == suffix else path.with_name(path.name + suffix)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the file to write")
-    return path
-
-
-def _plain_name(path: Path) -> str:
-    return re.sub(r"[^0-9A-Za-z@_.-]", "_", path.stem)
+def _refuse(report: dict[str, Any]) -> None:
+    failed = next(name for name in ("folding", "file") if report[name] and not report[name]["passed"])
+    one = report[failed]
+    what = {
+        "folding": "the folded network differs from the network",
+        "file": "the file differs from the network",
+    }
+    agree = report["top1_agreement"]
+    top1 = f", the same class for {agree['agree']} of {agree['images']} test images" if agree else ""
+    raise UserError(
+        f"{report['folder']}: not written: {what[failed]} by {one['relative_difference']:.3g} of its largest "
+        f"logit (limit {one['limit']:g}){top1}; report this network, or write it all the same with "
+        "--accept_difference"
+    )

@@ -25,7 +25,6 @@ class Format:
         write: (network, its input, the file to write) -> nothing; None: `ms.export` does it.
         device: the one kind of device on which it can be written; None: on each.
         open: a file -> what runs it; None: it cannot be run here, and so not be compared.
-        parts: a file -> itself and the files that hold its weights.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Format:
     write: Callable[[Any, Any, str], None] | None = None
     device: str | None = None
     open: "Callable[[Path], Opened] | None" = None
-    parts: Callable[[Path], list[Path]] = lambda path: [path]
 
 
 def _open_mindir(path: Path) -> "Opened":
@@ -42,16 +40,10 @@ def _open_mindir(path: Path) -> "Opened":
     return open_mindir(path)
 
 
-def _parts_of_mindir(path: Path) -> list[Path]:
-    from .mindir import model_files
-
-    return model_files(path)
-
-
 FORMATS = {
     format.name: format
     for format in (
-        Format("MINDIR", ".mindir", open=_open_mindir, parts=_parts_of_mindir),
+        Format("MINDIR", ".mindir", open=_open_mindir),
         Format("AIR", ".air", device="Ascend"),
     )
 }

@@ -13,7 +13,6 @@ from types import ModuleType
 import numpy as np
 
 from ..common.errors import UserError
-from .model_set import check_digest
 from .predict import Opened
 
 TARGETS = ("Ascend", "CPU")
@@ -28,7 +27,7 @@ def is_installed() -> bool:
 
 
 def choose_target(device_target: str) -> str:
-    """auto is Ascend where the driver shows a card, otherwise CPU.
+    """auto is Ascend where the driver shows such a device, otherwise CPU.
 
     Raises:
         UserError: MindSpore Lite does not run there.
@@ -41,21 +40,17 @@ def choose_target(device_target: str) -> str:
 
 
 def open_lite(path: Path, *, target: str, device_id: int) -> Opened:
-    """Loads an exported MINDIR file into MindSpore Lite.
+    """Loads an exported MINDIR file into MindSpore Lite; `read_export` has compared its checksum.
 
     Args:
         path: a file of fixed batch size.
         target: one of TARGETS.
-        device_id: the card, with Ascend.
+        device_id: which one, with Ascend.
 
     Raises:
-        UserError: the package is missing, or the file is missing, changed since its export, or cannot be
-            loaded there.
+        UserError: the package is missing, or the file cannot be loaded there.
     """
     lite = _package()
-    if not path.is_file():
-        raise UserError(f"{path}: no such model file; give the file that the export wrote")
-    check_digest(path)
     try:
         context = lite.Context()
         context.target = [target.lower()]
@@ -66,9 +61,9 @@ def open_lite(path: Path, *, target: str, device_id: int) -> Opened:
         (images,) = model.get_inputs()
         shape, input_type = tuple(images.shape), images.dtype.name.lower()
     except (RuntimeError, TypeError, ValueError) as error:
-        card = f"{target} {device_id}" if target == "Ascend" else target
+        device = f"{target} {device_id}" if target == "Ascend" else target
         raise UserError(
-            f"{path}: MindSpore Lite cannot load this file on {card} ({_first_line(error)}); "
+            f"{path}: MindSpore Lite cannot load this file on {device} ({_first_line(error)}); "
             f"it must be as new as the MindSpore that exported; {_OTHER}"
         ) from error
     return Opened(partial(_run, model, images, path), shape, input_type)

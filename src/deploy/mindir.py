@@ -9,50 +9,38 @@ from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto, TensorProto
 
 from ..common.errors import UserError
+from ..layers.inference import Inference
 from .card import ModelCard
-from .model_set import check_digest
 from .predict import Opened, Predictor, Run
 
 _TYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}
 
 
 def open_mindir(path: str | os.PathLike) -> Opened:
-    """Checks and loads an image classifier exported by `src.deploy.export`.
-
-    MindSpore loads a file with changed weights without complaint, so the file is compared with the SHA-256 of
-    the parity report beside it where there is one.
+    """Loads an image classifier exported by `src.deploy.export`; `read_export` has compared its checksum.
 
     Raises:
-        UserError: missing, not a MINDIR, damaged, changed since its export, or not an image classifier of
-            fixed batch size.
+        UserError: not a MINDIR, damaged, or not an image classifier of fixed batch size.
     """
     path = Path(path)
-    model = _read_proto(path)
-    check_digest(path, model_files(path))
-    inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
+    graph = _read_proto(path).graph
+    inputs, outputs = _shapes(graph.input), _shapes(graph.output)
     fixed = [len(shape) for shape in inputs + outputs] == [4, 2] and min(inputs[0] + outputs[0]) > 0
     if not fixed or inputs[0][0] != outputs[0][0]:
         raise UserError(
             f"{path}: not an image classifier of fixed batch size (inputs {inputs}, outputs {outputs}); "
             "export again"
         )
-    input_type = _TYPES.get(model.graph.input[0].tensor[0].data_type, "another type")
+    input_type = _TYPES.get(graph.input[0].tensor[0].data_type, "another type")
     return Opened(_as_function(_load_graph(path)), inputs[0], input_type, outputs[0])
 
 
 def network_predictor(
     network: nn.Cell, card: ModelCard, batch_size: int, *, device: str = "CPU"
 ) -> Predictor:
-    """Uses a network directly, float32 (N, 3, S, S) -> (N, K), from now on in evaluation mode."""
-    network.set_train(False)
-    return Predictor({batch_size: _as_function(network)}, card=card, device=device)
-
-
-def model_files(path: str | os.PathLike) -> list[Path]:
-    """The file itself and those that hold its weights: MindSpore splits a model above 1 GiB."""
-    path = Path(path)
-    locations = {parameter.external_data.location for parameter in _read_proto(path).graph.parameter}
-    return [path, *(path.parent / location for location in sorted(locations - {""}))]
+    """Uses a network as it is now, float32 (N, 3, S, S) -> (N, K); it stays in evaluation mode."""
+    run = _as_function(Inference(network), name=type(network).__name__)
+    return Predictor({batch_size: run}, card=card, device=device)
 
 
 def _read_proto(path: Path) -> ModelProto:
@@ -60,13 +48,12 @@ def _read_proto(path: Path) -> ModelProto:
     model = ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such model file; give the file that the export wrote") from error
+        ours = model.producer_name == "MindSpore" and len(model.graph.node) > 0
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except DecodeError as error:
-        raise UserError(f"{path}: not a MINDIR file, or a damaged one; export the model again") from error
-    if model.producer_name != "MindSpore" or not model.graph.node:
+    except (DecodeError, UnicodeDecodeError):
+        ours = False
+    if not ours:
         raise UserError(f"{path}: not a MINDIR file, or a damaged one; export the model again")
     return model
 
@@ -82,11 +69,11 @@ def _load_graph(path: Path) -> nn.Cell:
         raise UserError(f"{path}: MindSpore cannot load this file; it is damaged, export again") from error
 
 
-def _as_function(cell: nn.Cell) -> Run:
+def _as_function(cell: nn.Cell, *, name: str = "the model") -> Run:
     def run(batch):
         output = cell(ms.Tensor(batch))
         if not isinstance(output, ms.Tensor):
-            raise UserError(f"{type(cell).__name__}: gives {type(output).__name__}, not one tensor of logits")
+            raise UserError(f"{name}: gives {type(output).__name__}, not one tensor of logits")
         return output.astype(ms.float32).asnumpy()
 
     return run

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..common.errors import UserError
 from .card import ModelCard
-from .model_set import ModelSet
+from .exported import Exported
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -58,39 +58,39 @@ class Predictor:
     @classmethod
     def from_files(
         cls,
-        files: ModelSet,
+        exported: Exported,
         opened: Sequence[Opened],
         *,
         batch_size: int | None = None,
         backend: str,
         device: str,
     ) -> Self:
-        """The predictor of opened files, after checking that card and files belong together.
+        """The predictor of an export, after checking that its card and its files belong together.
 
         Args:
-            files: what they are.
-            opened: each of its files.
+            exported: the export.
+            opened: its files, each ready to run.
             batch_size: the largest that is used; None for the largest there is.
 
         Raises:
             UserError: they do not belong together, or no file takes such a batch.
         """
-        card = files.card
-        for path, model in zip(files.files, opened, strict=True):
+        card = exported.card
+        for path, model in zip(exported.files, opened, strict=True):
             taken = model.input_type, model.input_shape[1:]
             classes = model.output_shape[1] if model.output_shape else len(card.class_names)
             if taken != (card.input_type, card.image_shape) or classes != len(card.class_names):
                 raise UserError(
-                    f"{files.card_file}: describes {card.input_type} images {card.image_shape} and "
-                    f"{len(card.class_names)} classes, but {path} takes {model.input_type} {taken[1]} and "
-                    f"gives {classes}; export the model again"
+                    f"{exported.folder}: its card describes {card.input_type} images {card.image_shape} "
+                    f"and {len(card.class_names)} classes, but {path.name} takes {model.input_type} "
+                    f"{taken[1]} and gives {classes}; export the model again"
                 )
         runs = {model.input_shape[0]: model.run for model in opened}
         if batch_size is not None:
             if batch_size not in runs:
                 sizes = ", ".join(map(str, sorted(runs)))
                 raise UserError(
-                    f"batch_size: {batch_size} given, {files.card_file.stem} was exported for {sizes}; "
+                    f"batch_size: {batch_size} given, {exported.folder.name} was exported for {sizes}; "
                     f"export with --export_batch_size {batch_size}, or give one of these"
                 )
             runs = {size: run for size, run in runs.items() if size <= batch_size}

@@ -1,6 +1,7 @@
 """What `classify` found, for a terminal and for programs."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ..common.table import table
@@ -38,25 +39,36 @@ def render_text(found: Classified, *, summary: bool = False) -> str:
     return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
 
 
-def render_export(report: dict[str, Any], *, file_format: str) -> str:
+def render_export(report: dict[str, Any]) -> str:
     """The report of an export as a table: the files, their sizes, and how near they are to the network."""
-    files = report.get("files", [report])
-    rows = [("format", f"{file_format}, {report['input_type']} input")]
-    rows += [
-        ("file", f"{one['file']}  (batches of {one['batch_size']}, {one['bytes']:,} bytes)") for one in files
+    rows = [
+        ("folder", report["folder"]),
+        ("format", f"{report['file_format']}, {report['input_type']} input, {report['compute_type']} inside"),
     ]
-    if report["passed"] is None:
-        rows.append(("parity", "not compared: such a file cannot be run here"))
-    else:
+    rows += [
+        ("file", f"{Path(one['path']).name}  (batches of {one['batch_size']}, {one['bytes']:,} bytes)")
+        for one in report["files"]
+    ]
+    if report["folding"]:
+        rows.append(("folding", _distance(report["folding"], "the network as trained")))
+    if report["file"]:
         images = sum(report["inputs"].values())
+        rows.append(("parity", f"{_distance(report['file'], 'the network')}, over {images} images"))
+    else:
+        rows.append(("parity", "not compared: such a file cannot be run here"))
+    if top1 := report["top1_agreement"]:
         rows.append(
-            (
-                "parity",
-                f"differs from the network by {report['relative_difference']:.1e} of its largest logit "
-                f"(limit {report['limit']:.0e}), over {images} images",
-            )
+            ("top-1", f"as by the network in float32 for {top1['agree']} of {top1['images']} test images")
         )
     return table(rows)
+
+
+def _distance(compared: dict[str, Any], other: str) -> str:
+    accepted = "" if compared["passed"] else ", accepted"
+    return (
+        f"differs from {other} by {compared['relative_difference']:.1e} of its largest logit "
+        f"(limit {compared['limit']:.0e}{accepted})"
+    )
 
 
 def _figures(performance: dict[str, Any]) -> list[str]:

@@ -1,16 +1,14 @@
 """A folder is whole or absent, what stood there stays until then, and only what we made is ever removed."""
 
 import errno
-import itertools
 import os
-import signal
-import sys
 
 import pytest
 
 from src.common import files
 from src.common.errors import UserError
 from src.common.files import MARKER, atomic_path, new_folder
+from tests.helpers.kills import killed_at
 
 
 def contents(folder):
@@ -36,27 +34,6 @@ def whole(target):
     (text,) = {(target / name).read_text() for name in ("a.txt", "sub/b.txt")}
     assert {path.name for path in target.rglob("*")} - {MARKER} == {"a.txt", "sub", "b.txt"}
     return text
-
-
-def killed_at(work, number):
-    """Runs `work` in a process that kills itself at its line of files.py of this number; was it killed?"""
-    child = os.fork()
-    if child == 0:
-        lines = itertools.count(1)
-
-        def trace(frame, event, _):
-            if frame.f_code.co_filename != files.__file__:
-                return None
-            if event == "line" and next(lines) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        sys.settrace(trace)
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitpid(child, 0)[1] != 0
 
 
 def without_exchange(monkeypatch):
@@ -195,7 +172,7 @@ def test_a_kill_at_any_line_loses_nothing_and_the_next_call_completes(
         target = folder / "export"
         if stands:
             made(target, "old", replace=True)
-        killed = killed_at(lambda target=target: made(target, "new", replace=True), number)
+        killed = killed_at(lambda target=target: made(target, "new", replace=True), number, module=files)
         if exchange and (stands or target.exists()):
             assert whole(target) in ("old", "new")
         with atomic_path(folder / "other.txt") as other:  # any next call in this folder puts things right
@@ -219,7 +196,7 @@ def test_a_kill_at_any_line_leaves_a_file_whole_and_the_next_call_cleans(tmp_pat
 
     while killed:
         write("old")
-        killed = killed_at(lambda: write("new"), number)
+        killed = killed_at(lambda: write("new"), number, module=files)
         assert path.read_text() in ("old", "new")
         write("newer")
         assert path.read_text() == "newer" and list(tmp_path.iterdir()) == [path]

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+from src.data.preparation import Preparation
 from src.deploy.card import ModelCard
+
+PREPARATION = Preparation(16, (125.0, 123.0, 114.0), (63.0, 62.0, 66.5))
 
 
 class SmallNet(nn.Cell):
@@ -48,13 +51,7 @@ def make_network():
 
 @pytest.fixture(scope="session")
 def card() -> ModelCard:
-    return ModelCard(
-        model="small",
-        class_names=("ant", "bee", "cat", "dog"),
-        image_size=16,
-        mean=(125.0, 123.0, 114.0),
-        std=(63.0, 62.0, 66.5),
-    )
+    return ModelCard(model="small", class_names=("ant", "bee", "cat", "dog"), preparation=PREPARATION)
 
 
 @pytest.fixture

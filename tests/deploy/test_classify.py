@@ -150,9 +150,11 @@ def test_top5_of_few_classes_is_left_out(predictor, paths):
 
 
 def _card_of(classes):
+    from src.data.preparation import Preparation
     from src.deploy.card import ModelCard
 
-    return ModelCard("net", [f"c{k}" for k in range(classes)], 16, [0, 0, 0], [1, 1, 1])
+    names = tuple(f"c{k}" for k in range(classes))
+    return ModelCard(model="net", class_names=names, preparation=Preparation(16, (0, 0, 0), (1, 1, 1)))
 
 
 def test_what_is_timed(card, paths, monkeypatch):

@@ -25,6 +25,16 @@ def test_limit_is_relative_to_the_largest_logit(difference, passed):
     assert report["relative_difference"] == pytest.approx(difference / 4)
 
 
+def test_networks_of_signs_pass_by_their_largest_class():
+    """For them it is enough that 19 of 20 rows have the same one."""
+    reference = np.tile([[1.0, -4.0]], (20, 1))
+    for turned, passed in ((1, True), (2, False)):
+        other = reference + 0.1
+        other[:turned] = other[:turned, ::-1]
+        assert compare_logits(reference, other, signs=True)["passed"] is passed
+        assert compare_logits(reference, other)["passed"] is False
+
+
 def test_top1_agreement_counts_rows():
     assert compare_logits(REFERENCE, REFERENCE[:, ::-1])["top1_agreement"] == 0
     assert compare_logits(REFERENCE, np.array([[1.0, -4.0], [3.0, 2.0]]))["top1_agreement"] == 0.5
@@ -38,6 +48,7 @@ def test_values_that_are_not_finite_never_pass(bad, where):
     exported = broken if where != "reference" else REFERENCE
     with np.errstate(invalid="ignore"):
         assert compare_logits(reference, exported)["passed"] is False
+        assert compare_logits(reference, exported, signs=True)["passed"] is False
 
 
 def test_all_zero_logits():

@@ -1,13 +1,12 @@
 """The predictor alone, with functions in the place of models."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.deploy.model_set import ModelSet
+from src.deploy.exported import Exported
 from src.deploy.predict import Opened, Predictor
 
 
@@ -68,7 +67,7 @@ def test_warming_up_runs_each_size_once_and_is_not_counted(card):
 
 
 def test_pixels_are_given_as_they_are(card):
-    pixels = dataclasses.replace(card, input_type="uint8")
+    pixels = card.model_copy(update={"input_type": "uint8"})
     seen = []
 
     def run(batch):
@@ -102,7 +101,7 @@ def test_no_batch(card, runs):
 
 class TestFromFiles:
     def make(self, card, *models, **keys):
-        files = ModelSet(card, Path("net.json"), tuple(Path(f"{n}.mindir") for n in range(len(models))))
+        files = Exported(Path("net"), card, tuple(Path(f"{n}.mindir") for n in range(len(models))))
         return Predictor.from_files(files, models, backend="lite", device="CPU", **keys)
 
     def model(self, size=2, side=16, input_type="float32", output_shape=None):
@@ -121,7 +120,10 @@ class TestFromFiles:
     @pytest.mark.parametrize(
         ("keys", "message"),
         [
-            ({"side": 8}, r"net\.json: describes float32 images .*but 0\.mindir takes float32 \(3, 8, 8\)"),
+            (
+                {"side": 8},
+                r"net: its card describes float32 images .*but 0\.mindir takes float32 \(3, 8, 8\)",
+            ),
             ({"input_type": "uint8"}, r"takes uint8 \(3, 16, 16\)"),
             ({"output_shape": (2, 5)}, r"gives 5; export the model again"),
         ],

@@ -71,15 +71,24 @@ def test_json_is_one_line():
 
 
 def test_an_export_as_a_table():
-    one = {"file": "out/net.mindir", "batch_size": 8, "bytes": 1234567, "input_type": "uint8"}
-    report = one | {"passed": True, "relative_difference": 1.23e-7, "limit": 1e-5}
-    report["inputs"] = {"random": 8, "real": 64}
-    assert render_export(report, file_format="MINDIR").splitlines() == [
-        "format  MINDIR, uint8 input",
-        "file    out/net.mindir  (batches of 8, 1,234,567 bytes)",
-        "parity  differs from the network by 1.2e-07 of its largest logit (limit 1e-05), over 72 images",
+    distance = {"relative_difference": 1.23e-7, "limit": 1e-5, "passed": True}
+    one = {"path": "out/net/model.mindir", "batch_size": 8, "bytes": 1234567}
+    report = {
+        "folder": "out/net", "file_format": "MINDIR", "input_type": "uint8", "compute_type": "float16",
+        "inputs": {"random": 8, "real": 64}, "passed": True, "folding": distance,
+        "file": {"relative_difference": 0.03, "limit": 2e-2, "passed": False},
+        "top1_agreement": {"images": 64, "agree": 63}, "files": [one],
+    }  # fmt: skip
+    assert render_export(report).splitlines() == [
+        "folder   out/net",
+        "format   MINDIR, uint8 input, float16 inside",
+        "file     model.mindir  (batches of 8, 1,234,567 bytes)",
+        "folding  differs from the network as trained by 1.2e-07 of its largest logit (limit 1e-05)",
+        "parity   differs from the network by 3.0e-02 of its largest logit (limit 2e-02, accepted), over 72 "
+        "images",
+        "top-1    as by the network in float32 for 63 of 64 test images",
     ]
-    several = one | {"file": "out/net.json", "passed": None, "files": [one, one | {"batch_size": 1}]}
-    lines = render_export(several, file_format="AIR").splitlines()
-    assert [line.split()[0] for line in lines] == ["format", "file", "file", "parity"]
+    several = report | {"folding": None, "file": None, "passed": None, "top1_agreement": None}
+    lines = render_export(several | {"files": [one, one | {"batch_size": 1}]}).splitlines()
+    assert [line.split()[0] for line in lines] == ["folder", "format", "file", "file", "parity"]
     assert lines[-1] == "parity  not compared: such a file cannot be run here"

@@ -80,16 +80,16 @@ def test_a_stopped_run_goes_on_to_the_same_bits(run, checkpoint, tmp_path):
 
 def test_the_export_holds_signs_and_gives_the_same_answers(door, checkpoint, pictures, tmp_path):
     report = last_json(door("export.py", checkpoint_path=checkpoint, file_name=tmp_path / "m"))
-    assert report["passed"] and report["relative_difference"] <= 1e-5 and report["inputs"]["real"] == 5
-    stored = {p.name: p for p in _read_proto(tmp_path / "m.mindir").graph.parameter}
+    assert report["passed"] and report["file"]["limit"] == 1e-5 and report["inputs"]["real"] == 5
+    stored = {p.name: p for p in _read_proto(tmp_path / "m" / "model.mindir").graph.parameter}
     kernels = [p for name, p in stored.items() if "binary_conv.weight" in name]
     assert len(kernels) == 4
     for kernel in kernels:
         assert kernel.data_type == TensorProto.FLOAT
         assert set(np.frombuffer(kernel.raw_data, np.float32)) == {-1.0, 1.0}
-    card = json.loads((tmp_path / "m.json").read_text())
+    card = json.loads((tmp_path / "m" / "card.json").read_text())["preparation"]
     assert (card["crop"], card["crop_percentage"], card["image_size"]) == ("centre", 0.8, 32)
-    check_same_answers(door, pictures, tmp_path / "m.mindir", checkpoint, count=36)
+    check_same_answers(door, pictures, tmp_path / "m", checkpoint, count=36)
 
 
 def test_wrong_keys_are_one_line(door, pictures, tmp_path):

@@ -57,7 +57,7 @@ def test_both_backends_say_what_evaluation_says(exported, trained, data_path, wi
     answers = [
         last_json(
             start_door(
-                "infer.py", data_path, "--json", model_path=exported["file"], labels="folders", backend=name
+                "infer.py", data_path, "--json", model_path=exported["folder"], labels="folders", backend=name
             )
         )
         for name in ("mindspore", "lite")
@@ -84,7 +84,7 @@ def photos(data_path, tmp_path):
 
 
 def test_the_script_on_a_card(script, exported, photos, with_lite):
-    done = script(exported["file"], photos, "3", STAND_IN_CARDS="3")
+    done = script(exported["folder"], photos, "3", STAND_IN_CARDS="3")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["images", "preparation", "model", "latency", "accuracy"]
@@ -99,7 +99,7 @@ def test_the_script_on_a_cpu(script, exported, photos, tmp_path):
     files = [path.relative_to(photos) for path in sorted(photos.rglob("*.*"))]
     (tmp_path / "labels.txt").write_text("".join(f"{file} grey\n" for file in files))
     variables = {"DEVICE_TARGET": "CPU", "BATCH_SIZE": "8", "LABELS": str(tmp_path / "labels.txt")}
-    done = script(exported["file"], photos, **variables)
+    done = script(exported["folder"], photos, **variables)
     assert error_of(done) == "error: 1 of 7 images could not be read and were skipped"
     assert done.stdout.startswith(
         "mindspore_lite is not installed: MindSpore itself runs the file on the CPU\n"
@@ -115,17 +115,18 @@ def test_the_script_on_a_cpu(script, exported, photos, tmp_path):
         (["a", "b", "0", "c"], {}, "4 arguments given; usage"),
         (["nowhere.mindir", "docs"], {}, "MODEL nowhere.mindir: no such file or folder; usage"),
         (["LICENSE", "nowhere"], {}, "DATA nowhere: no such file or folder; usage"),
-        (["LICENSE", "docs"], {}, "LICENSE: a .mindir file or the .json of several is needed"),
+        (["LICENSE", "docs"], {}, "LICENSE: the folder of an export or a .mindir in it is needed"),
         (["LICENSE", "docs", "one"], {}, "DEVICE_ID is one; a whole number of at least 0 is needed"),
         (["LICENSE", "docs"], {"DEVICE_ID": "-1"}, "DEVICE_ID is -1; a whole number"),
-        (["x.json", "docs"], {"DEVICE_TARGET": "GPU"}, "DEVICE_TARGET is GPU; Ascend or CPU is needed"),
-        (["x.json", "docs"], {"LABELS": "nowhere"}, "LABELS nowhere: no such file or folder"),
-        (["x.json", "docs"], {}, "x.json: damaged model card"),
+        (["x", "docs"], {"DEVICE_TARGET": "GPU"}, "DEVICE_TARGET is GPU; Ascend or CPU is needed"),
+        (["x", "docs"], {"LABELS": "nowhere"}, "LABELS nowhere: no such file or folder"),
+        (["x", "docs"], {}, "x/card.json: damaged model card"),
     ],
 )
 def test_a_wrong_call_of_the_script_is_one_line(script, tmp_path, arguments, variables, message):
-    (tmp_path / "x.json").write_text("{")
-    arguments = [tmp_path / word if word == "x.json" else word for word in arguments]
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "card.json").write_text("{")
+    arguments = [tmp_path / word if word == "x" else word for word in arguments]
     assert message in error_of(script(*arguments, **variables))
 
 
@@ -145,12 +146,14 @@ def test_a_wrong_call_of_the_script_is_one_line(script, tmp_path, arguments, var
 )
 def test_a_wrong_call_of_a_door_is_one_line(door, exported, script, arguments, message):
     words = (
-        ["LICENSE", "--model_path", exported["file"]] if script == "infer.py" else ["--checkpoint_path", "x"]
+        ["LICENSE", "--model_path", exported["folder"]]
+        if script == "infer.py"
+        else ["--checkpoint_path", "x"]
     )
     assert message in error_of(door(script, *words, *arguments))
 
 
 @without_lite
 def test_lite_where_it_is_not_installed(door, exported):
-    done = door("infer.py", "LICENSE", model_path=exported["file"], backend="lite")
+    done = door("infer.py", "LICENSE", model_path=exported["folder"], backend="lite")
     assert "mindspore_lite, which is not installed here; install its wheel from https" in error_of(done)

@@ -84,7 +84,7 @@ def test_export_then_infer_gives_what_the_checkpoint_gives(door, best, photos, t
     assert report["passed"] and report["inputs"] == {"random": 8, "real": 64}
     answers = [
         last_json(door("infer.py", photos, "--json", model_path=path))
-        for path in (tmp_path / "m.mindir", best)
+        for path in (tmp_path / "m", tmp_path / "m" / "model.mindir", best)
     ]
     for exported, checkpoint in zip(answers[0]["results"], answers[1]["results"], strict=True):
         assert [p["class"] for p in exported["predictions"]] == [

@@ -141,4 +141,4 @@ def test_train_on_one_device_evaluate_on_two_and_export(data_path, tmp_path):
     code, output, errors = call(tmp_path, "run_export.sh", checkpoint, "MINDIR", "out/model", **CPU)
     assert code == 0, errors
     assert json.loads(output.splitlines()[-1])
-    assert (tmp_path / "out" / "model.mindir").is_file()
+    assert (tmp_path / "out" / "model" / "model.mindir").is_file()

@@ -153,7 +153,9 @@ def test_search_ranks_by_the_cosine_of_embeddings(called, checkpoint, photos, in
     trained = open_trained(checkpoint, {})
     embeddings = {}
     for file in sorted(photos.glob("?.png")):
-        pixels = (decode(file).astype(np.float32) - trained.card.mean) / trained.card.std
+        pixels = (
+            decode(file).astype(np.float32) - trained.card.preparation.mean
+        ) / trained.card.preparation.std
         if pixels.shape[1] == 32:  # others are resized first
             batch = ms.Tensor(pixels.transpose(2, 0, 1)[None].astype(np.float32))
             embeddings[str(file)] = trained.network.embed(batch).asnumpy()[0].astype(np.float64)
