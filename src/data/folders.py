@@ -56,7 +56,7 @@ class LeftOut:
         for why, title in (
             ("hidden", "hidden"),
             ("special", "no plain files (pipes, devices)"),
-            ("circle", "links to a folder that they lie in"),
+            ("circle", "links to a folder that they lie in or beside"),
         ):
             if count := self._count(why):
                 parts.append(f"{count:,} {title}")
@@ -201,7 +201,7 @@ class Reader:
         elif _leads_to(entry.is_dir):
             if not entry.is_symlink():
                 contents.folders.append(entry.name)
-            elif _leads_up(entry.path):
+            elif _leads_back(entry.path):
                 left_out["circle", entry.path] += 1
             else:
                 contents.folders.append(entry.name)
@@ -298,7 +298,8 @@ def _leads_to(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _leads_up(link: str) -> bool:
-    """Whether a link leads to a folder that it lies in."""
+def _leads_back(link: str) -> bool:
+    """Whether a link leads to a folder that it lies in, or beside, and that is read anyway."""
     place, target = os.path.realpath(os.path.dirname(link)), os.path.realpath(link)
-    return os.path.commonpath((place, target)) == target
+    parent, name = os.path.split(target)
+    return os.path.commonpath((place, target)) == target or (parent == place and name[0] != ".")

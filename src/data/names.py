@@ -23,8 +23,9 @@ _GENERAL = re.compile(
 # Of NAS systems, macOS, Windows, file systems, Python. Names in lower case.
 _LEFTOVERS = frozenset(
     {"@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@snapshot", "@tmp", "@transcode"}
-    | {"@upload_cache", "#recycle", "#snapshot", "network trash folder", "temporary items"}
-    | {"__macosx", "icon\r", "$recycle.bin", "system volume information"}
+    | {"@upload_cache", "#recycle", "#snapshot", "~snapshot", "network trash folder"}
+    | {"__macosx", "icon\r", "temporary items", "thevolumesettingsfolder"}
+    | {"$recycle.bin", "$extend", "system volume information"}
     | {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "lost+found", "found.000"}
     | {"__pycache__"}
 )

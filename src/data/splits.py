@@ -85,7 +85,7 @@ def list_folder(
         beside = [name for name in contents.folders if split_of(name) is None]
         train_root, within = reading.descend(root / splits["train"], through="train")
         if within.folders:
-            reading.reader.take(contents)
+            reading.take(root, contents)
             reading.unused(beside)
         elif len(splits) == 1 and not all(map(is_general, beside)):  # as airplane, car, train
             splits, train_root = {}, root
@@ -146,7 +146,7 @@ def list_tests(
     if any(classes.label(name) is not None for name in contents.folders if name not in splits.values()):
         splits = {}
     if splits:
-        reading.reader.take(contents)
+        reading.take(root, contents)
     test, test_root = reading.tests(root, splits, classes, trained=False)
     if test_root is None:
         test_root = root / splits["train"] if "train" in splits else root
@@ -254,7 +254,7 @@ class _Reading:
         """
         found: dict[str, list[str]] = {}
         contents, empty = self.reader.look(root), []
-        self._take(root, contents)
+        self.take(root, contents)
         for folder in contents.folders:
             if not folder.isprintable() or folder != folder.strip():
                 raise UserError(f"the class folder {folder!r} in {root} has no plain name; rename it")
@@ -268,10 +268,6 @@ class _Reading:
                 found.setdefault(nfc(folder), []).extend(files)
             else:
                 empty.append(folder)
-        if contents.files:
-            self.left_out.remarks.append(
-                f"{len(contents.files):,} pictures in {root} outside of class folders"
-            )
         if empty:
             self.left_out.remarks.append(f"without a picture: {counted(empty, 'class folder')}")
         self._check_two(found, contents.folders, root)
@@ -297,7 +293,8 @@ class _Reading:
             f"give {root / name} as data_path"
         )
 
-    def _take(self, root: Path, contents: Contents) -> None:
+    def take(self, root: Path, contents: Contents) -> None:
+        """Counts what was left out of a folder of folders, and the pictures that lie there loose."""
         self.reader.take(contents)
         if count := len(contents.files):
             self.left_out.remarks.append(f"{number_of(count, 'picture')} in {root} outside of class folders")
@@ -337,16 +334,14 @@ class _Reading:
         unknown = [name for name, label in labels.items() if label is None]
         if len(unknown) == len(labels) and (not unknown or (len(unknown) == 1 and is_general(unknown[0]))):
             return self._by_file(folder, where, root, classes)
-        if contents.files:
-            self.left_out.remarks.append(
-                f"{len(contents.files):,} pictures in {where} outside of class folders"
-            )
-        items = []
-        for name, label in labels.items():
-            if label is not None:
-                if nfc(name) != nfc(classes.names[label]):
-                    self.notes.append(f"{where / name} is read as the class {classes.names[label]}")
-                items += [(file, label) for file in self.reader.pictures(where / name)]
+        self.take(where, contents)
+        known = {name: label for name, label in labels.items() if label is not None}
+        others = [f"{n} as {classes.names[k]}" for n, k in known.items() if nfc(n) != nfc(classes.names[k])]
+        if others:
+            self.notes.append(f"in {where}, read by another name: {counted(others, 'class')}")
+        items = [
+            (file, label) for name, label in known.items() for file in self.reader.pictures(where / name)
+        ]
         counts = {name: len(self.reader.pictures(where / name)) for name in unknown}
         strange = [name for name, count in counts.items() if count]
         if strange and not trained:

@@ -101,7 +101,7 @@ class TestFindIn:
         found = find_in(images / "a")
         assert len(found.files) == 6
         assert found.left_out.counts == {("circle", str(images / "a" / name)): 1 for name in ("circle", "up")}
-        assert "2 links to a folder that they lie in" in found.in_words()[1]
+        assert "2 links to a folder that they lie in or beside" in found.in_words()[1]
         assert class_folders(images) == ["a", "b", "c"]
 
     def test_only_files_are_pictures_whatever_the_name(self, tmp_path, images):

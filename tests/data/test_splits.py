@@ -200,11 +200,17 @@ class TestClasses:
         root = make_folder("train/Cat", "train/dog", "val/cat", "val/DOG")
         listing = listed(root)
         assert [label for _, label in listing.test] == [0, 0, 0, 1, 1, 1]
-        assert f"{root / 'val' / 'cat'} is read as the class Cat" in listing.in_words()[0]
+        assert "read by another name: 2 classes (DOG as dog, cat as Cat)" in listing.in_words()[0]
 
     def test_pictures_beside_class_folders_are_counted(self, make_folder):
         root = make_folder("a", "b", "x.jpg")
         assert f"1 picture in {root} outside of class folders" in listed(root).in_words()[1]
+        root = (
+            make_folder("more/train/a", "more/train/b", "more/val/a", "more/y.jpg", "more/val/z.jpg") / "more"
+        )
+        for listing in (listed(root), list_tests(root, ("a", "b"))):
+            for where in (root, root / "val"):
+                assert f"1 picture in {where} outside of class folders" in listing.in_words()[1]
 
     def test_links(self, make_folder, tmp_path):
         """A link up, in place of a class, made a class of all pictures."""
@@ -213,9 +219,10 @@ class TestClasses:
         (root / "train" / "a" / "loop").symlink_to(root / "train")
         save(tmp_path / "elsewhere" / "x.png")
         (root / "train" / "c").symlink_to(tmp_path / "elsewhere")
+        (root / "train" / "again").symlink_to(root / "train" / "b")
         listing = listed(root)
         assert listing.class_names == ("a", "b", "c") and len(listing.train + listing.test) == 7
-        assert "2 links to a folder that they lie in" in listing.in_words()[1]
+        assert "3 links to a folder that they lie in or beside" in listing.in_words()[1]
 
     def test_thousands_of_classes(self, make_folder):
         root = make_folder(*(f"{k:04d}" for k in range(2000)), count=1)
