@@ -8,10 +8,12 @@ from argparse import Namespace
 import mindspore as ms
 import numpy as np
 import pytest
+from PIL import Image
 
 from src import trained
 from src.checkpoint.weights import WeightsError, load_weights
 from src.common.errors import UserError
+from src.evaluation.door import evaluate_from_flags
 from src.model_utils.config import check
 from src.resnet9.config import ResNet9Config
 from src.zoo import create_network
@@ -239,6 +241,21 @@ def test_weights_of_others_and_the_data_set_that_is_named(official, recipe, data
         "has a head for 7 classes, the network one for 4: .*; name its classes .* or data .*, or train a"
     )
     with pytest.raises(WeightsError, match=message):
+        trained.open_trained(official, keys, config_path=recipe)
+
+
+def test_official_weights_on_validation_images_of_some_of_their_classes(official, recipe, tmp_path):
+    """Case 14: the classes are the weights' own, and there is no folder train."""
+    (tmp_path / "I" / "val" / "n02").mkdir(parents=True)
+    for number in range(5):
+        Image.new("RGB", (40, 40), (9, 9, 9)).save(tmp_path / "I" / "val" / "n02" / f"{number}.jpg")
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"n{number:02d}\n" for number in range(4)))
+    keys = {"device_target": "CPU", "data_path": str(tmp_path / "I"), "train_crop": "resize", "cutout": 0}
+    opened = trained.open_trained(official, keys, config_path=recipe, class_names=names)
+    text, figures = evaluate_from_flags(opened, Namespace(predictions=None, pictures=None))
+    assert (figures["count"], figures["classes"]) == (5, 1) and "5 images of 1 of 4 classes" in text
+    with pytest.raises(UserError, match=r"or name the classes of the weights: --class_names FILE"):
         trained.open_trained(official, keys, config_path=recipe)
 
 

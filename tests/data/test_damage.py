@@ -1,6 +1,8 @@
 """Damaged pictures: replaced, left out or refused; what the system fails to read is waited for."""
 
+import errno
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -164,6 +166,20 @@ class TestPatience:
         for path in tmp_path.iterdir():
             path.unlink()
         assert "6.bmp" in fails(source.read, 4) and waits[0] == [0.5, 1.0, 2.0] * 2
+
+    def test_records_that_the_disk_fails_to_give_are_read_again(self, make, tmp_path, waits, monkeypatch):
+        """Old behaviour: files alone were read again."""
+        files, out = make(), tmp_path / "out"
+        out.mkdir()
+        write_mindrecord({"train": files, "test": files.take([0])}, out, root=tmp_path, shards=1)
+        source, pread = WholePictures(open_split(out, "train"), skip=False, same_class=True), os.pread
+
+        def fail_once(*how):
+            monkeypatch.setattr(os, "pread", pread)
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "pread", fail_once)
+        assert which(source.read(4)) == 4 and waits[0] == [0.5]
 
     def test_damage_is_not_read_again(self, make, tmp_path, waits):
         source = WholePictures(make("png"), skip=False, same_class=True)

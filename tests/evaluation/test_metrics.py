@@ -259,3 +259,15 @@ def test_a_small_test_set_is_said():
     )
     assert "30 images: top-1 is uncertain by up to 17 points" in warning_of(30)
     assert warning_of(1000) is None
+
+
+def test_many_classes_need_no_memory_of_their_square():
+    """Case 26: 80,000 classes squared are 51 GB."""
+    classes = 80_000
+    totals, logits = Totals(classes), np.zeros((2, classes), np.float32)
+    logits[0, 7], logits[1, 79_999] = 1, 1
+    totals.update(logits, np.array([7, 8]))
+    sums, counts = totals.vectors()
+    assert totals.confusion is None and len(counts) == 2 * classes
+    figures = Totals.from_vectors(classes, sums, counts).result()
+    assert (figures["top1"], figures["count"]) == (50.0, 2)

@@ -197,13 +197,14 @@ def _evaluation(classes, images_a_class=20):
 
 
 @pytest.mark.parametrize("classes", [5, CONFUSION_CLASSES + 1])
-def test_the_pictures_of_an_evaluation(tmp_path, figures, classes):
-    """All say of which weights they are; of very many classes there is no matrix."""
+def test_the_pictures_of_an_evaluation(tmp_path, figures, caplog, classes):
+    """All say of which weights they are; of very many classes there is no matrix, which is said."""
     names = [f"class {k}" for k in range(classes)]
     how = {"class_names": names, "mean": [0] * 3, "std": [1] * 3, "of": OF}
     paths = write_pictures(_evaluation(classes), tmp_path / "new", **how, name_of="{}.jpg".format)
     expected = ["recall_by_class.png", "worst_mistakes.png"]
     assert [path.name for path in paths] == [*(["confusion_matrix.png"] if classes == 5 else []), *expected]
+    assert ("confusion_matrix.png is not drawn" in caplog.text) == (classes > 5)
     assert all(path.is_file() for path in paths) and len(list((tmp_path / "new").iterdir())) == len(paths)
     assert all(OF in texts_of(figure) for figure in figures)
     assert "0.jpg" in texts_of(figures[-1])

@@ -8,7 +8,12 @@ import pytest
 
 from src.common.errors import UserError
 from src.parallel import collective
-from src.parallel.collective import broadcast_from_first, check_equal_over_ranks, sum_over_ranks
+from src.parallel.collective import (
+    broadcast_from_first,
+    check_equal_over_ranks,
+    sum_over_ranks,
+    union_over_ranks,
+)
 
 
 class Answer:
@@ -166,3 +171,24 @@ def test_the_first_parameter_that_differs_is_named(monkeypatch):
     monkeypatch.setattr(collective, "_cell", gather)
     with pytest.raises(UserError, match=r"p1 differs between rank 0 and rank 2 after step 5 \(2 of 3"):
         check_equal_over_ranks(mine, step=5, size=3)
+
+
+def test_a_union_is_of_all_ranks_and_costs_little_where_there_is_nothing(monkeypatch):
+    ranks, sent = [{3, 5}, set(), {5, 9}], []
+
+    def sum_over_ranks(vector, *, size):
+        sent.append(len(vector))
+        if len(vector) == 1:
+            return np.array([sum(map(len, ranks))])
+        total = np.zeros(10, np.int64)
+        for numbers in ranks:
+            total[list(numbers)] += 1
+        return total
+
+    monkeypatch.setattr(collective, "sum_over_ranks", sum_over_ranks)
+    for numbers in ranks:
+        assert union_over_ranks(numbers, below=10, size=3) == {3, 5, 9}
+    sent.clear()
+    ranks = [set()] * 3
+    assert union_over_ranks(set(), below=10, size=3) == set() and sent == [1]
+    assert union_over_ranks({4}, below=10, size=1) == {4} and sent == [1]
