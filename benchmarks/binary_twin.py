@@ -55,17 +55,25 @@ def train_official(folder: Path, config: dict[str, Any], data: str, seed: int, o
     """Runs in PyTorch's environment; src.data needs no MindSpore."""
     import torch
 
-    from src.data.picture_batches import PictureBatches, PictureEvalBatches
+    from src.data.batches import EvalBatches, TrainBatches
+    from src.data.crops import PictureCrops
+    from src.data.order import Order
+    from src.data.preparation import Preparation
     from src.data.sources import open_split
 
     torch.manual_seed(seed)
-    shared = {"image_size": config["image_size"], "interpolation": config["interpolation"]}
-    train = PictureBatches(
-        open_split(data, "train"), batch_size=config["batch_size"], seed=seed,
-        crop_area=config["crop_area"], crop_ratio=config["crop_ratio"], flip=config["flip"],
-        label_smoothing=config["label_smoothing"], **shared,
+    side, interpolation = config["image_size"], config["interpolation"]
+    images = open_split(data, "train")
+    train = TrainBatches(
+        Order(len(images), batch_size=config["batch_size"], seed=seed),
+        PictureCrops(
+            images, side, crop_area=config["crop_area"], crop_ratio=config["crop_ratio"],
+            interpolation=interpolation, flip=config["flip"],
+        ),
+        label_smoothing=config["label_smoothing"],
     )  # fmt: skip
-    test = PictureEvalBatches(open_split(data, "test"), batch_size=250, eval_crop="centre", **shared)
+    how = Preparation(side, config["image_mean"], config["image_std"], "centre", interpolation)
+    test = EvalBatches(open_split(data, "test"), how, batch_size=250, normalised=False)
     mean, std = torch.tensor(config["image_mean"]), torch.tensor(config["image_std"])
 
     def pixels(images):

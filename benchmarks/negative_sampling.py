@@ -19,12 +19,19 @@ from mindspore import nn, ops
 
 from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 from benchmarks.steps import ratios, report, take_turns
+from src.data.order import Order
 from src.layers.gem import l2_normalise
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import set_up_device
 from src.multigrain import losses
 from src.multigrain.losses import MarginLoss, hinges
-from src.multigrain.sampling import CUTOFF, NONZERO_LOSS_CUTOFF, choose_negatives, log_weights
+from src.multigrain.sampling import (
+    CUTOFF,
+    NONZERO_LOSS_CUTOFF,
+    PairTargets,
+    choose_negatives,
+    log_weights,
+)
 from src.multigrain.sampling import squared_distances as squared_distances_of
 from src.training.build import build_train_step
 from src.zoo import config_class_of, create_recipe
@@ -89,8 +96,15 @@ class Timed:
         return time.perf_counter() - began
 
 
-def noise_of(step: int, rows: int) -> np.ndarray:
-    return np.random.default_rng(step).gumbel(size=(rows, rows)).astype(np.float32)
+def numbers_of(number: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the noise of a step is made of: numbers and starts, see `sampling.noise_rows`."""
+    step = Order(rows, batch_size=rows, seed=0).step(number, 0)
+    return PairTargets(everywhere=True)(step)[1:]
+
+
+def noise_of(number: int, rows: int) -> np.ndarray:
+    numbers, starts = numbers_of(number, rows)
+    return numbers[starts[:, None] + np.arange(rows)]
 
 
 class Embeddings(nn.Cell):
@@ -118,6 +132,7 @@ def whole_steps(recipe, rows: int) -> tuple[dict[str, Timed], dict[str, nn.Cell]
     instances = np.repeat(np.arange(rows // REPETITIONS), REPETITIONS).astype(np.int32)
     classes = ms.Tensor((instances % 40).astype(np.int32))
     rows_of = ms.Tensor(instances)
+    every_row = ms.Tensor(np.arange(rows, dtype=np.int32) * rows)  # of a matrix that is handed over flat
     networks, steps = {}, {}
     for name in ("graph", "host"):
         networks[name] = recipe.network(num_classes=40)
@@ -129,13 +144,13 @@ def whole_steps(recipe, rows: int) -> tuple[dict[str, Timed], dict[str, nn.Cell]
     forward = Embeddings(networks["host"]).set_train(True)
 
     def in_graph(number):
-        noise = ms.Tensor(noise_of(number, rows))
-        return float(steps["graph"](images, ms.mutable((classes, rows_of, noise)))[0].asnumpy())
+        noise = map(ms.Tensor, numbers_of(number, rows))
+        return float(steps["graph"](images, ms.mutable((classes, rows_of, *noise)))[0].asnumpy())
 
     def on_host(number):
         noise = noise_of(number, rows)
-        chosen = ms.Tensor(draw_on_host(forward(images).asnumpy(), instances, noise))
-        return float(steps["host"](images, ms.mutable((classes, rows_of, chosen)))[0].asnumpy())
+        chosen = ms.Tensor(draw_on_host(forward(images).asnumpy(), instances, noise).ravel())
+        return float(steps["host"](images, ms.mutable((classes, rows_of, chosen, every_row)))[0].asnumpy())
 
     return {"graph": Timed(in_graph), "host": Timed(on_host)}, networks
 

@@ -12,8 +12,11 @@ import simplejpeg
 from benchmarks.record import spread
 from benchmarks.turns import compare, rates_in_turns
 from src.data.augment.colour import ColourChange
+from src.data.batches import TrainBatches
+from src.data.crops import PictureCrops
 from src.data.mindrecord import MindRecordImages, open_mindrecord
-from src.data.picture_batches import PictureBatches
+from src.data.normalise import Normalise
+from src.data.order import Order
 from src.data.prepare.mindrecord import write_mindrecord
 from src.data.sources import ImageFiles, open_split
 
@@ -29,10 +32,14 @@ def run_batches(
     source: ImageFiles | MindRecordImages, size: int, *, normalised: bool = True
 ) -> Callable[[], int]:
     """Each call prepares the next epochs, with one thread."""
-    batches = PictureBatches(
-        source, batch_size=min(BATCH_SIZE, len(source)), seed=0, image_size=size, flip="random",
-        colour=ColourChange(jitter=JITTER), normalise=(MEAN, STD) if normalised else None, workers=1,
-    )  # fmt: skip
+    crops = PictureCrops(
+        source,
+        size,
+        colour=ColourChange(jitter=JITTER),
+        normalise=Normalise(MEAN, STD) if normalised else None,
+    )
+    order = Order(len(source), batch_size=min(BATCH_SIZE, len(source)), seed=0)
+    batches = TrainBatches(order, crops, workers=1)
     steps = len(batches) * EPOCHS
     starts = itertools.count(0, steps)
 
@@ -92,7 +99,7 @@ def measure(photos: Path, repeats: int) -> dict:
         "settings": {
             "photographs": len(files), "megapixels_mean": round(float(sides.prod(1).mean() / 1e6), 3),
             "epochs_a_repeat": EPOCHS, "batch_size": BATCH_SIZE, "workers": 1, "colour_jitter": JITTER,
-            "folder": "PictureBatches: random_resized crop, bilinear, flip, colour jitter, normalised",
+            "folder": "PictureCrops: random_resized crop, bilinear, flip, colour jitter, normalised",
             "mindrecord": f"the same from {SHARDS} shards",
             "bare_loop": "read, cv2.imdecode (or simplejpeg, as ours), cv2.resize of the whole",
         },

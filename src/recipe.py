@@ -12,7 +12,7 @@ from mindspore import nn
 from .checkpoint.weights import load_weights
 from .common.files import checksum
 from .data import from_keys
-from .data.batches import ShardBatches, ShuffledBatches
+from .data.batches import EvalBatches, TrainBatches
 from .data.binary import Split
 from .data.from_keys import Look, Source
 from .data.preparation import Preparation
@@ -142,20 +142,21 @@ class Recipe:
         source = from_keys.open_evaluated(self.config, class_names, all_images=all_images)
         return self.changed(sources={**self._sources, "test": source})
 
-    def train_batches(self, *, rank: int = 0, size: int = 1, **order: Any) -> ShuffledBatches:
+    def train_batches(self, *, rank: int = 0, size: int = 1, **how: Any) -> TrainBatches:
         """The training data of one rank, augmented.
 
         Args:
-            order: `repetitions`, `epoch_length` and `instances` of `ShuffledBatches`.
+            how: `repetitions`, `epoch_length` and `more_targets`, see `from_keys.train_batches`.
         """
         source, shard = self.source("train"), {"rank": rank, "size": size}
-        return from_keys.train_batches(self.config, source, host_normalises=on_cpu(), **shard, **order)
+        return from_keys.train_batches(self.config, source, host_normalises=on_cpu(), **shard, **how)
 
-    def eval_batches(self, *, rank: int = 0, size: int = 1) -> ShardBatches:
+    def eval_batches(self, *, rank: int = 0, size: int = 1) -> EvalBatches:
         """One rank's share of the test data."""
         return from_keys.eval_batches(
             self.config,
             self.source("test"),
+            self.preparation,
             host_normalises=on_cpu(),
             side_multiple=self.side_multiple,
             rank=rank,

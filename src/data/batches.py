@@ -1,269 +1,242 @@
-"""What all batches share: order, random numbers, targets, shards, and preparing the next one meanwhile."""
+"""Batches for training, a pure function of the step, and for evaluation, every image exactly once."""
 
-import enum
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
-from ..common.errors import UserError
 from .augment import batch as augment
-from .order import repeated_order
+from .damage import Pictures
+from .normalise import Normalise
+from .order import Order, Step, Stream
+from .preparation import Preparation
+from .read_ahead import in_parts, pictures_ahead, read_ahead
 
-log = logging.getLogger("quartet")
-
-ImageOperation = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # on one (H, W, 3) uint8 image
-Step = TypeVar("Step")
-Batch = TypeVar("Batch")
-
-
-class Stream(enum.IntEnum):
-    """Each purpose has a stream of random numbers of its own: one setting does not change another's."""
-
-    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, POLICY, COLOUR, ERASING, CUTMIX, NEGATIVES = (
-        range(12)
-    )
+Arrays = tuple[np.ndarray, ...]
 
 
-class Labelled(Protocol):
-    """One split of a data set: (N,) int32 labels, and the name of each class, by label."""
+class Crops(Protocol):
+    """How training images are cropped and changed: `crops.PadCrops` and `crops.PictureCrops`.
 
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-
-
-def prefetch(
-    begin: Callable[[Executor, Step], Callable[[], Batch]], steps: Iterable[Step], *, threads: int = 1
-) -> Iterator[Batch]:
-    """Yields the batch of each step while the next one is prepared by a pool of threads.
-
-    The threads end with the generator; an exception of a thread is raised to the caller as it is.
-
-    Args:
-        begin: hands the work of a step to the pool, and returns a function that waits for its batch.
-        steps: whatever `begin` understands.
-        threads: of the pool.
+    Attributes:
+        source: of the images.
+        side: of the result, in pixels.
+        normalise: to float32; None: the result is bytes.
+        least_rows: that are worth being done at once.
     """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
-    try:
-        waits = (begin(pool, step) for step in steps)
-        ahead = next(waits, None)
-        while ahead is not None:
-            current, ahead = ahead, next(waits, None)
-            yield current()
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    source: Pictures
+    side: int
+    normalise: Normalise | None
+    least_rows: int
+
+    def begin(self, step: Step, images: np.ndarray) -> Callable[[np.ndarray], None]:
+        """Draws what the batch needs; what is returned fills the given rows of `images`, in any thread."""
 
 
-class ShuffledBatches:
-    """The base of training batches, for one rank of `size`: who is in a batch, and what is drawn for it.
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) of the images of a batch.
 
-    A batch is a pure function of (seed, epoch, index, rank), so a run can go on in the middle of an epoch.
-    The global batch of a step, `batch_size * size` images and what is done to each, does not depend on how
-    many ranks share it: rank r has the r-th of `size` equal parts. Only mixup and CutMix pair the images of
-    each rank among themselves.
+    Weights and rectangles are drawn for the global batch, and `augment.partners` says who is mixed with whom.
 
-    An epoch has every image once, in an order of its own; the images that are left over are dropped. A set
-    smaller than one global batch fills it with permutations of itself: an epoch is then one batch, and how
-    often two images are in it differs by one at most. With `repetitions` an epoch has as many samples, but of
-    fewer images (`repeated_order`), and `epoch_length` makes it longer or shorter.
-
-    Args:
-        source: one split of a data set.
-        batch_size: images a rank in one step.
-        seed: 0 or above.
-        flip: mirror with probability one half, in every second epoch, or never.
-        operations: applied in this order to each cropped and flipped image, each with the number of its
-            stream of random numbers (`keys.OPERATIONS`).
+    Attributes:
         mixup_alpha: weight ~ Beta(alpha, alpha); 0 for none.
         cutmix_alpha: share of the image that stays ~ Beta(alpha, alpha); 0 for none. With mixup too, a batch
             has one of the two, with probability one half.
-        mixup_per_image: a weight or a rectangle for each image, and the next one as its partner, instead of
-            one weight or rectangle and a permutation for the batch.
-        label_smoothing: share of the target spread over all classes, 0..1. With it, mixup or CutMix targets
-            are distributions over classes, (B, K) float32; otherwise labels, (B,) int32.
-        repetitions: how often each image of an epoch comes, differently augmented.
-        epoch_length: samples of an epoch, in parts of the data set.
-        instances: for losses of pairs, targets are a tuple of the above, which image of the set each row is,
-            (B,) int32, and Gumbel noise that draws negatives, float32: "card", for the pairs of this rank's
-            rows, (B, B); "global", for those of all ranks' rows, the same on every rank; "none".
-
-    Raises:
-        UserError: there are no images.
-        ValueError: mixup or CutMix with instances, or an unknown `flip`.
+        per_image: a weight or a rectangle for each image, instead of one for the batch.
     """
 
-    workers = 1
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    per_image: bool = False
+
+    def draw(self, step: Step, side: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(B,) float32 weights of this rank's images themselves, and for CutMix boxes (B, 4)."""
+        order = step.order
+        if self.cutmix_alpha:
+            rng = step.rng(Stream.CUTMIX)
+            if not self.mixup_alpha or rng.random() < 0.5:
+                boxes = augment.draw_cutmix(
+                    rng, order.total, self.cutmix_alpha, side, per_image=self.per_image
+                )[order.mine]
+                return (1 - boxes[:, 2] * boxes[:, 3] / side**2).astype(np.float32), boxes
+        rng = step.rng(Stream.MIXUP)
+        weights = augment.draw_mixup(rng, order.total, self.mixup_alpha, per_image=self.per_image)
+        return weights[order.mine], None
+
+
+class TrainBatches:
+    """Shuffled, augmented batches. `Order` says who is in them, `Crops` what becomes of each image.
+
+    Mixup of the pixels is left to the device (`layers.pixels`), CutMix is done here.
+
+    Args:
+        order: of the images of `crops.source`.
+        crops: makes the images.
+        mixing: mixup and CutMix; None for none.
+        label_smoothing: share of the target spread over all classes, 0..1.
+        more_targets: gives the other arrays of a batch that a loss wants beside the classes.
+        workers: threads that prepare images; 0: one for each usable core, at most 8.
+
+    Attributes:
+        soft_labels: whether targets are distributions over classes, (B, K) float32, as with label smoothing,
+            mixup and CutMix; otherwise they are labels, (B,) int32.
+    """
 
     def __init__(
         self,
-        source: Labelled,
+        order: Order,
+        crops: Crops,
         *,
-        batch_size: int,
-        seed: int,
-        flip: Literal["none", "random", "alternating"] = "random",
-        operations: Sequence[tuple[int, ImageOperation]] = (),
-        mixup_alpha: float = 0.0,
-        cutmix_alpha: float = 0.0,
-        mixup_per_image: bool = False,
+        mixing: Mixing | None = None,
         label_smoothing: float = 0.0,
-        repetitions: int = 1,
-        epoch_length: float = 1.0,
-        instances: Literal["none", "card", "global"] = "none",
-        rank: int = 0,
-        size: int = 1,
+        more_targets: Callable[[Step], Arrays] | None = None,
+        workers: int = 0,
     ):
-        if flip not in ("none", "random", "alternating"):
-            raise ValueError(f"flip must be none, random or alternating, not {flip!r}")
-        if instances != "none" and (mixup_alpha or cutmix_alpha):
-            raise ValueError("a mixture of images is no instance: no mixup or CutMix with instances")
-        self.source, self.class_names, self._count = source, source.class_names, len(source.labels)
-        self.batch_size, self.seed, self.flip, self.operations = batch_size, seed, flip, operations
-        self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
-        self.mixup_per_image = mixup_per_image
-        self.label_smoothing = label_smoothing
-        self.soft_labels = bool(mixup_alpha or cutmix_alpha or label_smoothing)
-        self.repetitions, self.epoch_length, self.instances = repetitions, epoch_length, instances
-        self.rank, self.size, self._total = rank, size, batch_size * size
-        self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
-        if not self._count:
-            raise UserError("the training set has no images; check data_path")
-        if self._total > self._count * repetitions:
-            log.warning(
-                "the training set has %d images: each batch of %d repeats them", self._count, self._total
-            )
-        self._first_flips = augment.draw_flips(self._rng(Stream.FIRST_FLIPS), self._count)
-        self._order = (-1, np.empty(0, np.int64))
+        self.order, self.crops, self.class_names = order, crops, crops.source.class_names
+        self.mixing, self.label_smoothing, self.more_targets = mixing, label_smoothing, more_targets
+        self.workers = workers
+        self.soft_labels = bool(mixing or label_smoothing)
+        self._partners = augment.partners(order.batch_size, order.repetitions)
 
     def __len__(self) -> int:
         """Batches a rank in one epoch."""
-        return max(1, int(self._count * self.epoch_length) // self._total)
+        return len(self.order)
 
-    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
-        """Batch `index` of `epoch`, both counted from 0."""
-        raise NotImplementedError("a subclass prepares the images")
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray | Arrays, ...]:
+        """Batch `index` of `epoch`, both counted from 0.
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[tuple[np.ndarray, ...]]:
+        Returns:
+            images, (B, S, S, 3) uint8 or normalised (B, 3, S, S) float32, C-contiguous, and targets; with
+            `more_targets` the second is a tuple of targets and those. With mixup also partners (B,) int32 and
+            weights (B,) float32, the share of the image itself, for the device to mix the pixels with; the
+            targets are mixed already. In a batch of CutMix the weights are 1.
+        """
+        (batch,) = read_ahead(self._begin, [(epoch, index)], workers=self.workers)
+        return batch
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[tuple[np.ndarray | Arrays, ...]]:
         """The batches of the global steps start_step..stop_step-1 (epoch = step // len, index = step % len).
 
         Threads prepare the next batch while the caller uses the current one. They end with the generator.
         """
         steps = (divmod(step, len(self)) for step in range(start_step, stop_step))
-        return prefetch(self._begin, steps, threads=self.workers)
+        return read_ahead(self._begin, steps, workers=self.workers)
 
-    def _begin(self, pool: Executor, step: tuple[int, int]) -> Callable[[], tuple[np.ndarray, ...]]:
-        """Hands the batch (epoch, index) to the pool; what is returned waits for it."""
-        return pool.submit(self.batch, *step).result
-
-    def _rng(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
-
-    def _indices(self, epoch: int, index: int) -> np.ndarray:
-        """(B,) which images this rank's batch holds; the order of the last epoch is kept."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of an epoch of {len(self)}")
-        known, order = self._order
-        if known != epoch:
-            rng = self._rng(Stream.ORDER, epoch)
-            order = self._epoch_order(lambda: rng.permutation(self._count))
-            self._order = (epoch, order)
-        return order[index * self.batch_size : (index + 1) * self.batch_size]
-
-    def _epoch_order(self, permutation: Callable[[], np.ndarray]) -> np.ndarray:
-        """This rank's samples of an epoch, in the order of its batches."""
-        samples = len(self) * self.batch_size
-        if self.repetitions > 1:
-            return repeated_order(
-                permutation,
-                samples=samples,
-                repetitions=self.repetitions,
-                rank=self.rank,
-                size=self.size,
-            )
-        order = repeated_order(permutation, samples=samples * self.size, repetitions=1)
-        return order.reshape(len(self), self._total)[:, self._mine].ravel()
-
-    def _draw(
-        self, epoch: int, index: int, stream: Stream, how: Callable[..., np.ndarray], *bounds: Any
-    ) -> np.ndarray:
-        """This rank's share, (..., B), of what `how` draws for the global batch."""
-        return how(self._rng(stream, epoch, index), self._total, *bounds)[..., self._mine]
-
-    def _flips(self, epoch: int, index: int, indices: np.ndarray) -> np.ndarray:
-        """(B,) booleans: which images are mirrored."""
-        if self.flip == "random":
-            return self._draw(epoch, index, Stream.FLIP, augment.draw_flips)
-        if self.flip == "alternating":
-            return augment.alternating_flips(self._first_flips, indices, epoch)
-        return np.zeros(len(indices), bool)
-
-    def _operate(self, image: np.ndarray, epoch: int, index: int, row: int) -> np.ndarray:
-        """The (H, W, 3) image of a row of this rank's batch after all operations."""
-        for stream, operation in self.operations:
-            image = operation(image, self._row_rng(stream, epoch, index, row))
-        return image
-
-    def _row_rng(self, stream: int, epoch: int, index: int, row: int) -> np.random.Generator:
-        """A generator for one image of this rank's batch."""
-        return self._rng(stream, epoch, index, self._mine.start + row)
-
-    def _targets(self, epoch: int, index: int, indices: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """(B, K) float32 smoothed targets, or (B,) int32 labels; with instances and noise, if so asked."""
-        targets = self.source.labels[indices]
+    def _begin(self, pool: Executor, where: tuple[int, int]) -> Callable[[], tuple]:
+        step, crops = self.order.step(*where), self.crops
+        targets, for_device, boxes = crops.source.labels[step.images], (), None
         if self.soft_labels:
             targets = augment.smooth_one_hot(targets, len(self.class_names), self.label_smoothing)
-        if self.instances == "none":
-            return targets
-        everywhere = self.instances == "global"
-        rng = self._rng(Stream.NEGATIVES, epoch, index, *(() if everywhere else (self.rank,)))
-        rows = self._total if everywhere else self.batch_size
-        return targets, indices.astype(np.int32), rng.gumbel(size=(rows, rows)).astype(np.float32)
+        if self.mixing:
+            weights, boxes = self.mixing.draw(step, crops.side)
+            targets = augment.mixup(targets, self._partners, weights)
+            if self.mixing.mixup_alpha:
+                for_device = self._partners, weights if boxes is None else np.ones_like(weights)
+        if self.more_targets:
+            targets = targets, *self.more_targets(step)
+        count, side = self.order.batch_size, crops.side
+        shape, kind = ((3, side, side), np.float32) if crops.normalise else ((side, side, 3), np.uint8)
+        images = np.empty((count, *shape), kind)
+        filled = in_parts(
+            pool, crops.begin(step, images), count, workers=self.workers, least=crops.least_rows
+        )
 
-    def _mixing(self, epoch: int, index: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """(B,) int32 partners and (B,) float32 weights of this rank's batch, and boxes (B, 4) for CutMix."""
-        if self.cutmix_alpha:
-            rng = self._rng(Stream.CUTMIX, epoch, index, self.rank)
-            if not self.mixup_alpha or rng.random() < 0.5:
-                return augment.draw_cutmix(
-                    rng, self.batch_size, self.cutmix_alpha, side, per_image=self.mixup_per_image
-                )
-        rng = self._rng(Stream.MIXUP, epoch, index, self.rank)
-        return *augment.draw_mixup(
-            rng, self.batch_size, self.mixup_alpha, per_image=self.mixup_per_image
-        ), None
+        def batch() -> tuple:
+            filled()
+            if boxes is not None:
+                pixels = images.transpose(0, 2, 3, 1) if crops.normalise else images
+                augment.cutmix(pixels, self._partners, boxes)
+            return images, targets, *for_device
+
+        # The images of a batch are before its CutMix in the queue: they get a thread.
+        return batch if boxes is None else pool.submit(batch).result
 
 
-class ShardBatches:
-    """The base of evaluation batches: every image exactly once over all ranks, in the order of the set.
+class EvalBatches:
+    """Every image exactly once over all ranks, in the order of the set.
 
-    Iterating gives (images, labels, valid) of one fixed shape: labels (batch_size,) int32, and how many of
-    the first rows count; the rest are zeros. Ranks may have different numbers of batches, or none.
+    Iterating gives (images, labels, valid): images as bytes or normalised, labels (batch_size,) int32, and
+    how many of the first rows count; the rest are zeros. Ranks may have different numbers of batches, or
+    none.
+
+    Whole pictures are of many shapes: consecutive ones that come out equal share a batch of up to
+    `batch_size`, every row of which counts. How many batches there are is known when all are read.
 
     Attributes:
         one_shape: whether all batches have the same shape, so that a network is compiled once for them.
 
     Args:
         source: one split of a data set.
+        preparation: what becomes of a picture.
         batch_size: rows of a batch.
+        whole_multiple: whole pictures, with sides that are multiples of this; None: squares.
+        normalised: (N, 3, H, W) float32, and not (N, H, W, 3) uint8.
+        workers: threads that prepare pictures; 0: one for each usable core, at most 8.
         rank: which of `size` consecutive shards of the data set, whose lengths differ by one at most.
         size: number of shards.
     """
 
-    one_shape = True
-
-    def __init__(self, source: Labelled, *, batch_size: int, rank: int = 0, size: int = 1):
-        self.source, self.class_names, self.batch_size = source, source.class_names, batch_size
+    def __init__(
+        self,
+        source: Pictures,
+        preparation: Preparation,
+        *,
+        batch_size: int,
+        whole_multiple: int | None = None,
+        normalised: bool = True,
+        workers: int = 0,
+        rank: int = 0,
+        size: int = 1,
+    ):
+        self.source, self.class_names, self.preparation = source, source.class_names, preparation
+        self.batch_size, self.whole_multiple, self.workers = batch_size, whole_multiple, workers
+        self.normalise: Normalise | None = preparation.normalise if normalised else None
+        self.one_shape = whole_multiple is None
         self.start, self.stop = (len(source.labels) * part // size for part in (rank, rank + 1))
 
     def __len__(self) -> int:
+        """Batches of squares."""
+        if not self.one_shape:
+            raise TypeError("batches of whole pictures have no length before they are read")
         return -(-(self.stop - self.start) // self.batch_size)
 
-    def _rows(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Which images each batch holds, and its labels."""
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        pixels = getattr(self.source, "images", None)
+        if pixels is not None and self.one_shape and self.preparation.keeps(*pixels.shape[2:]):
+            prepared = self._in_memory(pixels)
+        else:
+            prepared = pictures_ahead(
+                range(self.start, self.stop), self._picture, batch_size=self.batch_size, workers=self.workers
+            )
+        for rows, images in prepared:
+            labels = self.source.labels[rows]
+            empty = self.batch_size - len(labels) if self.one_shape else 0
+            if empty:
+                images, labels = (
+                    np.concatenate([part, np.zeros((empty, *part.shape[1:]), part.dtype)])
+                    for part in (images, labels)
+                )
+            yield images, labels, len(rows)
+
+    def _picture(self, number: int) -> np.ndarray:
+        if self.whole_multiple is None:
+            plan = self.preparation.plan_square
+        else:
+            plan = partial(self.preparation.plan_whole, multiple=self.whole_multiple)
+        picture = self.source.read_resized(number, plan)
+        return self.normalise(picture) if self.normalise else picture
+
+    def _in_memory(self, pixels: np.ndarray) -> Iterator[tuple[range, np.ndarray]]:
+        """What `_picture` makes of images that need no resize, (N, 3, S, S) uint8, a batch at a time."""
         for start in range(self.start, self.stop, self.batch_size):
-            rows = slice(start, min(start + self.batch_size, self.stop))
-            labels = np.zeros(self.batch_size, np.int32)
-            labels[: rows.stop - start] = self.source.labels[rows]
-            yield rows, labels
+            rows = range(start, min(start + self.batch_size, self.stop))
+            part = pixels[rows.start : rows.stop]
+            if self.normalise:
+                yield rows, self.normalise.planes(part)
+            else:
+                yield rows, np.ascontiguousarray(part.transpose(0, 2, 3, 1))

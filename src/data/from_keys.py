@@ -6,16 +6,16 @@ from typing import Any
 from ..common.errors import UserError
 from .augment.colour import ColourChange
 from .augment.erasing import Erasing
-from .batches import ShardBatches, ShuffledBatches
+from .batches import Arrays, EvalBatches, Mixing, TrainBatches
 from .binary import ImageSet, Split
+from .crops import PadCrops, PictureCrops
 from .damage import WholePictures, without_faults
 from .few_shot import few_shot
 from .keys import OPERATIONS
-from .loader import EvalBatches, TrainBatches
-from .picture_batches import PictureBatches, PictureEvalBatches
+from .normalise import Normalise
+from .order import Order, Step
 from .preparation import Preparation
 from .sources import SPLITS, ImageFiles, Images, open_splits, open_tests
-from .whole_batches import WholePictureBatches
 
 Source = ImageSet | WholePictures
 Look = Callable[[Sequence[str]], Mapping[str, str]]  # files -> what is wrong with those that are damaged
@@ -87,75 +87,84 @@ def _as_asked(c: Any, split: Split, images: Images, left_out: int = 0) -> Source
 
 
 def train_batches(
-    c: Any, source: Source, *, host_normalises: bool, rank: int, size: int, **order: Any
-) -> ShuffledBatches:
+    c: Any,
+    source: Source,
+    *,
+    host_normalises: bool,
+    rank: int,
+    size: int,
+    more_targets: Callable[[Step], Arrays] | None = None,
+    **order: Any,
+) -> TrainBatches:
     """The training data of one rank, augmented as the keys `c` say.
 
     Args:
         source: of the training images.
         host_normalises: whether pictures come normalised; bytes are a quarter of the transfer to a card.
-        order: `repetitions`, `epoch_length` and `instances` of `ShuffledBatches`.
+        more_targets: see `TrainBatches`.
+        order: `repetitions` and `epoch_length` of `Order`.
     """
     operations = [(stream, from_keys(c)) for stream, from_keys in OPERATIONS.values()]
-    shared = {
-        "batch_size": c.batch_size,
-        "seed": c.seed,
-        "flip": c.flip,
-        "operations": [(stream, operation) for stream, operation in operations if operation],
-        "mixup_alpha": c.mixup_alpha,
-        "cutmix_alpha": c.cutmix_alpha,
-        "mixup_per_image": c.mixup_per_image,
-        "label_smoothing": c.label_smoothing,
-        "rank": rank,
-        "size": size,
-        **order,
-    }
+    how = {"flip": c.flip, "operations": [(stream, change) for stream, change in operations if change]}
+    normalise = Normalise(c.image_mean, c.image_std)
     if c.train_crop == "pad":
-        return TrainBatches(
-            source,
-            mean=c.image_mean,
-            std=c.image_std,
-            crop_pad=c.crop_pad,
-            cutout=c.cutout,
-            translate=c.translate,
-            **shared,
+        crops = PadCrops(
+            source, normalise, crop_pad=c.crop_pad, cutout=c.cutout, translate=c.translate, **how
         )
-    return PictureBatches(
-        source,
-        image_size=c.image_size,
-        train_crop=c.train_crop,
-        resize_size=c.resize_size or c.image_size,
-        crop_area=c.crop_area,
-        crop_ratio=c.crop_ratio,
-        interpolation=c.interpolation,
-        colour=ColourChange.from_keys(c),
-        erasing=Erasing.from_keys(c),
-        normalise=(c.image_mean, c.image_std) if host_normalises else None,
-        **shared,
+    else:
+        crops = PictureCrops(
+            source,
+            c.image_size,
+            train_crop=c.train_crop,
+            resize_size=c.resize_size or c.image_size,
+            crop_area=c.crop_area,
+            crop_ratio=c.crop_ratio,
+            interpolation=c.interpolation,
+            colour=ColourChange.from_keys(c),
+            erasing=Erasing.from_keys(c),
+            normalise=normalise if host_normalises else None,
+            **how,
+        )
+    mixing = Mixing(mixup_alpha=c.mixup_alpha, cutmix_alpha=c.cutmix_alpha, per_image=c.mixup_per_image)
+    shard = {"batch_size": c.batch_size, "seed": c.seed, "rank": rank, "size": size}
+    return TrainBatches(
+        Order(len(source.labels), **shard, **order),
+        crops,
+        mixing=mixing if c.mixup_alpha or c.cutmix_alpha else None,
+        label_smoothing=c.label_smoothing,
+        more_targets=more_targets,
+        workers=c.workers,
     )
 
 
 def eval_batches(
-    c: Any, source: Source, *, host_normalises: bool, side_multiple: int, rank: int, size: int
-) -> ShardBatches:
+    c: Any,
+    source: Source,
+    preparation: Preparation,
+    *,
+    host_normalises: bool,
+    side_multiple: int,
+    rank: int,
+    size: int,
+) -> EvalBatches:
     """One rank's share of the test data, prepared as the keys `c` say.
 
     Args:
         source: of the test images.
+        preparation: of the keys.
         host_normalises: whether pictures come normalised, and not as bytes.
         side_multiple: what the sides of whole pictures are divisible by.
     """
-    shared = {"batch_size": c.eval_batch_size, "rank": rank, "size": size}
-    if c.train_crop == "pad":
-        return EvalBatches(source, mean=c.image_mean, std=c.image_std, **shared)
-    shared |= {
-        "image_size": eval_image_size(c),
-        "interpolation": c.interpolation,
-        "normalise": (c.image_mean, c.image_std) if host_normalises else None,
-    }
-    if c.eval_crop == "whole":
-        return WholePictureBatches(source, side_multiple=side_multiple, **shared)
-    return PictureEvalBatches(source, eval_crop=c.eval_crop, crop_percentage=c.crop_percentage, **shared)
+    return EvalBatches(
+        source,
+        preparation,
+        batch_size=c.eval_batch_size,
+        whole_multiple=side_multiple if c.eval_crop == "whole" else None,
+        normalised=host_normalises,
+        workers=c.workers,
+        rank=rank,
+        size=size,
+    )
 
 
 def eval_image_size(c: Any) -> int:

@@ -17,7 +17,7 @@ Channels = Annotated[tuple[float, float, float], Field(strict=False)]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 Jitter = Annotated[tuple[float, float, float, float], Field(strict=False)]
 
-# In the order in which they run: the number of its stream of random numbers (batches.Stream; new ones: from
+# In the order in which they run: the number of its stream of random numbers (order.Stream; new ones: from
 # 100 on), and a function from the keys to the operation, None where they ask for none.
 OPERATIONS = {
     "autoaugment": (7, autoaugment_from_keys),
@@ -49,6 +49,12 @@ class DataKeys(Keys):
     few_shot_seed: int = key(0, "seed of the few-shot choice", ge=0, le=4_000_000_000)
     batch_size: int = key(512, "images in a batch of one card", unit="images", ge=1)
     eval_batch_size: int = key(500, "images in an evaluation batch of one card", unit="images", ge=1)
+    workers: int = key(
+        0,
+        "threads that read and prepare images; 0: one for each core that the process may use, at most 8",
+        unit="threads",
+        ge=0,
+    )
     image_mean: Channels = key((125.31, 122.95, 113.87), "mean of red, green and blue", unit="0..255")
     image_std: Channels = key(
         (62.99, 62.09, 66.70), "standard deviation of red, green and blue", unit="0..255"

@@ -31,3 +31,16 @@ class Normalise:
         for plane, channel, table in zip(planes, cv2.split(picture), self._tables, strict=True):
             cv2.LUT(channel, table, plane)
         return planes
+
+    def planes(self, pixels: np.ndarray, result: np.ndarray | None = None) -> np.ndarray:
+        """The same for many pictures in planes, (N, 3, H, W) uint8 -> float32, into `result` if it is given.
+
+        Both arrays are C-contiguous.
+        """
+        if result is None:
+            result = np.empty(pixels.shape, np.float32)
+        rows = (len(pixels), 3, pixels.shape[2] * pixels.shape[3])
+        flat, numbers = pixels.reshape(rows), result.reshape(rows)
+        for channel, table in enumerate(self._tables):
+            cv2.LUT(flat[:, channel], table, numbers[:, channel])
+        return result

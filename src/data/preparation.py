@@ -56,6 +56,10 @@ class Preparation:
         """(H, W, 3) uint8 -> (S, S, 3) uint8, C-contiguous, with S = `image_size`."""
         return self.plan_square(*picture.shape[:2])(picture)
 
+    def keeps(self, height: int, width: int) -> bool:
+        """Whether `square` leaves pictures of this size as they are."""
+        return height == width == self.image_size and self.crop_percentage == 1
+
     def whole(self, picture: np.ndarray, *, multiple: int = 1) -> np.ndarray:
         """(H, W, 3) uint8 -> (h, w, 3) uint8 with the longer side `image_size`."""
         return self.plan_whole(*picture.shape[:2], multiple=multiple)(picture)

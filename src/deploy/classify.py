@@ -1,21 +1,16 @@
 """From pictures to classes, with how long it took and how many are right."""
 
-import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..common.errors import UserError
-from ..data.batches import prefetch
-from ..data.decode import UnreadableImage
+from ..data.read_ahead import pictures_ahead
 from ..evaluation.metrics import METRICS, Totals
 from ..model_utils.cpu import worker_count
-from .card import ModelCard
 from .examples import Example
 from .predict import Predictor
 
@@ -69,10 +64,26 @@ def classify(
     workers = workers or worker_count()
     card, results, skipped = predictor.card, [], []
     prepared: list[float] = []
+    normalise = card.preparation.normalise
     totals, known = Totals(len(card.class_names)), False
+
+    def prepare(picture: Example) -> np.ndarray:
+        start = time.perf_counter()
+        image = picture.read(card.preparation)
+        image = image if card.input_type == "uint8" else normalise(image)
+        prepared.append(time.perf_counter() - start)
+        return image
+
+    batches = pictures_ahead(
+        pictures,
+        prepare,
+        batch_size=predictor.batch_size,
+        workers=workers,
+        skip=lambda picture, error: skipped.append({"file": picture.file, "reason": error.reason}),
+    )
     predictor.warm_up()
     began = time.perf_counter()
-    for batch, images in _batches(pictures, card, predictor.batch_size, workers, skipped, prepared):
+    for batch, images in batches:
         logits = predictor.logits(images)
         for picture, row in zip(batch, logits, strict=True):
             if not np.isfinite(row).all():
@@ -92,53 +103,6 @@ def classify(
         _performance(predictor, len(results), seconds, prepared, workers),
         _accuracy(totals) if known else None,
     )
-
-
-def _batches(
-    pictures: Iterable[Example],
-    card: ModelCard,
-    batch_size: int,
-    workers: int,
-    skipped: list[dict[str, str]],
-    seconds: list[float],
-) -> Iterator[tuple[list[Example], np.ndarray]]:
-    """Full batches of those that can be read, but for the last; `seconds` gets how long each took."""
-    cv2.setNumThreads(1)  # each worker would start threads of its own
-
-    normalise = card.preparation.normalise
-
-    def prepare(picture: Example) -> tuple[np.ndarray, float]:
-        began = time.perf_counter()
-        image = picture.read(card.preparation)
-        image = image if card.input_type == "uint8" else normalise(image)
-        return image, time.perf_counter() - began
-
-    def begin(pool: Executor, some: Sequence[Example]):
-        futures = [pool.submit(prepare, picture) for picture in some]
-        return lambda: list(zip(some, futures, strict=True))
-
-    left = iter(pictures)
-    parts = iter(lambda: list(itertools.islice(left, batch_size)), [])
-    together: list[tuple[Example, np.ndarray]] = []
-    for read_ahead in prefetch(begin, parts, threads=workers):
-        for picture, future in read_ahead:
-            try:
-                image, took = future.result()
-            except UnreadableImage as error:
-                skipped.append({"file": picture.file, "reason": error.reason})
-                continue
-            seconds.append(took)
-            together.append((picture, image))
-            if len(together) == batch_size:
-                yield _stacked(together)
-                together = []
-    if together:
-        yield _stacked(together)
-
-
-def _stacked(together: Iterable[tuple[Example, np.ndarray]]) -> tuple[list[Example], np.ndarray]:
-    pictures, images = zip(*together, strict=True)
-    return list(pictures), np.stack(images)
 
 
 def _likeliest(logits: np.ndarray, class_names: tuple[str, ...], top: int) -> list[dict[str, Any]]:

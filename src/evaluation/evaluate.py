@@ -194,7 +194,7 @@ def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 
 
     Args:
         inputs: see `as_function`.
-        batches: `ShardBatches` of this rank.
+        batches: `EvalBatches` of this rank.
         how: flip_tta, worst, between and each, as `evaluate` takes them.
     """
     network.set_train(False)

@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from ..data.batches import ShardBatches
+from ..data.batches import EvalBatches
 from ..evaluation.evaluate import answers, as_function
 from ..evaluation.metrics import Totals
 from ..layers.gem import GeM
@@ -59,7 +59,7 @@ def split_in_half(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray
 def figures(
     network: MultiGrain,
     inputs: nn.Cell,
-    batches: ShardBatches,
+    batches: EvalBatches,
     exponents: Sequence[float],
     *,
     reduce: Callable[[np.ndarray], np.ndarray],

@@ -6,7 +6,14 @@ from mindspore import nn, ops
 
 from ..layers.gem import l2_normalise
 from ..layers.losses import CrossEntropy
-from .sampling import CUTOFF, NONZERO_LOSS_CUTOFF, choose_negatives, log_weights, squared_distances
+from .sampling import (
+    CUTOFF,
+    NONZERO_LOSS_CUTOFF,
+    choose_negatives,
+    log_weights,
+    noise_rows,
+    squared_distances,
+)
 
 
 def hinges(positive, negative, beta, margin: float, counted):
@@ -116,8 +123,9 @@ class JointLoss(nn.Cell):
     Returns (loss, *parts): cross-entropy and metric loss without their weights, and the margin loss's beta;
     `parts` has their names. What has the weight 0 is not computed, and no part.
 
-    Targets are (classes, instances, noise): soft (B, K) or integer (B,) classes, which image each row is of,
-    (B,) int32, and the noise that negatives are drawn with, (B, B), or with `gather` of all cards' rows.
+    Targets are (classes, instances, numbers, starts): soft (B, K) or integer (B,) classes, which image each
+    row is of, (B,) int32, and what `noise_rows` makes noise of, that negatives are drawn with: for B rows, or
+    with `gather` for all cards'.
 
     Args:
         weight: lambda of the paper, 0..1.
@@ -138,10 +146,10 @@ class JointLoss(nn.Cell):
 
     def construct(self, outputs, targets):
         embeddings, logits = outputs
-        classes, instances, noise = targets
+        classes, instances, numbers, starts = targets
         if self.gather is not None:
             embeddings, instances = self.gather(embeddings.astype(ms.float32), instances)
-        metric = self.metric(embeddings, instances, noise)
+        metric = self.metric(embeddings, instances, noise_rows(numbers, starts))
         parts = (metric, self.metric.beta * 1.0) if "beta" in self.parts else (metric,)
         if self.weight == 0:
             return (metric, *parts)

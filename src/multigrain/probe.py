@@ -6,21 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import nn
 
-from ..data.picture_batches import PictureSource
+from ..data.damage import Pictures
+from ..data.resize import Plan
 from ..evaluation.evaluate import Batch, answers, as_function
 from ..retrieval.copies import KINDS, copy_rng, distort
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 _DIGITS = 6  # of a cosine similarity: embeddings are float32, and beyond these digits two are equal
 
-Prepare = Callable[[PictureSource], Iterable[Batch]]
+Prepare = Callable[[Pictures], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
 class CopiedPictures:
     """A distorted copy of each picture of a source, the kinds of `KINDS` by turns; always the same ones."""
 
-    source: PictureSource
+    source: Pictures
     seed: int
 
     @property
@@ -31,10 +32,11 @@ class CopiedPictures:
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
 
-    def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8; several threads call it at once."""
+    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
+        """(h, w, 3) uint8; several threads call it at once."""
         kind = KINDS[index % len(KINDS)]
-        return distort(self.source.read(index), kind, copy_rng(self.seed, index))
+        copy = distort(self.source.read(index), kind, copy_rng(self.seed, index))
+        return plan(*copy.shape[:2])(copy)
 
 
 class KnnProbe:
@@ -71,8 +73,8 @@ class KnnProbe:
         network: nn.Cell,
         inputs: nn.Cell,
         *,
-        bank: PictureSource,
-        queries: PictureSource,
+        bank: Pictures,
+        queries: Pictures,
         images: int,
         seed: int,
         prepare: Prepare,

@@ -2,14 +2,14 @@
 
 from mindspore import nn
 
-from ..data.batches import ShuffledBatches
-from ..data.picture_batches import PictureEvalBatches
+from ..data.batches import EvalBatches, TrainBatches
 from ..optim.groups import ParamRule
 from ..recipe import Recipe
 from .config import MultiGrainConfig
 from .losses import GatherRows, JointLoss, MarginLoss, TripletLoss
 from .network import MultiGrain
 from .probe import KnnProbe
+from .sampling import PairTargets
 
 
 class MultiGrainRecipe(Recipe):
@@ -39,7 +39,7 @@ class MultiGrainRecipe(Recipe):
         gather = GatherRows(rank=rank, cards=size) if c.negatives == "global" and size > 1 else None
         return JointLoss(weight=c.classification_weight, metric=metric, gather=gather)
 
-    def train_batches(self, *, rank: int = 0, size: int = 1) -> ShuffledBatches:
+    def train_batches(self, *, rank: int = 0, size: int = 1) -> TrainBatches:
         """The training data of one rank: each image `repetitions` times, with which image it is for pairs."""
         c = self.config
         return super().train_batches(
@@ -47,7 +47,7 @@ class MultiGrainRecipe(Recipe):
             size=size,
             repetitions=c.repetitions,
             epoch_length=c.epoch_length,
-            instances=c.negatives if c.has_pairs else "none",
+            more_targets=PairTargets(c.negatives == "global") if c.has_pairs else None,
         )
 
     def monitor(self, network: nn.Cell, inputs: nn.Cell) -> KnnProbe | None:
@@ -62,13 +62,12 @@ class MultiGrainRecipe(Recipe):
             queries=self.source("test"),
             images=c.knn_probe_images,
             seed=c.split_seed,
-            prepare=lambda source: PictureEvalBatches(
+            prepare=lambda source: EvalBatches(
                 source,
+                self.preparation,
                 batch_size=min(c.eval_batch_size, c.knn_probe_images),
-                image_size=self.image_size,
-                eval_crop="centre" if c.eval_crop == "whole" else c.eval_crop,
-                crop_percentage=c.crop_percentage,
-                interpolation=c.interpolation,
+                normalised=False,
+                workers=c.workers,
             ),
         )
 

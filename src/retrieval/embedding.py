@@ -10,8 +10,9 @@ from mindspore import nn
 from ..common import heartbeat
 from ..common.errors import UserError
 from ..data.decode import UnreadableImage
-from ..data.resize import Interpolation
-from ..data.whole_batches import whole_batches
+from ..data.normalise import Normalise
+from ..data.read_ahead import pictures_ahead
+from ..data.resize import Interpolation, resize_whole
 from ..model_utils.device_adapter import Device, without_graph
 
 Key = TypeVar("Key")
@@ -62,14 +63,11 @@ class Embedder:
         workers: int = 0,
     ):
         self.network = network.set_train(False)
-        self._how = {
-            "normalise": (mean, std),
-            "long_side": long_side,
-            "side_multiple": side_multiple,
-            "interpolation": interpolation,
-            "batch_size": batch_size,
-            "workers": workers,
-        }
+        self.batch_size, self.workers = batch_size, workers
+        normalise = Normalise(mean, std)
+        self._prepare = lambda picture: normalise(
+            resize_whole(picture, long_side, interpolation, multiple=side_multiple)
+        )
 
     @classmethod
     def from_trained(cls, trained: TrainedNetwork, *, batch_size: int = 32, workers: int = 0) -> Self:
@@ -106,11 +104,12 @@ class Embedder:
                 the shape of the picture.
         """
         length = None
-        batches = whole_batches(
+        batches = pictures_ahead(
             pictures,
-            lambda item: item[1](),
+            lambda item: self._prepare(item[1]()),
+            batch_size=self.batch_size,
+            workers=self.workers,
             skip=skip and (lambda item, error: skip(item[0], error)),
-            **self._how,
         )
         for items, images in batches:
             heartbeat.progress()

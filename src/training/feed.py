@@ -7,13 +7,13 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from ..data.batches import ShuffledBatches
+from ..data.batches import TrainBatches
 
 Outputs = tuple[ms.Tensor, ...]
 
 
 def run_steps(
-    train_step: Callable[..., Outputs], batches: ShuffledBatches, start: int, stop: int, *, sink: bool
+    train_step: Callable[..., Outputs], batches: TrainBatches, start: int, stop: int, *, sink: bool
 ) -> Iterator[Outputs]:
     """Trains on the batches of steps start..stop-1; yields what each step puts out, not waited for.
 
@@ -45,7 +45,7 @@ class _Rows:
         error: what ended the preparation of a batch. MindSpore makes a RuntimeError of many lines of it.
     """
 
-    def __init__(self, batches: ShuffledBatches, start: int, stop: int):
+    def __init__(self, batches: TrainBatches, start: int, stop: int):
         self._batches, self._steps = batches, (start, stop)
         self.error: Exception | None = None
         with contextlib.closing(batches.batches(start, start + 1)) as first:
@@ -79,7 +79,7 @@ class _Rows:
 
 
 def _through_queue(
-    train_step: Callable[..., Outputs], batches: ShuffledBatches, start: int, stop: int
+    train_step: Callable[..., Outputs], batches: TrainBatches, start: int, stop: int
 ) -> Iterator[Outputs]:
     rows = _Rows(batches, start, stop)
     dataset = ms.dataset.GeneratorDataset(rows, rows.columns, shuffle=False, num_parallel_workers=1)

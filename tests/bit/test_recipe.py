@@ -9,7 +9,7 @@ from src.bit import hyper_rule
 from src.bit.config import BiTConfig
 from src.bit.recipe import BiTRecipe
 from src.common.errors import UserError
-from src.data.picture_batches import PictureBatches, PictureEvalBatches
+from src.data.crops import PictureCrops
 from src.model_utils.config import check, load_config
 from src.shared_config import SharedConfig
 from src.zoo import config_class_of
@@ -70,7 +70,7 @@ def test_pictures_of_the_configs_sizes(data_path):
         "eval_image_size": 40,
     }
     batches, tests = recipe(**keys).train_batches(), recipe(**keys).eval_batches()
-    assert isinstance(batches, PictureBatches) and isinstance(tests, PictureEvalBatches)
+    assert isinstance(batches.crops, PictureCrops) and tests.one_shape
     images, targets = batches.batch(0, 0)
     assert images.shape == (8, 3, 32, 32) and images.dtype == np.float32 and targets.shape == (8,)
     images, _, valid = list(tests)[-1]

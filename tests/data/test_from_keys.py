@@ -12,128 +12,123 @@ from src.data.augment.autoaugment import POLICIES
 from src.data.augment.colour import ColourChange
 from src.data.augment.erasing import Erasing
 from src.data.augment.randaugment import RandAugment
-from src.data.batches import Stream
+from src.data.batches import Mixing
 from src.data.binary import ImageSet
+from src.data.crops import PadCrops, PictureCrops
 from src.data.keys import OPERATIONS
+from src.data.order import Stream
+from src.data.preparation import Preparation
 from src.data.sources import DATASETS, DataSet, ImageFiles, open_split
 from src.model_utils.config import check
 from src.shared_config import SharedConfig
 from tests.helpers.errors import fails
 
+SOURCE = ImageSet(np.zeros((6, 3, 32, 32), np.uint8), np.arange(6, dtype=np.int32) % 2, ("a", "b"))
 
-def _train(*, host_normalises=False, rank=0, size=1, **keys):
+
+def train(*, host_normalises=False, rank=0, size=1, **keys):
     config = check(keys, SharedConfig)
-    module.train_batches(config, "source", host_normalises=host_normalises, rank=rank, size=size)
+    return module.train_batches(config, SOURCE, host_normalises=host_normalises, rank=rank, size=size)
 
 
-def _evaluation(*, host_normalises=False, side_multiple=1, rank=0, size=1, **keys):
-    how = {"host_normalises": host_normalises, "side_multiple": side_multiple}
-    module.eval_batches(check(keys, SharedConfig), "source", **how, rank=rank, size=size)
+def evaluation(*, host_normalises=False, side_multiple=1, rank=0, size=1, **keys):
+    config = check(keys, SharedConfig)
+    return module.eval_batches(
+        config, SOURCE, module.preparation(config), host_normalises=host_normalises,
+        side_multiple=side_multiple, rank=rank, size=size,
+    )  # fmt: skip
 
 
 PNG = cv2.imencode(".png", np.zeros((2, 3, 3), np.uint8))[1].tobytes()
-DATA_KEYS = {
-    "batch_size": 7,
-    "seed": 3,
-    "crop_pad": 2,
-    "flip": "alternating",
-    "cutout": 6,
-    "translate": 1,
-    "mixup_alpha": 0.2,
-    "cutmix_alpha": 0.7,
-    "mixup_per_image": True,
-    "label_smoothing": 0.1,
-}
 
 
-def test_every_data_key_reaches_the_training_data(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(module, "TrainBatches", lambda data, **settings: seen.update(settings, data=data))
-    augmented = {"randaugment_layers": 2, "randaugment_magnitude": 9.0, "randaugment_std": 0.25}
-    keys = {**DATA_KEYS, **augmented, "image_mean": [1, 2, 3], "image_std": [4, 5, 6]}
-    _train(rank=1, size=4, **keys)
-    assert seen.pop("data") == "source"
-    assert seen.pop("operations") == [(Stream.POLICY, RandAugment(layers=2, magnitude=9.0, std=0.25))]
-    assert seen == {**DATA_KEYS, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
+def attributes(thing, names):
+    return {name: getattr(thing, name) for name in names}
 
 
-def test_every_data_key_reaches_the_test_data(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(module, "EvalBatches", lambda data, **settings: seen.update(settings, data=data))
-    _evaluation(rank=1, size=4, image_mean=[1, 2, 3], image_std=[4, 5, 6], eval_batch_size=9)
-    assert seen.pop("data") == "source"
-    assert seen == {"batch_size": 9, "mean": (1, 2, 3), "std": (4, 5, 6), "rank": 1, "size": 4}
+ORDER = {"batch_size": 7, "seed": 3}
+PAD = {"crop_pad": 2, "flip": "alternating", "cutout": 6, "translate": 1}
+MIXING = {"mixup_alpha": 0.2, "cutmix_alpha": 0.7}
+SHARED = {"label_smoothing": 0.1, "workers": 3}
+NUMBERS = {"image_mean": [1, 2, 3], "image_std": [4, 5, 6]}
+CHANGES = {"randaugment_layers": 2, "randaugment_magnitude": 9.0, "randaugment_std": 0.25}
+
+
+def test_every_data_key_reaches_the_training_data():
+    keys = {**ORDER, **PAD, **MIXING, **SHARED, **NUMBERS, **CHANGES, "mixup_per_image": True}
+    made = train(rank=1, size=4, **keys)
+    assert attributes(made.order, ORDER) == ORDER
+    assert (made.order.count, made.order.total, made.order.mine) == (6, 28, slice(7, 14))
+    assert type(made.crops) is PadCrops and attributes(made.crops, PAD) == PAD
+    assert made.crops.operations == [(Stream.POLICY, RandAugment(layers=2, magnitude=9.0, std=0.25))]
+    assert (made.crops.normalise.mean, made.crops.normalise.std) == ((1, 2, 3), (4, 5, 6))
+    assert made.mixing == Mixing(**MIXING, per_image=True) and attributes(made, SHARED) == SHARED
+    assert train(batch_size=2).mixing is None
 
 
 PICTURE_KEYS = {
-    "image_size": 40, "train_crop": "random_resized", "resize_size": 50, "crop_area": [0.5, 0.9],
-    "crop_ratio": [0.8, 1.2], "interpolation": "bicubic",
+    "image_size": 40, "train_crop": "random_resized", "resize_size": 50, "crop_area": (0.5, 0.9),
+    "crop_ratio": (0.8, 1.2), "interpolation": "bicubic",
 }  # fmt: skip
 
 
-def test_every_picture_key_reaches_the_pictures(monkeypatch):
-    seen = {}
-    for name in ("PictureBatches", "PictureEvalBatches"):
-        monkeypatch.setattr(module, name, lambda data, **settings: seen.update(settings, data=data))
-    _train(**PICTURE_KEYS)
-    assert {name: seen[name] for name in PICTURE_KEYS} == {
-        **PICTURE_KEYS, "crop_area": (0.5, 0.9), "crop_ratio": (0.8, 1.2),
-    }  # fmt: skip
-    assert seen["colour"] is seen["erasing"] is seen["normalise"] is None and seen["operations"] == []
-    seen.clear()
-    _evaluation(rank=1, size=4, host_normalises=True, eval_crop="centre", **PICTURE_KEYS)
-    assert seen == {
-        "data": "source", "batch_size": 500, "rank": 1, "size": 4, "image_size": 40, "eval_crop": "centre",
-        "interpolation": "bicubic", "crop_percentage": 1.0,
-        "normalise": ((125.31, 122.95, 113.87), (62.99, 62.09, 66.70)),
-    }  # fmt: skip
+def test_every_picture_key_reaches_the_pictures():
+    crops = train(**PICTURE_KEYS, flip="none", batch_size=2).crops
+    assert type(crops) is PictureCrops and crops.source is SOURCE
+    names = {**PICTURE_KEYS, "flip": "none"}
+    assert attributes(crops, names.keys() - {"image_size"}) | {"image_size": crops.side} == names
+    assert crops.colour is crops.erasing is crops.normalise is None and crops.operations == []
+    assert train(**PICTURE_KEYS, host_normalises=True).crops.normalise.mean == (125.31, 122.95, 113.87)
+    assert train(image_size=40, train_crop="resize").crops.resize_size == 40
+
+
+def test_every_key_reaches_the_test_data():
+    made = evaluation(rank=1, size=4, host_normalises=True, eval_batch_size=9, workers=2, **PICTURE_KEYS)
+    assert (made.source, made.batch_size, made.workers, made.start, made.stop) == (SOURCE, 9, 2, 1, 3)
+    assert made.normalise.mean == (125.31, 122.95, 113.87) and made.one_shape
+    assert (made.preparation.image_size, made.preparation.interpolation) == (40, "bicubic")
+    assert evaluation(**PICTURE_KEYS).normalise is None
     larger = {**PICTURE_KEYS, "eval_crop": "centre", "eval_image_size": 48, "crop_percentage": 0.875}
-    _evaluation(**larger)
     config = check(larger, SharedConfig)
-    assert seen["image_size"] == 48 == module.eval_image_size(config) and seen["crop_percentage"] == 0.875
-    how = module.preparation(config)
-    assert (how.crop, how.interpolation, how.crop_percentage) == ("centre", "bicubic", 0.875)
+    assert module.eval_image_size(config) == 48
+    assert module.preparation(config) == Preparation(
+        48, config.image_mean, config.image_std, "centre", "bicubic", 0.875
+    )
     how = module.preparation(SharedConfig())
     assert (how.image_size, how.crop, how.interpolation) == (32, "centre", "bilinear")
 
 
-def test_whole_pictures_have_the_multiple_of_the_network(monkeypatch):
-    seen = {}
-    monkeypatch.setattr(module, "WholePictureBatches", lambda data, **settings: seen.update(settings))
-    _evaluation(side_multiple=16, eval_crop="whole", **PICTURE_KEYS)
-    assert seen["side_multiple"] == 16
-    assert module.preparation(check({"eval_crop": "whole", **PICTURE_KEYS}, SharedConfig)).crop == "centre"
+def test_whole_pictures_have_the_multiple_of_the_network():
+    made = evaluation(side_multiple=16, eval_crop="whole", **PICTURE_KEYS)
+    assert made.whole_multiple == 16 and not made.one_shape and made.preparation.crop == "centre"
 
 
-CHANGES = {
+COLOURS = {
     "colour_jitter": [0.4, 0.3, 0.2, 0.1], "lighting": 0.1, "random_erasing": 0.25, "erasing_fill": "noise",
     "image_mean": [1, 2, 3], "image_std": [4, 5, 6], "autoaugment": "imagenet",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("keys", "colour", "erasing"), [
-    (CHANGES, ColourChange(jitter=(0.4, 0.3, 0.2, 0.1), lighting=0.1),
+    (COLOURS, ColourChange(jitter=(0.4, 0.3, 0.2, 0.1), lighting=0.1),
      Erasing(probability=0.25, noise=True, mean=(1, 2, 3), std=(4, 5, 6))),
     ({"lighting": 0.1}, ColourChange(lighting=0.1), None),
     ({"colour_jitter": [0, 0, 0, 0.1]}, ColourChange(jitter=(0, 0, 0, 0.1)), None),
     ({"random_erasing": 1}, None,
      Erasing(probability=1, noise=False, mean=(125.31, 122.95, 113.87), std=(62.99, 62.09, 66.70))),
 ])  # fmt: skip
-def test_what_changes_pictures_reaches_them(monkeypatch, keys, colour, erasing):
-    seen = {}
-    monkeypatch.setattr(module, "PictureBatches", lambda data, **settings: seen.update(settings))
-    _train(**PICTURE_KEYS, **keys)
-    assert (seen["colour"], seen["erasing"]) == (colour, erasing)
-    assert seen["operations"] == ([(Stream.POLICY, POLICIES["imagenet"])] if "autoaugment" in keys else [])
+def test_what_changes_pictures_reaches_them(keys, colour, erasing):
+    crops = train(**PICTURE_KEYS, **keys).crops
+    assert (crops.colour, crops.erasing) == (colour, erasing)
+    assert crops.operations == ([(Stream.POLICY, POLICIES["imagenet"])] if "autoaugment" in keys else [])
 
 
 def test_every_source_key_reaches_the_source(monkeypatch):
     seen = {}
-    source = ImageSet(np.zeros((6, 3, 32, 32), np.uint8), np.arange(6, dtype=np.int32) % 2, ("a", "b"))
 
     def spy(path, splits=("train", "test"), **settings):
         seen.update(settings, path=path)
-        return [source for _ in splits]
+        return [SOURCE for _ in splits]
 
     monkeypatch.setattr(module, "open_splits", spy)
     monkeypatch.setattr(module, "open_tests", lambda path, names, **how: spy(path, names[:1], **how)[0])
@@ -141,10 +136,10 @@ def test_every_source_key_reaches_the_source(monkeypatch):
     config = check({"data_path": "/there", "examples_per_class": 2, **keys}, SharedConfig)
     how = {"dataset": "cifar100", "val_fraction": 0.3, "seed": 5, "skip_unreadable": True, "path": "/there"}
     assert np.bincount(module.open_source(config, "train").labels).tolist() == [2, 2] and seen == how
-    assert module.open_source(config, "test") is source
+    assert module.open_source(config, "test") is SOURCE
     sources = module.open_sources(config, None)  # in memory, there is nothing to look at
-    assert len(sources["train"]) == 4 and sources["test"] is source
-    assert module.open_evaluated(config, ("a", "b"), all_images=False) is source and seen == how
+    assert len(sources["train"]) == 4 and sources["test"] is SOURCE
+    assert module.open_evaluated(config, ("a", "b"), all_images=False) is SOURCE and seen == how
     module.open_evaluated(config, ("a", "b"), all_images=True)
     assert seen == {**how, "val_fraction": None}
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src.data.batches import EvalBatches
+from src.data.crops import PictureCrops
 from src.data.mindrecord import INDEX_NAME, MAX_SHARDS, MindRecordImages, open_mindrecord
-from src.data.picture_batches import PictureBatches, PictureEvalBatches
+from src.data.preparation import Preparation
 from src.data.prepare import mindrecord as mindrecord_writer
 from src.data.prepare.commands import main, prepare_mindrecord
 from src.data.sources import open_split
+from tests.helpers.batches import train_batches
 from tests.helpers.errors import fails
 
 CLASSES = ("ant", "bée", "cat")
@@ -80,12 +83,12 @@ def test_images_are_those_of_the_folder(folder, record, split):
 
 
 def test_batches_are_those_of_the_folder(folder, record):
-    settings = {"batch_size": 4, "image_size": 16, "workers": 3}
+    how = Preparation(16, (0, 0, 0), (1, 1, 1))
     sources = [open_split(path, "train") for path in (folder, record)]
-    both = (PictureBatches(source, seed=3, mixup_alpha=0.2, **settings).batches(0, 7) for source in sources)
+    both = (train_batches(PictureCrops, source, 16, mixup_alpha=0.2).batches(0, 7) for source in sources)
     both = [*zip(*both, strict=True)]
     assert len(both) == 7
-    both += zip(*(PictureEvalBatches(source, **settings) for source in sources), strict=True)
+    both += zip(*(EvalBatches(source, how, batch_size=4) for source in sources), strict=True)
     for left, right in both:
         assert all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 

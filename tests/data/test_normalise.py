@@ -22,3 +22,13 @@ def test_it_is_the_formula():
     planes = np.empty((3, 5, 7), np.float32)
     assert Normalise(MEAN, STD)(picture, planes) is planes
     np.testing.assert_allclose(planes, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_planes_of_many_pictures_are_those_of_one():
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 5, 7, 3), np.uint8)
+    normalise = Normalise(MEAN, STD)
+    planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+    result = np.empty((8, 3, 5, 7), np.float32)
+    assert normalise.planes(planes[:4], result[2:6]) is not None
+    np.testing.assert_array_equal(result[2:6], [normalise(picture) for picture in pictures[:4]])
+    np.testing.assert_array_equal(normalise.planes(planes), [normalise(picture) for picture in pictures])

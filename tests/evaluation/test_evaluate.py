@@ -12,8 +12,6 @@ from PIL import Image
 from src import trained
 from src.common import heartbeat
 from src.common.errors import UserError
-from src.data.picture_batches import PictureEvalBatches
-from src.data.whole_batches import WholePictureBatches
 from src.evaluation.evaluate import EvaluationStopped, answers, evaluate, evaluate_network
 from src.evaluation.metrics import Totals
 from src.layers.pixels import Pixels
@@ -292,7 +290,7 @@ class Modes(list):
 def test_whole_pictures_run_without_a_graph(recipe_of):
     recipe, network = recipe_of(eval_crop="whole", eval_image_size=24), Modes()
     batches = recipe.eval_batches()
-    assert isinstance(batches, WholePictureBatches) and batches.side_multiple == recipe.side_multiple == 1
+    assert not batches.one_shape and batches.whole_multiple == recipe.side_multiple == 1
     found = evaluate_network(network, Pixels((0, 0, 0), (1, 1, 1)), batches, num_classes=2, flip_tta=True)
     assert found.metrics["count"] == 6
     one_class = [(2, 3, 16, 24), (1, 3, 24, 13)]
@@ -303,7 +301,7 @@ def test_whole_pictures_run_without_a_graph(recipe_of):
 @pytest.mark.usefixtures("graph_mode")
 def test_batches_of_one_shape_keep_theirs(recipe_of):
     batches, network = recipe_of().eval_batches(), Modes()
-    assert isinstance(batches, PictureEvalBatches)
+    assert batches.one_shape
     evaluate_network(network, Pixels((0, 0, 0), (1, 1, 1)), batches, num_classes=2)
     assert network == [(ms.GRAPH_MODE, (4, 3, 12, 12))] * 2
 

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+from src.data.order import Order
 from src.multigrain.losses import GatherRows, JointLoss, MarginLoss, TripletLoss, hinges
-from src.multigrain.sampling import choose_negatives, log_weights, squared_distances
+from src.multigrain.sampling import (
+    PairTargets,
+    choose_negatives,
+    log_weights,
+    noise_rows,
+    squared_distances,
+)
 from tests.vectors.official import error, read
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -106,6 +113,36 @@ def test_fewer_negatives_than_positives_take_turns():
     other = instances[:, None] != instances[None]
     chosen, positives = chosen_for(instances, other, np.zeros((6, 6)), np.tile(np.arange(6.0), (6, 1)))
     assert chosen[0][positives[0]].tolist() == [5, 4, 5]
+
+
+def pair_targets(where, rank=0, *, rows=6, size=2, at=(1, 2)):
+    order = Order(400, batch_size=rows, seed=0, rank=rank, size=size, repetitions=3)
+    return PairTargets(where == "global")(order.step(*at)), order.step(*at).images
+
+
+def test_noise_is_that_of_all_ranks_or_of_each():
+    for where, rows in (("global", 12), ("card", 6)):
+        (instances, *noise), images = pair_targets(where)
+        assert instances.dtype == noise[1].dtype == np.int32 and noise[0].dtype == np.float32
+        np.testing.assert_array_equal(instances, images)
+        matrix = noise_rows(*map(ms.Tensor, noise)).asnumpy()
+        assert matrix.shape == (rows, rows)
+        expected = [noise[0][start : start + rows] for start in noise[1]]
+        np.testing.assert_array_equal(matrix, expected)
+        for other in (pair_targets(where)[0], pair_targets("global", 1)[0]):
+            assert all(map(np.array_equal, noise, other[1:])) or where == "card"
+        assert not np.array_equal(noise[0], pair_targets(where, at=(1, 3))[0][1])
+    assert not np.array_equal(pair_targets("card")[0][1], pair_targets("card", 1)[0][1])
+    assert all(map(np.array_equal, pair_targets("card")[0], pair_targets("card")[0]))
+
+
+def test_noise_takes_numbers_by_the_row_and_they_are_gumbels():
+    """Old behaviour: a number for each pair of rows, 16.8 million for 4,096 rows."""
+    (_, numbers, starts), _ = pair_targets("global", rows=4096, size=1, at=(0, 0))
+    assert numbers.size == 4 * 4096 and starts.size == 4096
+    assert starts.min() >= 0 and starts.max() + 4096 <= numbers.size
+    assert len(np.unique(starts)) > 3000 and len(np.unique(numbers)) > 16000
+    assert abs(numbers.mean() - np.euler_gamma) < 0.05 and abs(numbers.std() - np.pi / 6**0.5) < 0.05
 
 
 def test_official_margin_loss_and_gradients(official):
@@ -235,7 +272,8 @@ def test_the_joint_loss():
     logits = np.random.default_rng(3).normal(size=(len(INSTANCES), 4)).astype(np.float32)
     classes = np.eye(4, dtype=np.float32)[INSTANCES % 4]
     outputs = tuple(map(ms.Tensor, (embeddings, logits)))
-    targets = tuple(map(ms.Tensor, (classes, INSTANCES, noise)))
+    starts = np.arange(len(noise), dtype=np.int32) * len(noise)  # of the rows of a matrix
+    targets = tuple(map(ms.Tensor, (classes, INSTANCES, noise.ravel(), starts)))
     log_softmax = logits - np.log(np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True))
     parts = -(classes * log_softmax).sum(axis=1).mean(), margin_loss_by_loops(embeddings, INSTANCES, noise)
     for weight in (0.0, 0.3, 0.5):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.data.picture_batches import PictureEvalBatches
+from src.data.batches import EvalBatches
+from src.data.preparation import Preparation
 from src.layers.norm import batch_norm2d
 from src.layers.pixels import Pixels
 from src.multigrain.probe import KnnProbe, balanced_subset, knn_correct, nearest_is_own
@@ -39,7 +40,7 @@ def random_pictures(count, seed, side=12):
 
 
 def prepare(source):
-    return PictureEvalBatches(source, batch_size=8, image_size=12, workers=1)
+    return EvalBatches(source, Preparation(12, (9, 8, 7), (50, 60, 70)), batch_size=8, normalised=False)
 
 
 def slow_knn(queries, labels, bank, bank_labels, k=20):
@@ -96,9 +97,7 @@ def test_both_shares_against_loops_over_the_images():
 
 def test_normalised_images_score_as_bytes_do():
     def normalised(source):
-        return PictureEvalBatches(
-            source, batch_size=8, image_size=12, workers=1, normalise=([9, 8, 7], [50, 60, 70])
-        )
+        return EvalBatches(source, Preparation(12, (9, 8, 7), (50, 60, 70)), batch_size=8)
 
     sources = {"bank": random_pictures(30, 1), "queries": random_pictures(30, 2), "images": 30, "seed": 0}
     network, inputs = Network().set_train(False), Pixels([9, 8, 7], [50, 60, 70])

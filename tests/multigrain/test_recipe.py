@@ -72,10 +72,12 @@ def test_data_has_instances_where_pairs_count(data_path):
     keys = {**CIFAR, "data_path": str(data_path), "repetitions": 4}
     batches = recipe(**keys, epoch_length=0.5).train_batches()
     assert len(batches) == 8
-    _, (labels, instances, noise) = batches.batch(0, 0)
+    _, (labels, instances, numbers, starts) = batches.batch(0, 0)
     assert labels.shape == (12,) and np.unique(instances, return_counts=True)[1].tolist() == [4, 4, 4]
-    assert noise.shape == (12, 12)
-    assert recipe(**keys).train_batches(rank=1, size=2).batch(0, 0)[1][2].shape == (24, 24)
+    assert numbers.shape == (48,) and starts.shape == (12,)
+    for negatives, rows in (("global", 24), ("card", 12)):
+        shared = recipe(**keys, negatives=negatives).train_batches(rank=1, size=2)
+        assert shared.batch(0, 0)[1][3].shape == (rows,)
     _, labels = recipe(**keys, classification_weight=1).train_batches().batch(0, 0)
     assert labels.shape == (12,)
 

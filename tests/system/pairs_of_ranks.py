@@ -51,9 +51,9 @@ def train(*, rank, size):
         images = rng.normal(size=(ROWS, 3, 1, 1)).astype(np.float32)
         classes = rng.integers(0, 4, ROWS).astype(np.int32)
         instances = np.repeat(rng.permutation(100)[: ROWS // 2], 2).astype(np.int32)
-        noise = rng.gumbel(size=(ROWS, ROWS)).astype(np.float32)
+        noise = rng.gumbel(size=4 * ROWS).astype(np.float32), rng.integers(0, 3 * ROWS, ROWS, np.int32)
         mine = slice(rank * ROWS // size, (rank + 1) * ROWS // size)
-        targets = (classes[mine], instances[mine], noise)
+        targets = (classes[mine], instances[mine], *noise)
         outputs = step(ms.Tensor(images[mine]), ms.mutable(tuple(map(ms.Tensor, targets))))
         losses.append([float(value.asnumpy()) for value in (outputs[0], *outputs[4:])])
     return {"losses": np.array(losses), **{p.name: p.asnumpy() for p in parameters}}

@@ -4,8 +4,6 @@ Every operation is a function of explicit parameters (offsets, flips, corners, p
 compared with a loop over single images; the `draw_*` functions draw those parameters from a generator.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -38,16 +36,6 @@ def flip(images: np.ndarray, flips: np.ndarray) -> np.ndarray:
     """Mirrors left and right, in place, those of the (B, C, H, W) images for which (B,) `flips` is true."""
     images[flips] = images[flips][..., ::-1]
     return images
-
-
-def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """(images - mean) / std as float32; `mean` and `std` are per channel, in units of the pixels (0..255)."""
-    std = np.asarray(std, np.float64)
-    scale = (1 / std).astype(np.float32).reshape(-1, 1, 1)
-    shift = (np.asarray(mean, np.float64) / std).astype(np.float32).reshape(-1, 1, 1)
-    result = np.multiply(images, scale, dtype=np.float32)
-    result -= shift
-    return result
 
 
 def translate(images: np.ndarray, downs: np.ndarray, rights: np.ndarray) -> np.ndarray:
@@ -88,19 +76,16 @@ def smooth_one_hot(labels: np.ndarray, classes: int, smoothing: float = 0.0) -> 
     return targets
 
 
-def mixup(values: np.ndarray, partners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """weights * x + (1 - weights) * x[partners], of images or of soft targets (Zhang et al., 2018).
+def mixup(targets: np.ndarray, partners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """weights * t + (1 - weights) * t[partners], of soft targets (Zhang et al., 2018).
 
     Args:
-        values: (B, ...) float32.
+        targets: (B, K) float32.
         partners: (B,) which row of the batch each one is mixed with.
         weights: (B,) float32, the share of the row itself, 0..1.
     """
-    weights = weights.reshape(-1, *[1] * (values.ndim - 1))
-    mixed = values[partners]
-    mixed *= 1 - weights
-    mixed += values * weights
-    return mixed
+    weights = weights[:, None]
+    return weights * targets + (1 - weights) * targets[partners]
 
 
 def cutmix(images: np.ndarray, partners: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -146,30 +131,36 @@ def alternating_flips(first_flips: np.ndarray, indices: np.ndarray, epoch: int) 
     return first_flips[indices] ^ bool(epoch % 2)
 
 
-def draw_mixup(
-    rng: np.random.Generator, count: int, alpha: float, *, per_image: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Partners (count,) int32 and weights (count,) float32 ~ Beta(alpha, alpha).
+def partners(count: int, repetitions: int = 1) -> np.ndarray:
+    """With which row of a batch each row is mixed, (count,) int32: with its neighbour, both ways.
 
-    One weight and a permutation for the batch, as the official PyTorch BiT has it; or a weight `per_image`,
-    each of which is mixed with the next one and the last with the first, as MindSpore's MixUp has it.
+    A batch's order is random, so that a neighbour is as good as any other image. Of images that come
+    `repetitions` times in a row, those of one are mixed with those of the next. Where `count` is a multiple
+    of 2 * repetitions, the parts of a batch have the partners of the whole; what is left over otherwise is
+    mixed with rows half the batch away.
     """
-    if per_image:
-        return (np.arange(count, dtype=np.int32) + 1) % count, rng.beta(alpha, alpha, count).astype(
-            np.float32
-        )
-    partners = rng.permutation(count).astype(np.int32)
-    return partners, np.full(count, rng.beta(alpha, alpha), np.float32)
+    rows = np.arange(count, dtype=np.int32)
+    block = rows // repetitions
+    partner = rows + repetitions * (1 - 2 * (block % 2))
+    left_over = rows >= count - count % (2 * repetitions)
+    return np.where(left_over, (rows + count // 2) % count, partner)
+
+
+def draw_mixup(rng: np.random.Generator, count: int, alpha: float, *, per_image: bool = False) -> np.ndarray:
+    """(count,) float32 weights ~ Beta(alpha, alpha) of the images themselves.
+
+    One for the batch, as the official PyTorch BiT has it, or one `per_image`, as MindSpore's MixUp has it.
+    """
+    return np.broadcast_to(rng.beta(alpha, alpha, count if per_image else 1), count).astype(np.float32)
 
 
 def draw_cutmix(
     rng: np.random.Generator, count: int, alpha: float, side: int, *, per_image: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Partners (count,) int32, weights (count,) float32 and boxes (count, 4) for `cutmix`.
+) -> np.ndarray:
+    """(count, 4) boxes for `cutmix`: one for the batch, as the official code has it, or one `per_image`.
 
     A box has sqrt(1 - w) of the side, w ~ Beta(alpha, alpha), around a pixel anywhere in the image. What lies
-    outside is cut off; the weight is the share of the image that is left. One box and a permutation for the
-    batch, as the official code has it; or a box `per_image`, from the next one, the last from the first.
+    outside is cut off.
 
     Args:
         side: of the images, in pixels.
@@ -178,7 +169,4 @@ def draw_cutmix(
     sides = (side * np.sqrt(1 - rng.beta(alpha, alpha, drawn))).astype(int)
     centres = rng.integers(0, side, (2, drawn))
     starts, stops = (np.clip(centres + part, 0, side) for part in (-(sides // 2), sides // 2))
-    boxes = np.broadcast_to(np.concatenate([starts, stops - starts]).T, (count, 4))
-    partners = (np.arange(count) + 1) % count if per_image else rng.permutation(count)
-    weights = 1 - boxes[:, 2] * boxes[:, 3] / side**2
-    return partners.astype(np.int32), weights.astype(np.float32), boxes
+    return np.broadcast_to(np.concatenate([starts, stops - starts]).T, (count, 4))

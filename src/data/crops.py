@@ -1,0 +1,213 @@
+"""What training makes of images: crops, flips and changes, and the network's numbers or bytes."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from . import resize as geometry
+from .augment import batch as augment
+from .augment.colour import ColourChange, colour_maps, recolour
+from .augment.erasing import Erasing
+from .binary import ImageSet
+from .damage import Pictures
+from .normalise import Normalise
+from .order import Step, Stream
+
+Flip = Literal["none", "random", "alternating"]
+ImageOperation = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # on one (H, W, 3) uint8 image
+
+
+def flips_of(step: Step, flip: Flip) -> np.ndarray:
+    """(B,) booleans: which images are mirrored, with probability one half, in every second epoch, or never.
+
+    Raises:
+        ValueError: an unknown `flip`.
+    """
+    if flip == "random":
+        return step.draw(Stream.FLIP, augment.draw_flips)
+    if flip == "alternating":
+        return augment.alternating_flips(step.order.first_flips, step.images, step.epoch)
+    if flip != "none":
+        raise ValueError(f"flip must be none, random or alternating, not {flip!r}")
+    return np.zeros(len(step.images), bool)
+
+
+def _operate(
+    operations: Sequence[tuple[int, ImageOperation]], image: np.ndarray, step: Step, row: int
+) -> np.ndarray:
+    for stream, operation in operations:
+        image = operation(image, step.row_rng(stream, row))
+    return image
+
+
+class PadCrops:
+    """Small images in memory, many at a time: normalised (B, 3, S, S) float32.
+
+    The operations run in the order crop, flip, operations, normalise, translate, Cutout.
+
+    Args:
+        source: images of equal size; the padded data set is kept.
+        normalise: to float32.
+        crop_pad: pixels of reflected border for the random crop; 0 for none.
+        cutout: side of the square that is set to the mean colour; 0 for none.
+        translate: largest shift in pixels each way, over the mean colour; 0 for none.
+        flip: see `flips_of`.
+        operations: applied in this order to each cropped and flipped image, each with the number of its
+            stream of random numbers (`keys.OPERATIONS`).
+    """
+
+    least_rows = 128  # numpy's calls cost as much as some 10 images
+
+    def __init__(
+        self,
+        source: ImageSet,
+        normalise: Normalise,
+        *,
+        crop_pad: int = 4,
+        cutout: int = 8,
+        translate: int = 0,
+        flip: Flip = "random",
+        operations: Sequence[tuple[int, ImageOperation]] = (),
+    ):
+        self.source, self.side, self.normalise = source, source.images.shape[-1], normalise
+        self.crop_pad, self.cutout, self.translate = crop_pad, cutout, translate
+        self.flip, self.operations = flip, operations
+        self._padded = augment.reflect_pad(source.images, crop_pad)
+
+    def begin(self, step: Step, images: np.ndarray) -> Callable[[np.ndarray], None]:
+        """See `batches.Crops`."""
+        flips, corners = (
+            flips_of(step, self.flip),
+            step.draw(Stream.CROP, augment.draw_corners, 2 * self.crop_pad),
+        )
+        if self.translate:
+            shifts = step.draw(Stream.TRANSLATE, augment.draw_shifts, self.translate)
+        if self.cutout:
+            holes = step.draw(Stream.CUTOUT, augment.draw_corners, self.side - self.cutout)
+
+        def fill(rows: np.ndarray) -> None:
+            part = slice(rows[0], rows[-1] + 1)
+            pixels = augment.crop(self._padded, step.images[part], *corners[:, part], self.side)
+            augment.flip(pixels, flips[part])
+            if self.operations:
+                for row, image in zip(rows.tolist(), pixels, strict=True):
+                    changed = np.ascontiguousarray(image.transpose(1, 2, 0))
+                    image[:] = _operate(self.operations, changed, step, row).transpose(2, 0, 1)
+            self.normalise.planes(pixels, images[part])
+            if self.translate:
+                images[part] = augment.translate(images[part], *shifts[:, part])
+            if self.cutout:
+                augment.cutout(images[part], *holes[:, part], self.cutout)
+
+        return fill
+
+
+class PictureCrops:
+    """Pictures of any size, one by one: (B, S, S, 3) uint8, or normalised (B, 3, S, S) float32.
+
+    The operations run in the order crop and resize, flip, operations, colour, erasing, normalise.
+
+    Args:
+        source: one split of a data set.
+        side: of a picture in a batch, in pixels.
+        train_crop: `resize` to a square of `resize_size`, whatever the shape, and a random crop of it (the
+            official BiT), or `random_resized`, a crop of random area and ratio (Inception).
+        resize_size: for `resize`, in pixels, at least `side`.
+        crop_area: for `random_resized`, smallest and largest share of the picture.
+        crop_ratio: for `random_resized`, smallest and largest width / height.
+        interpolation: see `resize.resize`.
+        flip: see `flips_of`.
+        operations: see `PadCrops`.
+        colour: jitter and lighting; None for none.
+        erasing: random erasing; None for none.
+        normalise: to float32; None leaves bytes for the device. For a CPU it takes the threads here a tenth
+            of the time.
+
+    Raises:
+        ValueError: an unknown `train_crop`, or a `resize_size` below `side`.
+    """
+
+    least_rows = 1
+
+    def __init__(
+        self,
+        source: Pictures,
+        side: int,
+        *,
+        train_crop: Literal["resize", "random_resized"] = "random_resized",
+        resize_size: int = 0,
+        crop_area: tuple[float, float] = (0.08, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: geometry.Interpolation = "bilinear",
+        flip: Flip = "random",
+        operations: Sequence[tuple[int, ImageOperation]] = (),
+        colour: ColourChange | None = None,
+        erasing: Erasing | None = None,
+        normalise: Normalise | None = None,
+    ):
+        if train_crop not in ("resize", "random_resized"):
+            raise ValueError(f"train_crop must be resize or random_resized, not {train_crop!r}")
+        if train_crop == "resize" and resize_size < side:
+            raise ValueError(f"resize_size must be at least {side}, not {resize_size}")
+        self.source, self.side, self.interpolation = source, side, interpolation
+        self.train_crop, self.resize_size = train_crop, resize_size
+        self.crop_area, self.crop_ratio = crop_area, crop_ratio
+        self.flip, self.operations, self.colour, self.erasing = flip, operations, colour, erasing
+        self.normalise = normalise
+
+    def begin(self, step: Step, images: np.ndarray) -> Callable[[np.ndarray], None]:
+        """See `batches.Crops`."""
+        flips, crop, change = flips_of(step, self.flip), self._crop(step), self._change(step)
+
+        def fill(rows: np.ndarray) -> None:
+            for row in rows.tolist():
+                image = crop(int(step.images[row]), row)
+                if flips[row]:
+                    image = cv2.flip(image, 1)  # a reversed copy takes numpy 40 times as long
+                image = change(_operate(self.operations, image, step, row), row)
+                if self.normalise:
+                    self.normalise(image, images[row])
+                else:
+                    images[row] = image
+
+        return fill
+
+    def _change(self, step: Step) -> Callable[[np.ndarray, int], np.ndarray]:
+        """A function (picture, row of the batch) -> picture: colour and erasing."""
+        if self.colour:
+            maps = colour_maps(step.draw(Stream.COLOUR, self.colour.draw))
+        if self.erasing:
+            boxes = step.draw(Stream.ERASING, self.erasing.draw, self.side).T
+
+        def change(image: np.ndarray, row: int) -> np.ndarray:
+            if self.colour:
+                image = recolour(image, *(part[row] for part in maps))
+            if self.erasing and boxes[row, 2]:
+                image = self.erasing(image, boxes[row], step.row_rng(Stream.ERASING, row))
+            return image
+
+        return change
+
+    def _crop(self, step: Step) -> Callable[[int, int], np.ndarray]:
+        """A function (which picture, row of the batch) -> (S, S, 3)."""
+        side, whole = self.side, self.resize_size
+        if self.train_crop == "resize":
+            corners = step.draw(Stream.CROP, augment.draw_corners, whole - side)
+
+            def crop(picture: int, row: int) -> np.ndarray:
+                image = geometry.resize(self.source.read(picture), whole, whole, self.interpolation)
+                return geometry.cut(image, (*corners[:, row], side, side))
+
+        else:
+            numbers = step.draw(Stream.CROP, geometry.draw_boxes, self.crop_area, self.crop_ratio)
+
+            def crop(picture: int, row: int) -> np.ndarray:
+                def choose(height: int, width: int) -> geometry.Box:
+                    return geometry.random_box(height, width, numbers[:, row], self.crop_ratio)
+
+                image = self.source.read_crop(picture, choose, side)
+                return geometry.resize(image, side, side, self.interpolation)
+
+        return crop
