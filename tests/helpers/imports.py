@@ -9,7 +9,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
-    """src/data/loader.py -> data.loader; a package has the name of its folder."""
+    """src/data/folders.py -> data.folders; a package has the name of its folder."""
     parts = path.relative_to(ROOT / "src").with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -18,7 +18,7 @@ MODULES = {name_of(path) for path in SOURCES}
 
 
 def part_of(path: Path) -> str:
-    """The package of src that a file belongs to, or its own name: src/data/loader.py -> data."""
+    """The package of src that a file belongs to, or its own name: src/data/folders.py -> data."""
     return name_of(path).partition(".")[0]
 
 
