@@ -23,7 +23,7 @@ _NUMBERS = 4  # that rows choose from, in parts of what a row takes
 class PairTargets:
     """What `JointLoss` wants beside the classes: instances, and numbers for the noise of `noise_rows`.
 
-    A matrix of noise would be 16.8 million numbers for 64 cards of 64 images, which take the host 0.6 s.
+    A number for each pair would be 16.8 million for 64 cards of 64 images: half a second on the host.
 
     Attributes:
         everywhere: the noise is for the pairs of all ranks' rows, the same on every rank; or for those of
