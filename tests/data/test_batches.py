@@ -48,7 +48,8 @@ KINDS = {
     "small_busy": (small, {"flip": "alternating", "translate": 2, "operations": [(7, flash)]}),
     "resized": (pictures, {"train_crop": "resize", "resize_size": 10, "operations": [(7, flash)]}),
     "cropped": (pictures, {
-        "flip": "alternating", "interpolation": "bicubic", "colour": ColourChange(jitter=(0.4, 0.4, 0.4, 0.1)),
+        "flip": "alternating", "interpolation": "bicubic",
+        "colour": ColourChange(jitter=(0.4, 0.4, 0.4, 0.1)),
         "erasing": Erasing(probability=0.6, noise=True, mean=MEAN, std=STD),
     }),
 }  # fmt: skip
