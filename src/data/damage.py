@@ -5,33 +5,21 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
 from ..common.errors import UserError
+from .binary import Split
 from .decode import UnreadableImage
 from .folders import counted
 from .resize import ChooseBox, Plan
+from .sources import ImageFiles, Images
 
 log = logging.getLogger("quartet")
 
 _SHOWN = 10  # damaged files that are named
 _WAITS = (0.5, 1.0, 2.0)  # seconds before an image is read again that the system could not read
 _MEND = "or use --damaged_images skip"
-
-
-class Pictures(Protocol):
-    """One split of a data set of pictures, as `sources` describes it."""
-
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-
-    def name(self, index: int) -> str: ...
-    def read(self, index: int) -> np.ndarray: ...
-    def read_resized(self, index: int, plan: Plan) -> np.ndarray: ...
-    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray: ...
-    def take(self, indices: Sequence[int] | np.ndarray) -> "Pictures": ...
 
 
 class WholePictures:
@@ -55,7 +43,7 @@ class WholePictures:
         words: see `ImageFiles`, as `listed`; of other data none.
     """
 
-    def __init__(self, pictures: Pictures, *, skip: bool, same_class: bool, left_out: int = 0):
+    def __init__(self, pictures: Images, *, skip: bool, same_class: bool, left_out: int = 0):
         self._pictures, self._skip, self._same_class = pictures, skip, same_class
         self.labels, self.class_names = pictures.labels, pictures.class_names
         self.left_out = left_out
@@ -96,10 +84,11 @@ class WholePictures:
                 return _patiently(partial(read, place))
             except UserError as error:
                 of_system = _errno(error) is not None
-                if not self._skip and isinstance(error, UnreadableImage):
+                if not (of_system or isinstance(error, UnreadableImage)):
+                    raise
+                if not self._skip:
                     raise UserError(f"{error}, {_MEND}") from error
-                # Two in a row that the system cannot read are no damaged files: the disk is gone.
-                if not self._skip or (lost and of_system) or not (of_system or _is_damage(error)):
+                if lost and of_system:  # two in a row are no damaged files: the disk is gone
                     raise
                 lost = of_system
                 self._note(place, error)
@@ -133,12 +122,12 @@ def left_out_of(source: object) -> int:
 
 
 def without_faults(
-    splits: Mapping[str, Pictures], faults: Mapping[str, str], *, root: str | os.PathLike, skip: bool
-) -> dict[str, Pictures]:
+    splits: Mapping[Split, ImageFiles], faults: Mapping[str, str], *, root: str | os.PathLike, skip: bool
+) -> dict[Split, ImageFiles]:
     """The splits without the files in `faults`, which are counted and named in the log.
 
     Args:
-        splits: by name, of one data set in files.
+        splits: of one data set.
         faults: file -> what is wrong with it.
         root: of the data set.
         skip: leave them out; otherwise they are an error.
@@ -194,7 +183,3 @@ def _patiently(read: Callable[[], np.ndarray]) -> np.ndarray:
 def _errno(error: UserError) -> int | None:
     """The system's number of what failed; None for damage, which decoders tell as OSError, too."""
     return getattr(error.__cause__, "errno", None)
-
-
-def _is_damage(error: UserError) -> bool:
-    return isinstance(error, UnreadableImage)
