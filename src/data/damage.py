@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -13,13 +14,26 @@ from .binary import Split
 from .decode import UnreadableImage
 from .folders import counted
 from .resize import ChooseBox, Plan
-from .sources import ImageFiles, Images
+from .sources import ImageFiles
 
 log = logging.getLogger("quartet")
 
 _SHOWN = 10  # damaged files that are named
 _WAITS = (0.5, 1.0, 2.0)  # seconds before an image is read again that the system could not read
 _MEND = "or use --damaged_images skip"
+
+
+class Pictures(Protocol):
+    """One split of a data set of pictures, as `sources` describes it."""
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def name(self, index: int) -> str: ...
+    def read(self, index: int) -> np.ndarray: ...
+    def read_resized(self, index: int, plan: Plan) -> np.ndarray: ...
+    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray: ...
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Pictures": ...
 
 
 class WholePictures:
@@ -43,7 +57,7 @@ class WholePictures:
         words: see `ImageFiles`, as `listed`; of other data none.
     """
 
-    def __init__(self, pictures: Images, *, skip: bool, same_class: bool, left_out: int = 0):
+    def __init__(self, pictures: Pictures, *, skip: bool, same_class: bool, left_out: int = 0):
         self._pictures, self._skip, self._same_class = pictures, skip, same_class
         self.labels, self.class_names = pictures.labels, pictures.class_names
         self.left_out = left_out
