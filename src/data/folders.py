@@ -52,7 +52,9 @@ class LeftOut:
         """One line, which begins with `left out: `."""
         parts = [*self._unreadable_in_words(), *self._extensions_in_words()]
         if count := self._count("leftover"):
-            parts.append(f"{count:,} leftovers of other programs ({some_of(self._names('leftover'))})")
+            parts.append(
+                f"{number_of(count, 'leftover')} of other programs ({some_of(self._names('leftover'))})"
+            )
         for why, title in (
             ("hidden", "hidden"),
             ("special", "no plain files (pipes, devices)"),

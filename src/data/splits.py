@@ -54,8 +54,8 @@ class Listing:
             parts.append(f"{number_of(len(self.train), 'training picture')} in {self.train_root}")
         else:
             classes = f"{len({label for _, label in self.test}):,} of the network's {classes}"
-        where = f"in {self.test_root}" if self.test_root else "held out"
-        parts.append(f"{number_of(len(self.test), 'test picture')} {where}")
+        where = f" in {self.test_root}" if self.test_root else " held out" if self.train_root else ""
+        parts.append(f"{number_of(len(self.test), 'test picture')}{where}")
         return "; ".join([f"{', '.join(parts)}, of {classes} classes", *self.notes]), self.left_out.in_words()
 
 
@@ -158,6 +158,7 @@ def list_tests(
         test = reading.labelled(test_root, root, classes, trained=False)
         if val_fraction is not None:
             out = held_out(test, test_root, fraction=val_fraction, seed=seed)
+            reading.notes.append(f"held out of {test_root}")
             test, test_root = [item for item in test if item[0] in out], None
     if not test:
         raise UserError(

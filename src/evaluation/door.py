@@ -115,9 +115,11 @@ def _as_text(trained: TrainedClassifier, evaluation: Evaluation, source: Any) ->
     low, high = interval(figures["top1"], figures["count"])
     rows = [
         ("checkpoint", f"{trained.checkpoint.path} ({config.model}, {weights_in_words(trained)})"),
-        ("data", f"{figures['count']:,} images of {classes} classes from {config.data_path}"),
     ]
-    rows += [("", line) for line in getattr(source, "words", ())]
+    words = getattr(source, "words", ()) or (
+        f"{figures['count']:,} images of {classes} classes from {config.data_path}",
+    )
+    rows += zip(("data", ""), words, strict=False)
     if evaluation.damaged:
         rows.append(("damaged", f"{evaluation.damaged:,} images, which are in no figure"))
     for name, value in figures.items():

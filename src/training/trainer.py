@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..checkpoint.file import Checkpoint
 from ..checkpoint.folder import CheckpointFolder
 from ..common.errors import UserError
-from ..data.damage import damaged_in
+from ..data.damage import damaged_in, left_out_of
 from ..data.folders import counted
 from ..data.sources import SPLITS, facts_of
 from ..evaluation.evaluate import Evaluation, EvaluationStopped
@@ -136,16 +136,22 @@ class Trainer:
         course, data = self.course, self.data
         log.info("run folder: %s", self.run_dir)
         held_out = self.recipe.source("test")
-        for line in (words := getattr(held_out, "words", ())):
-            log.info("%s", line)
+        words = getattr(held_out, "words", ())
+        for title, line in zip(("data: ", ""), words, strict=False):
+            log.info("%s%s", title, line)
         untested = np.setdiff1d(np.arange(len(self.class_names)), held_out.labels)
         if len(untested) and not words:
             names = [self.class_names[label] for label in untested]
             log.warning("no held-out image of %s: no figure has it", counted(names, "class"))
-        log.info(
-            "data: %d training and %d held-out images of %d classes from %s",
-            data["train"], data["test"], len(self.class_names), self.config.data_path,
-        )  # fmt: skip
+        narrowed = self.config.examples_per_class or sum(
+            left_out_of(self.recipe.source(split)) for split in SPLITS
+        )
+        if narrowed or not words:
+            log.info(
+                "%s: %d training and %d held-out images of %d classes from %s",
+                "used" if words else "data", data["train"], data["test"], len(self.class_names),
+                self.config.data_path,
+            )  # fmt: skip
         if self.progress.step == course.steps:
             log.info("all %d batches are trained: evaluating", course.steps)
             return
