@@ -18,7 +18,7 @@ from mindspore import nn
 
 from ..checkpoint.weights import load_weights
 from ..common.errors import UserError
-from ..data.decode import decode
+from ..data.decode import decode, decode_resized
 from ..data.resize import resize
 from ..retrieval.embedding import Embedder
 from .config import MultiGrainConfig
@@ -170,7 +170,7 @@ def whiten(trained: Any, files: Sequence[str], *, regularisation: float = 0.0) -
         logging.getLogger("quartet").warning("left out: %s", error)
 
     embedder = Embedder.from_trained(replace(trained, network=Extended(network)))
-    embedded = dict(embedder.embed(((file, partial(decode, file)) for file in files), skip=skip))
+    embedded = dict(embedder.embed(((file, partial(decode_resized, file)) for file in files), skip=skip))
     if not embedded:
         raise UserError(f"images: none of the {len(files)} files can be read; give others")
     fitted = fit_pca(np.stack(list(embedded.values())), regularisation=regularisation)

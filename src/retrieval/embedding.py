@@ -1,6 +1,7 @@
 """From pictures to embeddings of unit length, whatever the network, the shapes and the number of pictures."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import mindspore as ms
@@ -9,14 +10,13 @@ from mindspore import nn
 
 from ..common import heartbeat
 from ..common.errors import UserError
-from ..data.decode import UnreadableImage
-from ..data.normalise import Normalise
+from ..data.decode import Plan, UnreadableImage
+from ..data.preparation import Preparation
 from ..data.read_ahead import pictures_ahead
-from ..data.resize import Interpolation, resize_whole
 from ..model_utils.device_adapter import Device, without_graph
 
 Key = TypeVar("Key")
-Read = Callable[[], np.ndarray]
+Read = Callable[[Plan], np.ndarray]
 Skip = Callable[[Any, UnreadableImage], None]
 
 
@@ -35,17 +35,14 @@ class TrainedNetwork(Protocol):
 
 
 class Embedder:
-    """Embeddings of whole pictures: the longer side is `long_side`, the aspect ratio is kept.
+    """Embeddings of whole pictures: the longer side is the preparation's, the aspect ratio is kept.
 
     The network runs without a graph, as nearly every picture has a shape of its own.
 
     Args:
         network: with `embed`, (N, 3, H, W) float32 -> (N, D); from now on in evaluation mode.
-        mean: per channel, 0..255.
-        std: per channel, 0..255.
-        long_side: in pixels, to the nearest multiple of `side_multiple`.
+        preparation: gives the longer side, in pixels, and how pixels are computed and normalised.
         side_multiple: what both sides must be divisible by for this network.
-        interpolation: see `geometry.resize`.
         batch_size: most pictures that the network sees at once: neighbours of equal shape.
         workers: threads that read; 0 for one a usable core, 8 at most.
     """
@@ -53,36 +50,22 @@ class Embedder:
     def __init__(
         self,
         network: nn.Cell,
+        preparation: Preparation,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        long_side: int,
         side_multiple: int = 1,
-        interpolation: Interpolation = "bilinear",
         batch_size: int = 32,
         workers: int = 0,
     ):
         self.network = network.set_train(False)
         self.batch_size, self.workers = batch_size, workers
-        normalise = Normalise(mean, std)
-        self._prepare = lambda picture: normalise(
-            resize_whole(picture, long_side, interpolation, multiple=side_multiple)
-        )
+        self._plan = partial(preparation.plan_whole, multiple=side_multiple)
+        self._normalise = preparation.normalise
 
     @classmethod
     def from_trained(cls, trained: TrainedNetwork, *, batch_size: int = 32, workers: int = 0) -> Self:
         """The embedder of a trained network, at the size of its evaluation."""
-        how = trained.recipe.preparation
-        return cls(
-            trained.network,
-            mean=how.mean,
-            std=how.std,
-            long_side=how.image_size,
-            side_multiple=trained.recipe.side_multiple,
-            interpolation=how.interpolation,
-            batch_size=batch_size,
-            workers=workers,
-        )
+        recipe, how = trained.recipe, {"batch_size": batch_size, "workers": workers}
+        return cls(trained.network, recipe.preparation, side_multiple=recipe.side_multiple, **how)
 
     def embed(
         self, pictures: Iterable[tuple[Key, Read]], *, skip: Skip | None = None
@@ -90,8 +73,8 @@ class Embedder:
         """Embeds any number of pictures; those of two batches at most are in memory.
 
         Args:
-            pictures: a key and a function that reads the picture, (H, W, 3) uint8, in a thread of the pool.
-                They are taken as they are needed.
+            pictures: a key and a function that reads the picture and resizes it by a plan, in a thread of the
+                pool: `decode_resized` of a file. They are taken as they are needed.
             skip: takes the key of each picture that cannot be read, and why; without it that is an error.
 
         Yields:
@@ -106,7 +89,7 @@ class Embedder:
         length = None
         batches = pictures_ahead(
             pictures,
-            lambda item: self._prepare(item[1]()),
+            lambda item: self._normalise(item[1](self._plan)),
             batch_size=self.batch_size,
             workers=self.workers,
             skip=skip and (lambda item, error: skip(item[0], error)),

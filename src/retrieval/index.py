@@ -23,7 +23,7 @@ from ..common import heartbeat
 from ..common.errors import UserError
 from ..common.files import checksum
 from ..common.lock import FOLDER_LOCK, locked
-from ..data.decode import UnreadableImage, decode
+from ..data.decode import Plan, UnreadableImage, decode_resized
 from .store import Picture, Store
 
 Embed = Callable[..., Iterator[tuple[str, np.ndarray]]]  # the method of `Embedder`
@@ -333,10 +333,10 @@ def _embed(
     contents: dict[str, bytes] = {}
     done: dict[str, Picture] = {}
 
-    def read(file: str) -> np.ndarray:
+    def read(file: str, plan: Plan) -> np.ndarray:
         with suppress(OSError):
             contents[file] = _content(file)
-        return decode(file)
+        return decode_resized(file, plan)
 
     def keep(file: str, *, reason: str = "", vector: bytes = b"") -> None:
         if content := contents.pop(file, None):

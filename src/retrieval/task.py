@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..common.errors import UserError
-from ..data.decode import decode
+from ..data.decode import Plan, decode, decode_resized
 from ..data.folders import LeftOut, number_of
 
 
@@ -24,20 +24,23 @@ class Picture:
     box: tuple[float, float, float, float] | None = None
     turns: int = 0
 
-    def read(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, C-contiguous.
+    def read(self, plan: Plan | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, C-contiguous, resized by `plan` if there is one (see `decode_resized`).
 
         Raises:
             UnreadableImage: the file cannot be decoded.
             UserError: the box is outside of the picture.
         """
+        if plan and self.box is None and not self.turns:
+            return decode_resized(self.file, plan)
         image = decode(self.file)
         if self.box is not None:
             left, top, right, bottom = (max(0, round(edge)) for edge in self.box)
             image = image[top:bottom, left:right]
             if not image.size:
                 raise UserError(f"{self.file}: the query's box {self.box} is outside; this is another image")
-        return np.ascontiguousarray(np.rot90(image, self.turns))
+        image = np.ascontiguousarray(np.rot90(image, self.turns))
+        return plan(*image.shape[:2])(image) if plan else image
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def search(own, rest):
     import numpy as np
 
     from ..common.errors import UserError
-    from ..data.decode import decode
+    from ..data.decode import decode_resized
     from ..data.folders import find_images
     from ..retrieval.index import PictureIndex
     from ..retrieval.sheets import check_sheet_name
@@ -132,7 +132,7 @@ def search(own, rest):
     queries = find_images(own.queries)
     skipped = {}
     embedded = _embedder(own, index).embed(
-        ((query, partial(decode, query)) for query in queries.files),
+        ((query, partial(decode_resized, query)) for query in queries.files),
         skip=lambda query, error: skipped.update({query: error.reason}),
     )
     embedded = dict(embedded)

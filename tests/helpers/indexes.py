@@ -7,8 +7,10 @@ from PIL import Image
 
 from src.data.decode import UnreadableImage
 from src.data.folders import find_in
+from src.data.preparation import Preparation
 from src.retrieval.index import PictureIndex, update
 
+PLAN = Preparation(8, (0, 0, 0), (1, 1, 1)).plan_whole
 IDENTITY = {"image_size": 8, "checkpoint_sha256": "ab12"}
 
 
@@ -16,7 +18,7 @@ def embed_pixels(pictures, *, skip):
     """Keeps the interface of `Embedder.embed`: the mean colour and its squares, of length 1."""
     for file, read in pictures:
         try:
-            colour = read().mean((0, 1))
+            colour = read(PLAN).mean((0, 1))
         except UnreadableImage as error:
             skip(file, error)
             continue

@@ -38,11 +38,14 @@ def pictures(*shapes):
 
 
 def named(images):
-    return [(f"picture {k}", lambda image=image: image) for k, image in enumerate(images)]
+    return [
+        (f"picture {k}", lambda plan, image=image: plan(*image.shape[:2])(image))
+        for k, image in enumerate(images)
+    ]
 
 
 def embedder(network, **settings):
-    return Embedder(network, **{"mean": MEAN, "std": STD, "long_side": 16, **settings})
+    return Embedder(network, Preparation(16, MEAN, STD), **settings)
 
 
 def test_batches_count_as_progress():
@@ -78,7 +81,7 @@ def test_zeros_stay_zeros():
 
 
 def test_damaged_pictures():
-    def broken():
+    def broken(plan):
         raise UnreadableImage("b.jpg", "cut short")
 
     items = [*named(pictures((9, 9))), ("b", broken), *named(pictures((9, 9)))]
@@ -91,7 +94,7 @@ def test_damaged_pictures():
 
 def test_what_is_no_number_names_the_picture():
     with pytest.raises(UserError, match=r"^picture 1: Means answers with NaN"):
-        list(embedder(Means(float("nan"))).embed([("picture 1", lambda: pictures((9, 9))[0])]))
+        list(embedder(Means(float("nan"))).embed(named(pictures((9, 9), (9, 9)))[1:]))
 
 
 def test_a_length_that_follows_the_shape_is_refused():

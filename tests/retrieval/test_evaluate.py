@@ -10,6 +10,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.data.decode import UnreadableImage
+from src.data.preparation import Preparation
 from src.retrieval.embedding import Embedder
 from src.retrieval.evaluate import evaluate_retrieval, sheet_rows
 from src.retrieval.sets import open_retrieval_set
@@ -45,7 +46,7 @@ def paint(file: Path, colour, *, size=(12, 8), shade=0):
 
 
 def evaluate(folder, *, network=None, protocol="auto", skip_damaged=False, **files):
-    embedder = Embedder(network or MeanColour(), mean=(50.0,) * 3, std=(50.0,) * 3, long_side=8, batch_size=3)
+    embedder = Embedder(network or MeanColour(), Preparation(8, (50.0,) * 3, (50.0,) * 3), batch_size=3)
     pictures = open_retrieval_set(folder, protocol=protocol, **files)
     return evaluate_retrieval(embedder, pictures, skip_damaged=skip_damaged)
 

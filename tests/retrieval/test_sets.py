@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from src.common.errors import UserError
+from src.data.decode import decode_resized
+from src.data.preparation import Preparation
 from src.retrieval.sets import open_retrieval_set
 from src.retrieval.task import Picture
+from tests.helpers.pictures import smooth
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -250,3 +253,14 @@ def test_a_picture_is_cut_and_turned(tmp_path):
     np.testing.assert_array_equal(Picture(str(file), box=box).read(), pixels[:, 2:5])
     with pytest.raises(UserError, match=r"a\.png: the query's box .* is outside"):
         Picture(str(file), box=(20, 0, 30, 5)).read()
+
+
+def test_a_picture_is_resized_by_a_plan(tmp_path):
+    """Of a whole file no more is decoded than the plan needs, as evaluation does."""
+    Image.fromarray(smooth(800, 600)).save(tmp_path / "x.jpg")
+    file, plan = str(tmp_path / "x.jpg"), Preparation(64, (0, 0, 0), (1, 1, 1)).plan_whole
+    np.testing.assert_array_equal(Picture(file).read(plan), decode_resized(file, plan))
+    for how in ({"box": (10, 20, 300, 500)}, {"turns": 1}):
+        picture = Picture(file, **how)
+        whole = picture.read()
+        np.testing.assert_array_equal(picture.read(plan), plan(*whole.shape[:2])(whole))
