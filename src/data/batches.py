@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from .augment import batch as augment
-from .damage import WholePictures
+from .damage import Pictures
 from .normalise import Normalise
 from .order import Order, Step, Stream
 from .preparation import Preparation
@@ -28,7 +28,7 @@ class Crops(Protocol):
         least_rows: that are worth being done at once.
     """
 
-    source: WholePictures
+    source: Pictures
     side: int
     normalise: Normalise | None
     least_rows: int
@@ -183,7 +183,7 @@ class EvalBatches:
 
     def __init__(
         self,
-        source: WholePictures,
+        source: Pictures,
         preparation: Preparation,
         *,
         batch_size: int,

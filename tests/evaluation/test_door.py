@@ -132,7 +132,11 @@ def test_all_images_of_other_data_are_evaluated_by_name(trained, folder):
     trained.other_data = True
     text, figures = evaluate_from_flags(trained, _flags())
     assert (figures["count"], figures["classes"], figures["top1"]) == (20, 2, 50.0)
-    assert "20 images of 2 of 4 classes" in text and text.count("blue") == text.count("grey") == 1
+    assert (
+        "20 test pictures" in text
+        and "of 2 of the network's 4 classes" in text
+        and text.count("blue") == text.count("grey") == 1
+    )
     shutil.rmtree(folder / "grey")
     assert evaluate_from_flags(trained, _flags())[1]["top1"] == 100.0
 
