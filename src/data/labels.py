@@ -16,7 +16,8 @@ from .names import ClassNames, nfc
 _SEPARATORS = ("\t", ";", ",", " ")
 _IMAGE = ("filename", "filepath", "file", "path", "imagename", "image", "imageid", "id")  # titles of columns
 _CLASS = ("class", "label", "classname", "category", "target", "classid", "labelid")
-_BOX = re.compile(r"(\S+)(\s+-?\d+){4,}")  # a class, and corners as in ImageNet's and Tiny-ImageNet's lists
+# A class and the corners of a box, once for each box, as in ImageNet's and Tiny-ImageNet's lists.
+_BOX = re.compile(r"(\S+)(\s+-?\d+){4}(\s+\1(\s+-?\d+){4})*")
 
 
 @dataclass(frozen=True)

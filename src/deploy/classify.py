@@ -35,7 +35,7 @@ class Classified:
 
 
 def classify(
-    predictor: Predictor, pictures: Iterable[Example], *, top: int = 5, workers: int = 0
+    predictor: Predictor, examples: Iterable[Example], *, top: int = 5, workers: int = 0
 ) -> Classified:
     """Classifies images one batch at a time; those of three batches at most are in memory.
 
@@ -44,13 +44,13 @@ def classify(
 
     Args:
         predictor: the model.
-        pictures: the images; all of them have a label, or none.
+        examples: the images; all of them have a label, or none.
         top: classes an image (all, if there are fewer), the likeliest first, with probabilities by softmax
             over all classes in float64.
         workers: threads; 0 for one a usable core, 8 at most.
 
     Returns:
-        results and skipped in the order of `pictures`. The performance: "seconds" and "images_per_second"
+        results and skipped in the order of `examples`. The performance: "seconds" and "images_per_second"
         from the first file to the last answer; "preparation": "seconds" of all "threads" together and
         "milliseconds_per_image" to read and prepare it; "model": "seconds" and "images_per_second" of the
         calls alone, with the transfer to the device and back; "latency": for each batch size the number of
@@ -67,34 +67,34 @@ def classify(
     normalise = card.preparation.normalise
     totals, known = Totals(len(card.class_names)), False
 
-    def prepare(picture: Example) -> np.ndarray:
+    def prepare(example: Example) -> np.ndarray:
         start = time.perf_counter()
-        image = picture.read(card.preparation)
+        image = example.read(card.preparation)
         image = image if card.input_type == "uint8" else normalise(image)
         prepared.append(time.perf_counter() - start)
         return image
 
     batches = pictures_ahead(
-        pictures,
+        examples,
         prepare,
         batch_size=predictor.batch_size,
         workers=workers,
-        skip=lambda picture, error: skipped.append({"file": picture.file, "reason": error.reason}),
+        skip=lambda example, error: skipped.append({"file": example.file, "reason": error.reason}),
     )
     predictor.warm_up()
     began = time.perf_counter()
     for batch, images in batches:
         logits = predictor.logits(images)
-        for picture, row in zip(batch, logits, strict=True):
+        for example, row in zip(batch, logits, strict=True):
             if not np.isfinite(row).all():
                 raise UserError(
-                    f"{picture.file}: {card.model} answers with NaN or infinity; its weights are damaged"
+                    f"{example.file}: {card.model} answers with NaN or infinity; its weights are damaged"
                 )
-            found = {"file": picture.file, "predictions": _likeliest(row, card.class_names, top)}
-            labelled = {} if picture.label is None else {"label": card.class_names[picture.label]}
+            found = {"file": example.file, "predictions": _likeliest(row, card.class_names, top)}
+            labelled = {} if example.label is None else {"label": card.class_names[example.label]}
             results.append({**found, **labelled})
         if batch[0].label is not None:
-            totals.update(logits, np.array([picture.label for picture in batch]))
+            totals.update(logits, np.array([example.label for example in batch]))
             known = True
     seconds = time.perf_counter() - began
     return Classified(

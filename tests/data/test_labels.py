@@ -40,7 +40,7 @@ def test_a_space_and_tabs_where_a_name_has_spaces(tmp_path):
         "label,file name\nant,a.jpg\nbee,b.jpg\n",
         ",Filename,Class\n0,a.jpg,ant\n1,b.jpg,bee\n",
         '"image";"label";"note"\n"a.jpg";"ant";"x"\n"b.jpg";"bee";""\n',
-        "ImageId,PredictionString\na,ant 85 1 499 272\nb,bee 131 0 499 254 2 3 4 5\n",
+        "ImageId,PredictionString\na,ant 85 1 499 272\nb,bee 131 0 499 254 bee 2 3 4 5 \n",
         "a.jpg\tant\t0\t32\t44\t62\nb.jpg\tbee\t1\t2\t3\t4\n",
         "a.jpg 0\nb.jpg 1\n",
     ],
