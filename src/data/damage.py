@@ -36,7 +36,7 @@ class Pictures(Protocol):
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pictures": ...
 
 
-class WholePictures:
+class ReadablePictures:
     """A split of pictures, which is read with patience, and has another picture in place of a damaged one.
 
     What the system fails to read is tried again for 3.5 s: a network mount that was lost for seconds ends no
@@ -87,9 +87,9 @@ class WholePictures:
         """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""
         return self._first_whole(index, lambda place: self._pictures.read_crop(place, choose, least))
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> "WholePictures":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ReadablePictures":
         """The pictures of `indices`, in their order."""
-        return WholePictures(self._pictures.take(indices), skip=self._skip, same_class=self._same_class)
+        return ReadablePictures(self._pictures.take(indices), skip=self._skip, same_class=self._same_class)
 
     def _first_whole(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
         lost = False
@@ -157,7 +157,8 @@ def without_faults(
         counts.append(f"{len(pictures.files) - len(kept):,} of {len(pictures.files):,} {_TITLES[split]}")
         whole[split] = pictures.take(kept)
     total = sum(len(pictures.files) for pictures in splits.values())
-    summary = f"{root}: {len(faults):,} of {total:,} images are damaged ({', '.join(counts)})"
+    be = "is" if len(faults) == 1 else "are"
+    summary = f"{root}: {len(faults):,} of {total:,} images {be} damaged ({', '.join(counts)})"
     lines = [f"{_shown(os.path.relpath(file, root))} ({reason})" for file, reason in faults.items()]
     first = ", ".join(lines[:_SHOWN]) + (" ..." if len(lines) > _SHOWN else "")
     if not skip:

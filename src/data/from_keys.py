@@ -9,7 +9,7 @@ from .augment.erasing import Erasing
 from .batches import Arrays, EvalBatches, Mixing, TrainBatches
 from .binary import ImageSet, Split
 from .crops import PadCrops, PictureCrops
-from .damage import WholePictures, without_faults
+from .damage import ReadablePictures, without_faults
 from .few_shot import few_shot
 from .keys import OPERATIONS
 from .normalise import Normalise
@@ -17,7 +17,7 @@ from .order import Order, Step
 from .preparation import Preparation
 from .sources import SPLITS, ImageFiles, Images, open_splits, open_tests
 
-Source = ImageSet | WholePictures
+Source = ImageSet | ReadablePictures
 Look = Callable[[Sequence[str]], Mapping[str, str]]  # files -> what is wrong with those that are damaged
 
 
@@ -83,7 +83,7 @@ def _as_asked(c: Any, split: Split, images: Images, left_out: int = 0) -> Source
             "use train_crop random_resized or resize, with an image_size"
         )
     how = {"skip": c.damaged_images == "skip", "same_class": split == "train"}
-    return WholePictures(images, **how, left_out=left_out)
+    return ReadablePictures(images, **how, left_out=left_out)
 
 
 def train_batches(

@@ -4,7 +4,7 @@ A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its f
 `take(indices)` -> a source of those images. It gives uint8 RGB pixels: `read(index)` -> (H, W, 3),
 `read_resized(index, plan)` as `decode.decode_resized`, `read_crop(index, choose, least)` as
 `decode.decode_crop`. `ImageSet` (in memory), `ImageFiles` and `MindRecordImages` are such, and
-`damage.WholePictures` around one of the last two.
+`damage.ReadablePictures` around one of the last two.
 """
 
 import contextlib

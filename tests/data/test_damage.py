@@ -10,7 +10,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.data import damage
-from src.data.damage import WholePictures, damaged_in, left_out_of, without_faults
+from src.data.damage import ReadablePictures, damaged_in, left_out_of, without_faults
 from src.data.prepare.mindrecord import write_mindrecord
 from src.data.sources import ImageFiles, open_split
 from tests.helpers.errors import fails
@@ -65,7 +65,7 @@ class TestReplacing:
         files = make(kind)
         for index in (4, 6, 9):
             cut_in_its_middle(tmp_path / f"{index}.{kind}")
-        source = WholePictures(files, skip=True, same_class=True)
+        source = ReadablePictures(files, skip=True, same_class=True)
         assert [which(source.read(index)) for index in range(10)] == [0, 1, 2, 3, 8, 5, 8, 7, 8, 1]
         assert which(source.read_crop(4, box, 1)) == 8
         assert sorted(source.damaged) == [4, 6, 9] and damaged_in(source) is source.damaged
@@ -74,7 +74,7 @@ class TestReplacing:
         """What was met before does not matter: a crop above the damage is read as it was."""
         files = make("jpg")
         cut_in_its_middle(tmp_path / "4.jpg")
-        first, other = (WholePictures(files, skip=True, same_class=True) for _ in range(2))
+        first, other = (ReadablePictures(files, skip=True, same_class=True) for _ in range(2))
         first.read(4)
         for index in (4, 2):
             crops = [s.read_crop(index, lambda height, width: (0, 0, 8, width), 8) for s in (first, other)]
@@ -82,7 +82,7 @@ class TestReplacing:
 
     def test_it_is_said_once_and_ten_times_at_most(self, make, tmp_path, caplog, monkeypatch):
         monkeypatch.setattr(damage, "_SHOWN", 1)
-        source = WholePictures(make(), skip=True, same_class=True)
+        source = ReadablePictures(make(), skip=True, same_class=True)
         for index in (4, 6):
             cut_in_its_middle(tmp_path / f"{index}.bmp")
         with caplog.at_level(logging.INFO, "quartet"):
@@ -96,9 +96,9 @@ class TestReplacing:
         files = make()
         for index in range(0, 10, 2):
             cut_in_its_middle(tmp_path / f"{index}.bmp")
-        message = fails(WholePictures(files, skip=True, same_class=True).read, 2)
+        message = fails(ReadablePictures(files, skip=True, same_class=True).read, 2)
         assert "2.bmp: every image of the class cat is damaged" in message
-        source = WholePictures(files, skip=True, same_class=False)
+        source = ReadablePictures(files, skip=True, same_class=False)
         assert which(source.read(2)) == 3 and sorted(source.damaged) == [0, 2, 4, 6, 8]
         for index in range(1, 10, 2):
             cut_in_its_middle(tmp_path / f"{index}.bmp")
@@ -106,14 +106,14 @@ class TestReplacing:
 
     def test_without_skip_it_is_an_error_that_names_the_key(self, make, tmp_path):
         cut_in_its_middle(tmp_path / "4.bmp") if (files := make()) else None
-        source = WholePictures(files, skip=False, same_class=True)
+        source = ReadablePictures(files, skip=False, same_class=True)
         message = fails(source.read, 4)
         assert "4.bmp: cannot be decoded" in message and message.endswith("or use --damaged_images skip")
         assert source.damaged == {}
 
     def test_some_of_them_are_a_source_of_their_own(self, make, tmp_path):
         cut_in_its_middle(tmp_path / "4.bmp") if (files := make()) else None
-        source = WholePictures(files, skip=True, same_class=True, left_out=3)
+        source = ReadablePictures(files, skip=True, same_class=True, left_out=3)
         some = source.take([5, 4, 2])
         assert [which(some.read(index)) for index in range(3)] == [5, 2, 2]
         assert list(some.damaged) == [1] and source.damaged == {} and some.labels.tolist() == [1, 0, 0]
@@ -126,7 +126,7 @@ class TestReplacing:
         out = tmp_path / "out"
         out.mkdir()
         write_mindrecord({"train": files, "test": files.take([0, 1])}, out, root=tmp_path, shards=2)
-        source = WholePictures(open_split(out, "train"), skip=True, same_class=True)
+        source = ReadablePictures(open_split(out, "train"), skip=True, same_class=True)
         assert which(source.read(4)) == 6 and "4.gif" in source.name(4) and list(source.damaged) == [4]
 
 
@@ -146,7 +146,7 @@ class TestPatience:
     @pytest.mark.parametrize("skip", [False, True])
     def test_a_file_that_is_gone_for_a_moment_is_read_again(self, make, tmp_path, waits, caplog, skip):
         waited, then = waits
-        source = WholePictures(make(), skip=skip, same_class=True)
+        source = ReadablePictures(make(), skip=skip, same_class=True)
         (tmp_path / "4.bmp").rename(tmp_path / "elsewhere")
         then[2] = lambda: (tmp_path / "elsewhere").rename(tmp_path / "4.bmp")
         assert which(source.read(4)) == 4 and waited == [0.5, 1.0] and "trying again" in caplog.text
@@ -156,13 +156,13 @@ class TestPatience:
         waited, _ = waits
         files = make()
         (tmp_path / "4.bmp").unlink()
-        assert "4.bmp" in fails(WholePictures(files, skip=False, same_class=True).read_crop, 4, box, 1)
+        assert "4.bmp" in fails(ReadablePictures(files, skip=False, same_class=True).read_crop, 4, box, 1)
         assert waited == [0.5, 1.0, 2.0]
-        assert which(WholePictures(files, skip=True, same_class=True).read(4)) == 6
+        assert which(ReadablePictures(files, skip=True, same_class=True).read(4)) == 6
 
     def test_a_disk_that_is_gone_ends_the_run_even_with_skip(self, make, tmp_path, waits):
         """Not every image is damaged: nothing would be left to train on, after hours of waiting."""
-        source = WholePictures(make(), skip=True, same_class=True)
+        source = ReadablePictures(make(), skip=True, same_class=True)
         for path in tmp_path.iterdir():
             path.unlink()
         assert "6.bmp" in fails(source.read, 4) and waits[0] == [0.5, 1.0, 2.0] * 2
@@ -172,7 +172,7 @@ class TestPatience:
         files, out = make(), tmp_path / "out"
         out.mkdir()
         write_mindrecord({"train": files, "test": files.take([0])}, out, root=tmp_path, shards=1)
-        source, pread = WholePictures(open_split(out, "train"), skip=False, same_class=True), os.pread
+        source, pread = ReadablePictures(open_split(out, "train"), skip=False, same_class=True), os.pread
 
         def fail_once(*how):
             monkeypatch.setattr(os, "pread", pread)
@@ -182,7 +182,7 @@ class TestPatience:
         assert which(source.read(4)) == 4 and waits[0] == [0.5]
 
     def test_damage_is_not_read_again(self, make, tmp_path, waits):
-        source = WholePictures(make("png"), skip=False, same_class=True)
+        source = ReadablePictures(make("png"), skip=False, same_class=True)
         whole = (tmp_path / "4.png").read_bytes()
         for data in (b"", b"no image", whole[: len(whole) // 2]):
             (tmp_path / "4.png").write_bytes(data)
@@ -191,7 +191,7 @@ class TestPatience:
 
     def test_an_error_of_another_kind_is_raised_as_it_is(self, make):
         files = make()
-        source = WholePictures(files, skip=True, same_class=True)
+        source = ReadablePictures(files, skip=True, same_class=True)
 
         def choose(height, width):
             raise UserError("not of an image")

@@ -225,7 +225,7 @@ class TestConverting:
         (folder / "train/ant/bad.jpg").write_bytes(b"")
         arguments = ["mindrecord", "--data_path", str(folder), "--output_path", str(tmp_path / "record")]
         message = fails(main, arguments)
-        assert "1 of 18 images are damaged (1 of 14 for training, 0 of 4 held out)" in message
+        assert "1 of 18 images is damaged (1 of 14 for training, 0 of 4 held out)" in message
         assert "train/ant/bad.jpg (the file is empty)" in message
         assert not (tmp_path / "record").exists()
         assert main([*arguments, "--damaged_images", "skip", "--shards", "1"]) == 0

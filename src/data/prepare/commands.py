@@ -25,7 +25,7 @@ from PIL import Image
 from ...common.cli import parser
 from ...common.files import atomic_path
 from ..binary import CIFAR10, CIFAR100
-from ..damage import WholePictures
+from ..damage import ReadablePictures
 from ..sources import open_split
 from ..splits import LAYOUT
 from .cifar import prepare_cifar
@@ -44,7 +44,7 @@ def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> No
     Raises:
         UserError: the data set is damaged, or the folder cannot be written.
     """
-    test = WholePictures(open_split(data_path, "test"), skip=True, same_class=True)
+    test = ReadablePictures(open_split(data_path, "test"), skip=True, same_class=True)
     for number in range(min(count, len(test))):
         name = test.class_names[test.labels[number]].replace("/", "_")
         with atomic_path(output_path / f"{number:02d}_{name}.png") as temporary:
