@@ -16,6 +16,7 @@ from . import lock
 from .errors import UserError
 
 PREFIX = ".quartet-tmp-"  # of the temporary folders
+LOCK = ".quartet-lock"  # the lock file in a folder that one process at a time works in
 MARKER = ".quartet-made"  # in a folder that we made: only such a folder is ever removed or replaced
 
 _REPLACED = "old"  # in a temporary folder: where a folder waits whose place a new one is taking
@@ -98,6 +99,84 @@ def new_folder(target: str | os.PathLike, *, replace: bool = False) -> Iterator[
             for name in [*names, MARKER]:
                 _flush(made / name)
         put_in_place(made, target, folder)
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Within it no other process that asks works in `folder`, which is made; leftovers are removed first.
+
+    Raises:
+        UserError: the folder cannot be made or locked.
+    """
+    with lock.locked(folder / LOCK):
+        _remove_leftovers(folder)
+        yield
+
+
+class Unfinished:
+    """A folder that is filled over several calls, see `unfinished_folder`.
+
+    Attributes:
+        folder: where to write.
+        done: the names of the steps that are complete.
+    """
+
+    def __init__(self, folder: Path, done: set[str]):
+        self.folder, self.done = folder, done
+
+    def finish(self, name: str) -> None:
+        """Notes that a step is complete: it is not in need of being done again after a kill."""
+        with (self.folder / MARKER).open("a", encoding="utf-8") as marker:
+            marker.write(f"{name}\n")
+        self.done.add(name)
+
+
+@contextmanager
+def unfinished_folder(target: Path, source: str) -> Iterator[Unfinished]:
+    """Gives the folder `target`.unfinished, and renames it to `target` if the block ends well.
+
+    If the block fails or the process is killed, the folder waits for the next call. Its MARKER has a line for
+    `source` and one for each step that is complete. Call it under a lock.
+
+    Args:
+        target: what is to be made; nothing, or an empty folder, may stand there.
+        source: one line that says what it is made from; the folder of another source is made anew.
+
+    Raises:
+        UserError: something stands at `target`, a folder that we did not mark is in the way, or the disk
+            cannot be written.
+    """
+    folder = target.with_name(f"{target.name}.unfinished")
+    marker, done = folder / MARKER, set()
+    try:
+        for path in (target, folder):
+            if not (is_free(path) or (path == folder and marker.is_file())):
+                raise UserError(f"{path} exists already; remove it or choose another folder")
+        if marker.is_file():
+            named, *done = marker.read_text(encoding="utf-8").split("\n")
+            if named != source:
+                discard_unfinished(target)
+        if not marker.is_file():
+            done = []
+            with temporary_folder(folder) as temporary:
+                made = temporary / "new"
+                made.mkdir()
+                (made / MARKER).write_text(f"{source}\n", encoding="utf-8")
+                put_in_place(made, folder, temporary)
+        yield Unfinished(folder, set(done[:-1]))  # after the last line end a kill may have left half a name
+        folder.rename(target)
+        (target / MARKER).unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; free space, and run this again to go on"
+        ) from error
+
+
+def discard_unfinished(target: Path) -> None:
+    """Removes what `unfinished_folder` left for `target`."""
+    folder = target.with_name(f"{target.name}.unfinished")
+    if (folder / MARKER).is_file():
+        _remove_marked(folder)
 
 
 def is_free(target: Path) -> bool:
@@ -209,13 +288,18 @@ def _discard(folder: Path) -> None:
         for moved in old.iterdir() if old.is_dir() else ():
             if not os.path.lexists(folder.parent / moved.name):
                 moved.rename(folder.parent / moved.name)
-        for entry in folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != MARKER:
-                entry.unlink()
-        (folder / MARKER).unlink()
-        folder.rmdir()
+        _remove_marked(folder)
+
+
+def _remove_marked(folder: Path) -> None:
+    """Removes a folder with a MARKER, which goes last: what a kill leaves is still marked."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARKER:
+            entry.unlink()
+    (folder / MARKER).unlink()
+    folder.rmdir()
 
 
 def _flush(path: Path) -> None:

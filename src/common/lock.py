@@ -15,7 +15,6 @@ from .errors import UserError
 log = logging.getLogger("quartet")
 
 POLL_SECONDS = 0.2
-FOLDER_LOCK = ".quartet-lock"  # the name of the lock file in a folder that one process at a time works in
 
 # What flock says on a file system that has no locks, such as some network and FUSE mounts.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EBADF)

@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from ..common import heartbeat
 from ..common.errors import UserError
-from ..common.files import checksum
-from ..common.lock import FOLDER_LOCK, locked
+from ..common.files import checksum, working_in
 from ..data.decode import Plan, UnreadableImage, decode_resized
 from .store import Picture, Store
 
@@ -153,7 +152,7 @@ def update(
     """
     folder, roots = Path(folder), {os.path.realpath(root): files for root, files in pictures.items()}
     identity, reopen = (json.loads(json.dumps(dict(value))) for value in (identity, reopen))
-    with locked(folder / FOLDER_LOCK):
+    with working_in(folder):
         with _opened(folder, identity, rebuild) as store:
             built, remembered, _ = store.state()
             _check_identity(folder, built, identity)

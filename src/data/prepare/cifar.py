@@ -6,8 +6,7 @@ from typing import Literal
 
 from ...common.archive import reading
 from ...common.errors import UserError
-from ...common.files import checksum, is_free, new_folder
-from ...common.lock import FOLDER_LOCK, locked
+from ...common.files import checksum, is_free, new_folder, working_in
 from ..binary import SIZES_NAME, ImageSet, Layout, read_set, write_notes
 from .fetch import download
 
@@ -34,7 +33,7 @@ def prepare_cifar(
     """
     expected, url = layout.md5 if md5 == "check" else None, url or layout.url
     target = output_path / layout.folder_name
-    with locked(output_path / FOLDER_LOCK):
+    with working_in(output_path):
         if not is_free(target):
             report(target, *read_existing(layout, target, layout.classes), "already in place, checked")
             return

@@ -9,8 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...common.errors import UserError
-from ...common.files import new_folder
-from ...common.lock import FOLDER_LOCK, locked
+from ...common.files import new_folder, working_in
 from ..binary import CIFAR10, IMAGE_SHAPE, MAX_CLASSES, ImageSet, write_cifar10
 from ..decode import UnreadableImage, decode_resized
 from ..resize import square_plan
@@ -42,7 +41,7 @@ def prepare_folder(data_path: Path, output_path: Path, *, val_fraction: float = 
             "can be packed; train on the folder as it is (--dataset folder)"
         )
     target, skipped = output_path / CIFAR10.folder_name, []
-    with locked(output_path / FOLDER_LOCK), new_folder(target) as folder:
+    with working_in(output_path), new_folder(target) as folder:
         train, test = (_pack(items, listing.class_names, skipped) for items in (listing.train, listing.test))
         first = f"unreadable: {skipped[0]}" if skipped else "add images to its folder"
         for label, name in enumerate(listing.class_names):

@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from ...common.archive import DamagedArchive, Member, reading
 from ...common.errors import UserError
-from ...common.files import MARKER, checksum, is_free, new_folder, write_text
-from ...common.lock import FOLDER_LOCK, locked
+from ...common.files import checksum, discard_unfinished, is_free, new_folder, unfinished_folder, working_in
 from ..folders import class_folders, find_in
 
 TRAIN_NAME = "ILSVRC2012_img_train.tar"
@@ -89,7 +88,7 @@ def prepare_imagenet(
     """
     work = _Work(data_path, output_path, release, md5 == "check")
     archives = {"train": data_path / TRAIN_NAME, "val": data_path / VAL_NAME}
-    with locked(output_path / FOLDER_LOCK):
+    with working_in(output_path):
         done = "already in place, checked"
         counts = {
             name: work.count(output_path / name) for name in archives if not is_free(output_path / name)
@@ -132,11 +131,6 @@ class _Work:
     release: Release
     checks: bool
 
-    @property
-    def unfinished(self) -> Path:
-        """Where training classes are gathered. Its MARKER names the archive, then each whole class."""
-        return self.output_path / "train.unfinished"
-
     def count(self, folder: Path, mend: str = "") -> Counts:
         """The images of each class of train or val. Raises DamagedArchive for other numbers than expected."""
         release, is_val = self.release, folder.name == "val"
@@ -157,8 +151,9 @@ class _Work:
     def check_space(self, archives: list[Path]) -> None:
         """Raises UserError where the disk has no room for what is still to be unpacked."""
         needed = {path.name: _ROOM * path.stat().st_size for path in archives}
-        if self.unfinished.is_dir() and TRAIN_NAME in needed:
-            needed[TRAIN_NAME] *= 1 - len(class_folders(self.unfinished)) / self.release.classes
+        unfinished = self.output_path / "train.unfinished"
+        if unfinished.is_dir() and TRAIN_NAME in needed:
+            needed[TRAIN_NAME] *= 1 - len(class_folders(unfinished)) / self.release.classes
         needed = sum(needed.values())
         free = shutil.disk_usage(self.output_path).free
         if free < needed:
@@ -182,49 +177,23 @@ class _Work:
             return self.count(folder, f"check {archive} and its labels")
 
     def unpack_train(self) -> Counts:
-        """Fills train by way of `unfinished`, which a damaged archive leaves empty."""
-        archive, unfinished = self.data_path / TRAIN_NAME, self.unfinished
+        """Fills train; a stopped call is gone on with, and a damaged archive leaves nothing."""
+        archive, target = self.data_path / TRAIN_NAME, self.output_path / "train"
+        source = f"{archive.stat().st_size} {archive.stat().st_mtime_ns}"
         try:
-            whole = self.begin(f"{archive.stat().st_size} {archive.stat().st_mtime_ns}")
-            with self.reading(archive) as classes:
-                for path, file in tqdm(classes, "train", self.release.classes, unit="class", disable=None):
-                    wnid = _checked(path, rf"{_WNID}\.tar", archive).removesuffix(".tar")
-                    if wnid not in whole:
-                        self.unpack_class(f"{path} in {archive}", file, unfinished / wnid)
-            counts = self.count(unfinished, f"check {archive}")
-            unfinished.rename(self.output_path / "train")
-            (self.output_path / "train" / MARKER).unlink()
+            with unfinished_folder(target, source) as unfinished:
+                with self.reading(archive) as classes:
+                    for path, file in tqdm(
+                        classes, "train", self.release.classes, unit="class", disable=None
+                    ):
+                        wnid = _checked(path, rf"{_WNID}\.tar", archive).removesuffix(".tar")
+                        if wnid not in unfinished.done:
+                            _unpack_class(f"{path} in {archive}", file, unfinished.folder / wnid)
+                            unfinished.finish(wnid)
+                return self.count(unfinished.folder, f"check {archive}")
         except DamagedArchive:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            discard_unfinished(target)
             raise
-        except OSError as error:
-            raise UserError(
-                f"cannot unpack {archive} into {unfinished}: {error.strerror or error}; free space, "
-                "and run this again to go on"
-            ) from error
-        return counts
-
-    def begin(self, archive: str) -> set[str]:
-        """Makes `unfinished`, or takes up one of the same archive; the classes that are whole."""
-        marker = self.unfinished / MARKER
-        if not is_free(self.unfinished):
-            if not marker.is_file():
-                raise UserError(f"{self.unfinished} exists already and is not of this command; remove it")
-            named, *whole = marker.read_text(encoding="ascii").split("\n")
-            if named == archive:
-                return set(whole[:-1])  # after the last line end a kill may have left half a name
-            shutil.rmtree(self.unfinished)
-        write_text(marker, f"{archive}\n")
-        return set()
-
-    def unpack_class(self, archive: str, stream: IO[bytes], folder: Path) -> None:
-        """Writes the images of a class and then its name into the MARKER; half a class is written again."""
-        folder.mkdir(exist_ok=True)
-        with reading(archive, stream) as images:
-            for path, file in images:
-                (folder / _checked(path, rf"{folder.name}_\d+\.JPEG", archive)).write_bytes(file.read())
-        with (self.unfinished / MARKER).open("a", encoding="ascii") as marker:
-            marker.write(f"{folder.name}\n")
 
     @contextmanager
     def reading(self, archive: Path) -> Iterator[Iterator[Member]]:
@@ -270,6 +239,14 @@ class _Work:
             raise DamagedArchive(
                 f"{devkit} is damaged or not the devkit of ILSVRC2012 ({error}); download it again"
             ) from error
+
+
+def _unpack_class(archive: str, stream: IO[bytes], folder: Path) -> None:
+    """Writes the images of a class, over what a stopped call has left."""
+    folder.mkdir(exist_ok=True)
+    with reading(archive, stream) as images:
+        for path, file in images:
+            (folder / _checked(path, rf"{folder.name}_\d+\.JPEG", archive)).write_bytes(file.read())
 
 
 class _Hashed:

@@ -1,17 +1,15 @@
 """Writing image files into MindRecord shards that `mindrecord` reads: resumable, and read back at the end."""
 
+import hashlib
 import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from tqdm import tqdm
 
 from ...common.errors import UserError
-from ...common.files import write_json
-from ...common.lock import FOLDER_LOCK, locked
+from ...common.files import LOCK, unfinished_folder
+from ...common.lock import locked
 from ..binary import Split
 from ..damage import without_faults
 from ..manifest import faults_of
@@ -19,12 +17,11 @@ from ..mindrecord import (
     INDEX_NAME,
     MAX_SHARDS,
     SPLIT_NAMES,
-    MindRecordImages,
     index_path,
-    open_shards,
+    open_mindrecord,
     read_places,
-    select,
     shard_paths,
+    write_index,
 )
 from ..sources import SPLITS, ImageFiles, open_splits
 
@@ -47,7 +44,7 @@ def prepare_mindrecord(
 
     Args:
         data_path: see `open_splits`; so are `val_fraction` and `seed`. Each file is looked at first.
-        output_path: the folder for the shards; those that are in place are kept.
+        output_path: the folder to make; one that is complete is compared with the images.
         shards: of each split, at most.
         damaged_images: refuse a folder with damaged files, or leave them out and name them in the log.
 
@@ -63,68 +60,83 @@ def prepare_mindrecord(
     splits = dict(zip(SPLITS, open_splits(data_path, **how), strict=True))
     faults = faults_of([file for split in splits.values() for file in split.files], root=data_path)
     splits = without_faults(splits, faults, root=data_path, skip=skip)
-    with locked(output_path / FOLDER_LOCK):
-        write_mindrecord(splits, output_path, root=data_path, shards=shards)
+    target = Path(os.path.abspath(output_path))
+    with locked(target.with_name(f"{LOCK}-{target.name}")):
+        if (target / INDEX_NAME).exists():
+            done = "already in place, checked"
+            _compare(splits, target, root=data_path)
+        else:
+            done = "written and read back"
+            write_mindrecord(splits, target, root=data_path, shards=shards)
     train, test = splits.values()
     print(
-        f"{output_path}: written and read back: {len(train):,} training and {len(test):,} test images of "
+        f"{output_path}: {done}: {len(train):,} training and {len(test):,} test images of "
         f"{len(train.class_names)} classes; use it with --data_path {output_path}"
     )
 
 
-def write_mindrecord(splits: dict[Split, ImageFiles], folder: Path, *, root: Path, shards: int) -> None:
-    """Writes image files as they are into shards; those that are complete already are kept.
+def _compare(splits: dict[Split, ImageFiles], target: Path, *, root: Path) -> None:
+    """Raises UserError where the shards in place are damaged or hold other images than these."""
+    for split, source in splits.items():
+        there = open_mindrecord(target, split)
+        same = (there.class_names, there.labels.tolist()) == (source.class_names, source.labels.tolist())
+        for index, file in enumerate(source.files if same else ()):
+            same = same and there.read_bytes(index) == Path(file).read_bytes()
+        if not same:
+            raise UserError(
+                f"{target} holds other images than {root}; remove it, or choose another --output_path"
+            )
 
-    A shard is written to a folder of its own and renamed, its index last: it must keep its name, which
-    MindSpore looks up in it. In the end every image is read back and its length compared, and so are the
-    counts of each class; mindrecord.json is the last to be written.
+
+def write_mindrecord(splits: dict[Split, ImageFiles], target: Path, *, root: Path, shards: int) -> None:
+    """Writes image files as they are into shards of the new folder `target`; a stopped call is gone on with.
+
+    Each image is read back from its shard and compared; mindrecord.json is the last to be written.
 
     Args:
         splits: what to write; none is empty.
-        folder: exists, and is locked.
+        target: to be made; an empty folder is taken.
         root: what the names of the images are relative to.
         shards: of each split, at most; there are no empty ones.
 
     Raises:
         UserError: an image or a shard cannot be read or written, or what is read back differs.
     """
-    (folder / INDEX_NAME).unlink(missing_ok=True)
-    described = {}
-    for split, source in splits.items():
-        paths = shard_paths(folder, SPLIT_NAMES[split], min(shards, len(source)))
-        known = {*paths, *map(index_path, paths)}
-        for stray in set(folder.glob(f"{SPLIT_NAMES[split]}.mindrecord[0-9]*")) - known:
-            stray.unlink()
-        rows = [
+    rows = {
+        SPLIT_NAMES[split]: [
             (os.fsencode(os.path.relpath(file, root)).decode(errors="replace"), label, file)
             for file, label in zip(source.files, source.labels.tolist(), strict=True)
         ]
-        for number, path in enumerate(tqdm(paths, desc=f"writing {folder}", disable=None)):
-            if not _holds(path, rows[number :: len(paths)]):
-                _write_shard(path, rows[number :: len(paths)])
-        counts = np.bincount(source.labels, minlength=len(source.class_names)).tolist()
-        _compare(open_shards(paths, source.class_names, counts), source.files)
-        described[SPLIT_NAMES[split]] = {"shards": len(paths), "images_per_class": counts}
-    write_json(folder / INDEX_NAME, {"class_names": list(source.class_names), "splits": described})
+        for split, source in splits.items()
+    }
+    with unfinished_folder(target, _source_of(rows, shards)) as unfinished:
+        for name, own in rows.items():
+            paths = shard_paths(unfinished.folder, name, min(shards, len(own)))
+            for number, path in enumerate(tqdm(paths, desc=f"writing {target}", disable=None)):
+                if path.name not in unfinished.done:
+                    _write_shard(path, own[number :: len(paths)])
+                    unfinished.finish(path.name)
+        labels = {SPLIT_NAMES[split]: source.labels for split, source in splits.items()}
+        write_index(unfinished.folder, splits["train"].class_names, labels)
 
 
-def _holds(path: Path, rows: list[Row]) -> bool:
-    """Whether the shard is complete and of these images; it is read back later."""
-    try:
-        read_places(path)
-        return select(path, "file_name_0, label_0") == [(name, label) for name, label, _ in rows]
-    except UserError:
-        return False
+def _source_of(rows: dict[str, list[Row]], shards: int) -> str:
+    """A line that changes with the images: their names, labels and lengths."""
+    total = hashlib.sha256(str(shards).encode())
+    for name, own in rows.items():
+        for image, label, file in own:
+            total.update(f"{name} {image} {label} {os.path.getsize(file)}\n".encode())
+    return total.hexdigest()
 
 
 def _write_shard(path: Path, rows: list[Row]) -> None:
+    """A shard must keep the name that it is written under, which MindSpore looks up in it."""
     from mindspore.mindrecord import FileWriter  # takes a second
 
-    unfinished = path.parent / ".unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for leftover in (path, index_path(path)):
+        leftover.unlink(missing_ok=True)
     try:
-        unfinished.mkdir()
-        writer = FileWriter(str(unfinished / path.name))
+        writer = FileWriter(str(path))
         writer.add_schema(_SCHEMA, "compressed images")
         writer.add_index(["file_name", "label"])
         for start in range(0, len(rows), _CHUNK):
@@ -135,24 +147,15 @@ def _write_shard(path: Path, rows: list[Row]) -> None:
                 ]
             )
         writer.commit()
-        index_path(path).unlink(missing_ok=True)
-        for target in (path, index_path(path)):
-            written = unfinished / target.name
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
+        places = read_places(path)
+        with path.open("rb") as shard:
+            for (label, start, length), (_, known, file) in zip(places.tolist(), rows, strict=True):
+                shard.seek(start)
+                if label != known or shard.read(length) != Path(file).read_bytes():
+                    raise UserError(f"{path} does not give back {file}; did it change? Run this again")
+        for written in (path, index_path(path)):
             written.chmod(0o644)
-            written.replace(target)
     except (OSError, RuntimeError) as error:  # MindSpore's message has many lines
         lines = str(error).splitlines()
         reason = next((line for line in lines if line.startswith("[ERROR]")), lines[0])
         raise UserError(f"cannot write {path}: {reason.removeprefix('[ERROR] ')}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _compare(images: MindRecordImages, files: Sequence[str]) -> None:
-    shown = tqdm(files, desc=f"reading {images.shards.paths[0].parent} back", disable=None)
-    for index, file in enumerate(shown):
-        if len(images.read_bytes(index)) != os.path.getsize(file):
-            path = images.shards.paths[images.places[index, 0]]
-            raise UserError(f"{path} holds {file} as it was before; remove this shard and run this again")

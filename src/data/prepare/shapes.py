@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 
 from ...common.errors import UserError
-from ...common.files import is_free, new_folder
-from ...common.lock import FOLDER_LOCK, locked
+from ...common.files import is_free, new_folder, working_in
 from ..binary import CIFAR10, ImageSet, write_cifar10
 from .cifar import read_existing, report
 
@@ -64,7 +63,7 @@ def prepare_shapes(
     if seed < 0 or train_images < 1 or test_images < 1:
         raise UserError("--seed must be 0 or above, --train_images and --test_images 1 or above")
     target = output_path / CIFAR10.folder_name
-    with locked(output_path / FOLDER_LOCK):
+    with working_in(output_path):
         if is_free(target):
             train, test = draw_shapes(seed, "train", train_images), draw_shapes(seed, "test", test_images)
             with new_folder(target) as folder:
