@@ -77,7 +77,7 @@ def test_the_export_is_folded_and_gives_the_same_answers(door, checkpoint, pictu
     assert b"GroupNorm" in graph
     assert b"BatchNorm" not in graph and b"Rsqrt" not in graph, "weights are standardised at run time"
     card = json.loads((tmp_path / "m" / "card.json").read_text())["preparation"]
-    assert (card["crop"], card["interpolation"], card["image_size"]) == ("squash", "bilinear", 32)
+    assert (card["crop"], card["interpolation"], card["image_size"]) == ("squash", "tf_bilinear", 32)
     check_same_answers(door, pictures, tmp_path / "m", checkpoint, count=36)
 
 
