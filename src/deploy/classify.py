@@ -47,7 +47,7 @@ def classify(
         examples: the images; all of them have a label, or none.
         top: classes an image (all, if there are fewer), the likeliest first, with probabilities by softmax
             over all classes in float64.
-        workers: threads; 0 for one a usable core, 8 at most.
+        workers: threads, as `read_ahead` takes them.
 
     Returns:
         results and skipped in the order of `examples`. The performance: "seconds" and "images_per_second"
@@ -57,10 +57,12 @@ def classify(
         "calls" and "median", "p90" and "p99" milliseconds a call.
 
     Raises:
-        UserError: `top` is below 1, or the model's answer is not a number.
+        UserError: `top` is below 1, `workers` below 0, or the model's answer is not a number.
     """
     if top < 1:
         raise UserError(f"top: {top} classes cannot be shown; give 1 or more")
+    if workers < 0:
+        raise UserError(f"workers: {workers} threads cannot be started; give 0 or more")
     workers = workers or worker_count()
     card, results, skipped = predictor.card, [], []
     prepared: list[float] = []

@@ -15,7 +15,7 @@ def classify_from_flags(predictor: Predictor, flags: argparse.Namespace) -> None
     """Prints the answers, and on standard error what folders hold besides.
 
     Args:
-        flags: images, labels, top, json and summary; see infer.py.
+        flags: images, labels, top, workers, json and summary; see infer.py.
 
     Raises:
         UserError: after the answers, if a picture or folder could not be read; or as `find_examples`.
@@ -23,7 +23,7 @@ def classify_from_flags(predictor: Predictor, flags: argparse.Namespace) -> None
     examples, listed = find_examples(flags.images, predictor.card.class_names, labels=flags.labels)
     if any(map(os.path.isdir, flags.images)):
         print(*listed.in_words(), sep="\n", file=sys.stderr)
-    found = classify(predictor, examples, top=flags.top)
+    found = classify(predictor, examples, top=flags.top, workers=flags.workers)
     print(render_json(found) if flags.json else render_text(found, summary=flags.summary))
     listed.left_out.refuse_unreadable()
     if found.skipped:

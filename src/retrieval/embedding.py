@@ -44,7 +44,7 @@ class Embedder:
         preparation: gives the longer side, in pixels, and how pixels are computed and normalised.
         side_multiple: what both sides must be divisible by for this network.
         batch_size: most pictures that the network sees at once: neighbours of equal shape.
-        workers: threads that read; 0 for one a usable core, 8 at most.
+        workers: threads that read, as `read_ahead` takes them.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class Embedder:
         self._normalise = preparation.normalise
 
     @classmethod
-    def from_trained(cls, trained: TrainedNetwork, *, batch_size: int = 32, workers: int = 0) -> Self:
+    def from_trained(cls, trained: TrainedNetwork, *, batch_size: int = 32) -> Self:
         """The embedder of a trained network, at the size of its evaluation."""
-        recipe, how = trained.recipe, {"batch_size": batch_size, "workers": workers}
+        recipe = trained.recipe
+        how = {"batch_size": batch_size, "workers": recipe.config.workers}
         return cls(trained.network, recipe.preparation, side_multiple=recipe.side_multiple, **how)
 
     def embed(

@@ -16,7 +16,7 @@ is named and makes the exit code 2.
 from ..common.cli import parser, run
 from ..key_help import key_help
 
-ELSEWHERE = {"device_target", "data_path"}  # keys that may differ from build to build
+ELSEWHERE = {"device_target", "data_path", "workers"}  # keys that may differ from build to build
 
 
 def main(arguments):

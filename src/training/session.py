@@ -30,7 +30,8 @@ LENGTH = ("epochs", "train_steps")
 # changed.
 CHANGEABLE = (
     "data_path", "allow_changed_data", "damaged_images", "device_target", "batch_size", "accumulate_steps",
-    "eval_batch_size", "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps", *LENGTH,
+    "eval_batch_size", "workers", "log_every", "keep_checkpoints", "dataset_sink", "profile", "profile_steps",
+    *LENGTH,
 )  # fmt: skip
 
 CreateRecipe = Callable[[Keys], TrainRecipe]

@@ -1,6 +1,8 @@
 """Classifying pictures: the answers, what is skipped, what is counted, and what is timed."""
 
+import json
 import math
+from argparse import Namespace
 
 import mindspore as ms
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 from src.common.errors import UserError
 from src.data.decode import decode
 from src.deploy.classify import classify
+from src.deploy.door import classify_from_flags
 from src.deploy.examples import Example
 from src.deploy.mindir import network_predictor
 from src.deploy.predict import Predictor
@@ -119,9 +122,16 @@ def test_answer_that_is_not_a_number(card, paths, value):
         classify(predictor, as_pictures(paths))
 
 
-def test_top_below_one(predictor, paths):
-    with pytest.raises(UserError, match="top: 0"):
-        classify(predictor, as_pictures(paths), top=0)
+@pytest.mark.parametrize(("name", "value"), [("top", 0), ("workers", -1)])
+def test_impossible_numbers_are_named(predictor, paths, name, value):
+    with pytest.raises(UserError, match=f"{name}: {value} "):
+        classify(predictor, as_pictures(paths), **{name: value})
+
+
+def test_the_door_has_as_many_threads_as_it_is_told(predictor, paths, capsys):
+    flags = {"images": [str(paths[0])], "labels": None, "top": 1, "json": True, "summary": False}
+    classify_from_flags(predictor, Namespace(**flags, workers=3))
+    assert json.loads(capsys.readouterr().out)["performance"]["preparation"]["threads"] == 3
 
 
 def seven_classes(batch):

@@ -110,10 +110,12 @@ def test_a_length_that_follows_the_shape_is_refused():
 def test_from_a_trained_network(interpolation):
     how = Preparation(32, MEAN, STD, interpolation=interpolation)
     network = Means()
-    trained = SimpleNamespace(network=network, recipe=SimpleNamespace(side_multiple=16, preparation=how))
+    keys = SimpleNamespace(workers=3)
+    recipe = SimpleNamespace(side_multiple=16, preparation=how, config=keys)
+    trained = SimpleNamespace(network=network, recipe=recipe)
     (image,) = pictures((90, 40))
     (_, vector), = Embedder.from_trained(trained).embed(named([image]))  # fmt: skip
-    assert network.seen == [(1, 3, 32, 16)]
+    assert network.seen == [(1, 3, 32, 16)] and Embedder.from_trained(trained).workers == 3
     whole = resize_whole(image, 32, interpolation, multiple=16)
     expected = ((whole.astype(np.float64) - MEAN) / STD).mean(axis=(0, 1))
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
