@@ -39,7 +39,8 @@ def main(arguments):
         raise UserError(f"regularisation: {own.regularisation:g} given, allowed: a number >= 0")
     found = find_images([own.images])
     trained = open_from_flags(own, rest)
-    print(*found.in_words(), sep="\n")
+    if not trained.device.rank:
+        print(*found.in_words(), sep="\n")
     whitened = whiten(trained, found.files, regularisation=own.regularisation)
     if trained.device.rank:
         return
@@ -67,6 +68,7 @@ def main(arguments):
     }
     print(table(facts.items()))
     print(to_json(facts))
+    found.left_out.refuse_unreadable()
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ def main(arguments):
         f"{own.copies}: {len(chosen) - len(left_out)} originals and {len(own.kinds)} copies of each, "
         f"{len(left_out)} unreadable pictures left out"
     )
+    found.left_out.refuse_unreadable()
 
 
 if __name__ == "__main__":

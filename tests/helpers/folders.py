@@ -15,7 +15,7 @@ def unreadable(monkeypatch, folder):
     real = os.scandir
 
     def scandir(path):
-        if os.path.realpath(path) == os.path.realpath(folder):
+        if isinstance(path, (str, os.PathLike)) and os.path.realpath(path) == os.path.realpath(folder):
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return real(path)
 

@@ -83,7 +83,7 @@ def test_the_export_is_folded_and_gives_the_same_answers(door, checkpoint, pictu
 
 def test_data_with_other_classes_is_refused(door, checkpoint, data_path):
     message = error_of(door("eval.py", checkpoint_path=checkpoint, data_path=data_path))
-    assert "number 0 is red there and blue jays here" in message
+    assert "has classes that the network does not have: green, blue, grey" in message
 
 
 def test_bad_data_and_weights_are_one_line(door, pictures, tmp_path, checkpoint):

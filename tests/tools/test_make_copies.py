@@ -6,6 +6,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.tools import make_copies
+from tests.helpers.folders import unreadable
 
 
 @pytest.fixture
@@ -54,3 +55,10 @@ def test_a_damaged_picture_is_named_left_out_and_counted(pictures, tmp_path, cap
     with pytest.raises(UserError, match="no picture can be read"):
         make_copies.main([str(pictures), str(tmp_path / "none")])
     assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over_and_told_at_the_end(pictures, tmp_path, monkeypatch):
+    unreadable(monkeypatch, pictures / "a")
+    with pytest.raises(UserError, match=r"cannot read 1 folder .*a \(Permission denied"):
+        make_copies.main([str(pictures), str(tmp_path / "all")])
+    assert len(list((tmp_path / "all" / "original").iterdir())) == 3

@@ -58,6 +58,7 @@ def prepare_mindrecord(
     skip = damaged_images == "skip"
     how = {"dataset": "folder", "val_fraction": val_fraction, "seed": seed, "skip_unreadable": skip}
     splits = dict(zip(SPLITS, open_splits(data_path, **how), strict=True))
+    print(*splits["train"].words, sep="\n")
     faults = faults_of([file for split in splits.values() for file in split.files], root=data_path)
     splits = without_faults(splits, faults, root=data_path, skip=skip)
     target = Path(os.path.abspath(output_path))
