@@ -46,9 +46,10 @@ class BiTRecipe(Recipe):
         resize_size, image_size = hyper_rule.resolution(height, width)
         keys = {
             "image_size": image_size,
-            "resize_size": resize_size,
             "mixup_alpha": hyper_rule.mixup_alpha(len(images)),
         }
+        if c.train_crop == "resize":
+            keys["resize_size"] = resize_size
         for name, value in keys.items():
             given = getattr(c, name)
             if given not in (value, default_of(type(c), name)):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..model_utils.keys import Keys, key, refusal
+from ..model_utils.keys import Keys, default_of, key, refusal
 from .augment.autoaugment import POLICIES, autoaugment_from_keys
 from .augment.randaugment import RandAugment
 from .resize import Interpolation
@@ -22,6 +22,19 @@ Jitter = Annotated[tuple[float, float, float, float], Field(strict=False)]
 OPERATIONS = {
     "autoaugment": (7, autoaugment_from_keys),
     "randaugment": (7, RandAugment.from_keys),
+}
+
+# What `train_crop` must be for a key to do something. Of the first, a model has defaults of its own.
+_GEOMETRY = {
+    "crop_pad": ("pad",),
+    "resize_size": ("resize",),
+    "crop_area": ("random_resized",),
+    "crop_ratio": ("random_resized",),
+}
+_CROPS = {
+    **_GEOMETRY,
+    **dict.fromkeys(("cutout", "translate"), ("pad",)),
+    **dict.fromkeys(("colour_jitter", "lighting", "random_erasing"), ("resize", "random_resized")),
 }
 
 
@@ -138,11 +151,15 @@ class DataKeys(Keys):
     def _pixels_fit(self) -> "DataKeys":
         if min(self.image_std) <= 0:
             raise refusal("image_std", self.image_std, "numbers > 0")
-        if max(self.image_std) < 1:
-            raise refusal("image_std", self.image_std, "for pixels of 0..255: multiply by 255")
         # Pixels of 0..255 with a mean below 1 deviate by sqrt(255) at most.
-        if 0 < max(self.image_mean) < 1 and max(self.image_std) > 16:
-            raise refusal("image_mean", self.image_mean, "for pixels of 0..255: multiply by 255")
+        is_share = {
+            "image_std": max(self.image_std) < 1,
+            "image_mean": 0 < max(self.image_mean) < 1 and max(self.image_std) > 16,
+        }
+        for name in (name for name, wrong in is_share.items() if wrong):
+            values = getattr(self, name)
+            mended = [round(255 * value, 3) for value in values]
+            raise refusal(name, values, f"of pixels of 0..255: multiply by 255, {mended}")
         return self
 
     @model_validator(mode="after")
@@ -157,18 +174,13 @@ class DataKeys(Keys):
 
     @model_validator(mode="after")
     def _belongs_to_the_crop(self) -> "DataKeys":
-        if self.train_crop != "pad":
-            for name in ("cutout", "translate"):
-                if getattr(self, name):
-                    raise refusal(name, getattr(self, name), "0 but for train_crop pad")
-            return self
-        for name in ("colour_jitter", "lighting", "random_erasing", "crop_percentage"):
-            if getattr(self, name) != DataKeys.model_fields[name].default:
-                raise refusal(name, getattr(self, name), "only with train_crop resize or random_resized")
-        if self.image_size != 32:
-            raise refusal(
-                "image_size",
-                self.image_size,
-                "32 with train_crop pad; others want train_crop resize or random_resized",
-            )
+        """No key that does nothing has a value of its own."""
+        if self.train_crop == "pad" and self.image_size != 32:
+            allowed = "32 with train_crop pad; others want train_crop resize or random_resized"
+            raise refusal("image_size", self.image_size, allowed)
+        for name, crops in _CROPS.items():
+            value, default = getattr(self, name), DataKeys.model_fields[name].default
+            unused = {default, default_of(type(self), name)} if name in _GEOMETRY else {default}
+            if self.train_crop not in crops and value not in unused:
+                raise refusal(name, value, f"only with train_crop {' or '.join(crops)}")
         return self

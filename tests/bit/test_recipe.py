@@ -151,7 +151,7 @@ def test_without_the_hyper_rule_the_shared_schedules_hold():
         ({"width_factor": 0.3}, "width_factor: 0.3 given, allowed: a multiple of 0.5"),
         ({"train_crop": "pad"}, "image_size: 128 given, allowed: 32 with train_crop pad"),
         ({"resize_size": 100}, "resize_size: 100 given, allowed: 0, or at least image_size .128."),
-        ({"cutout": 8}, "cutout: 8 given, allowed: 0 but for train_crop pad"),
+        ({"cutout": 8}, "cutout: 8 given, allowed: only with train_crop pad"),
         ({"crop_area": [0.5, 0.2]}, "crop_area: .0.5, 0.2. given"),
         ({"crop_ratio": [0, 1]}, "crop_ratio: .0.0, 1.0. given"),
     ],

@@ -190,6 +190,9 @@ def test_keys_must_be_text(tmp_path):
 # --- keys that do not fit together
 
 
+SHARES = [0.485, 0.456, 0.406]
+
+
 @pytest.mark.parametrize(
     ("keys", "named"),
     [
@@ -199,7 +202,24 @@ def test_keys_must_be_text(tmp_path):
         ({"colour_jitter": [0.4, 0, 0, 0]}, "colour_jitter: [0.4, 0.0, 0.0, 0.0] given, allowed: only with"),
         ({"lighting": 0.1}, "lighting: 0.1 given, allowed: only with train_crop resize or random_resized"),
         ({"random_erasing": 0.1}, "random_erasing: 0.1"),
-        ({"crop_percentage": 0.9}, "crop_percentage: 0.9"),
+        ({"resize_size": 40}, "resize_size: 40 given, allowed: only with train_crop resize"),
+        (
+            {"crop_area": [0.3, 1]},
+            "crop_area: [0.3, 1.0] given, allowed: only with train_crop random_resized",
+        ),
+        (
+            {"crop_ratio": [1, 1]},
+            "crop_ratio: [1.0, 1.0] given, allowed: only with train_crop random_resized",
+        ),
+        ({"train_crop": "resize", "crop_area": [0.3, 1]}, "crop_area: [0.3, 1.0]"),
+        ({"train_crop": "resize", "crop_pad": 2}, "crop_pad: 2 given, allowed: only with train_crop pad"),
+        ({"train_crop": "random_resized", "resize_size": 40}, "resize_size: 40"),
+        ({"image_mean": SHARES}, "image_mean: [0.485, 0.456, 0.406] given, allowed: of pixels of 0..255: "),
+        ({"image_std": SHARES}, "image_std: [0.485, 0.456, 0.406] given, allowed: of pixels of 0..255: "),
+        (
+            {"image_mean": SHARES, "image_std": [0.2, 0.2, 0.3]},
+            "image_std: [0.2, 0.2, 0.3] given, allowed: of pixels of 0..255: multiply by 255, [51.0, 51.0",
+        ),
         ({"lr_schedule": "piecewise"}, "lr_values: 0 rates"),
         ({"lr_schedule": "piecewise", "lr_epochs": [0], "lr_values": [1]}, "lr_values: 1 rates"),
         ({"lr_schedule": "piecewise", "lr_epochs": [0, 5, 9], "lr_values": [1, 0]}, "lr_values: 2 rates"),
@@ -220,6 +240,7 @@ def test_keys_that_contradict_each_other(keys, named):
         {"mixup_alpha": 0.2, "cutmix_alpha": 1, "label_smoothing": 0.1},
         {"train_crop": "resize", "colour_jitter": [2, 0, 0, 0.5], "lighting": 1, "crop_percentage": 0.1},
         {"autoaugment": "imagenet"},
+        {"crop_percentage": 0.9, "eval_image_size": 64, "eval_crop": "squash", "interpolation": "bicubic"},
         {"epochs": 4, "warmup_epochs": 5},
         {"lr_schedule": "step", "epochs": 4},
         {"train_steps": 10, "epochs": 1},
