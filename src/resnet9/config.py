@@ -2,8 +2,10 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import model_validator
+
 from ..layers.names import ACTIVATIONS
-from ..model_utils.keys import FourCounts, key
+from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
 
 
@@ -18,3 +20,12 @@ class ResNet9Config(SharedConfig):
     celu_alpha: float = key(0.075, "CELU saturates at -celu_alpha", gt=0)
     pool_before_norm: bool = key(False, "pool right behind the convolution, before batch normalisation")
     head_scale: float = key(0.125, "factor on the logits", unit="factor", gt=0)
+
+    @model_validator(mode="after")
+    def _is_pooled_to_one_pixel(self) -> "ResNet9Config":
+        """The classifier is behind one window of 4x4, and the image has been halved three times."""
+        for name in ("image_size", "eval_image_size"):
+            size = getattr(self, name)
+            if not (32 <= size < 64 or (name, size) == ("eval_image_size", 0)):
+                raise refusal(name, size, "32 to 63: ResNet9's classifier is made for these alone")
+        return self

@@ -240,7 +240,7 @@ def test_keys_that_contradict_each_other(keys, named):
         {"mixup_alpha": 0.2, "cutmix_alpha": 1, "label_smoothing": 0.1},
         {"train_crop": "resize", "colour_jitter": [2, 0, 0, 0.5], "lighting": 1, "crop_percentage": 0.1},
         {"autoaugment": "imagenet"},
-        {"crop_percentage": 0.9, "eval_image_size": 64, "eval_crop": "squash", "interpolation": "bicubic"},
+        {"crop_percentage": 0.9, "eval_image_size": 48, "eval_crop": "squash", "interpolation": "bicubic"},
         {"epochs": 4, "warmup_epochs": 5},
         {"lr_schedule": "step", "epochs": 4},
         {"train_steps": 10, "epochs": 1},
