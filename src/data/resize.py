@@ -20,7 +20,9 @@ EvalCrop = Literal["squash", "centre"]
 
 _TRIES = 10
 _LONGEST = 4  # times the short side: beyond, the ends of a panorama cannot be in its central square
-_LEFT = 3  # times fewer pixels: what the filter must still have to do where a decoder reduces before
+# How much a picture must still shrink after a decoder has reduced it: then the result is a third of a grey level
+# on average from that of the whole.
+_LEFT = 3
 _STRIP = 1 << 22  # values of a picture that are made floats at once
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -36,6 +38,8 @@ class Resizing(NamedTuple):
         part: the part of the result that is computed.
         interpolation: `bilinear` and `bicubic` (Keys, 1981, a = -0.5) antialias when shrinking, as Pillow
             does; `tf_bilinear` reads 2 pixels each way however much it shrinks, as TensorFlow does.
+        is_quick: `bilinear` that shrinks by less than 2 is not antialiased, and a decoder may reduce until
+            that much is left. So random crops take a sixth less time (benchmarks/records/photo_resize.json).
     """
 
     source: Box
@@ -43,33 +47,34 @@ class Resizing(NamedTuple):
     width: int
     part: Box
     interpolation: Interpolation
+    is_quick: bool = False
 
     @property
     def reduction(self) -> int:
-        """By how much a decoder may reduce the picture before: 1, 2, 4 or 8.
-
-        At least three times as many pixels are left as the result has each way: then the result differs by a
-        third of a grey level on average.
-        """
+        """By how much a decoder may reduce the picture before: 1, 2, 4 or 8."""
         if self.interpolation == "tf_bilinear":
             return 1
-        shrinks = min(self.source[2] / self.height, self.source[3] / self.width)
-        return next((factor for factor in (8, 4, 2) if shrinks >= _LEFT * factor), 1)
+        left = 1 if self.is_quick else _LEFT
+        return next((factor for factor in (8, 4, 2) if self._shrinks()[0] >= left * factor), 1)
 
     @property
     def bottom(self) -> int:
         """How many rows of the picture are read."""
         top, _, height, _ = self.source
-        if self._is_plain:
+        if self.is_quick or self._is_plain(1):
             return top + height
         low, weights = _axis(top, height, self.height, *self.part[::2], 1, self.interpolation)
         return low + weights.shape[1]
 
-    @property
-    def _is_plain(self) -> bool:
+    def _shrinks(self) -> list[float]:
+        """By how much, the side that shrinks less first."""
+        return sorted((self.source[2] / self.height, self.source[3] / self.width))
+
+    def _is_plain(self, reduction: int) -> bool:
         """Whether it is what OpenCV does, which takes half the time."""
-        enlarges = self.height >= self.source[2] and self.width >= self.source[3]
-        return self.interpolation == "tf_bilinear" or (self.interpolation == "bilinear" and enlarges)
+        less, more = self._shrinks()
+        few = less < 2 * reduction if self.is_quick else more <= 1
+        return self.interpolation == "tf_bilinear" or (self.interpolation == "bilinear" and few)
 
     def __call__(self, image: np.ndarray, reduction: int = 1) -> np.ndarray:
         """The part of the resized picture, (h, w, 3) uint8, C-contiguous.
@@ -85,8 +90,10 @@ class Resizing(NamedTuple):
             allowed = ", ".join(get_args(Interpolation))
             raise ValueError(f"interpolation must be {allowed}, not {self.interpolation!r}")
         top, left, height, width = self.source
-        if self._is_plain:
-            resized = cv2.resize(cut(image, self.source), (self.width, self.height))
+        if self._is_plain(reduction):
+            edges = (top, left, top + height, left + width)
+            top, left, bottom, right = ((edge + reduction // 2) // reduction for edge in edges)
+            resized = cv2.resize(image[top:bottom, left:right], (self.width, self.height))
             return np.ascontiguousarray(cut(resized, self.part))
         first_row, first_column, rows, columns = self.part
         shapes = (top, height, self.height, first_row, rows), (left, width, self.width, first_column, columns)
@@ -176,9 +183,11 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: Interpolat
     return resize_box((0, 0, *image.shape[:2]), height, width, interpolation)(image)
 
 
-def resize_box(box: Box, height: int, width: int, interpolation: Interpolation) -> Resizing:
+def resize_box(
+    box: Box, height: int, width: int, interpolation: Interpolation, *, is_quick: bool = False
+) -> Resizing:
     """All of a box, to (height, width)."""
-    return Resizing(box, height, width, (0, 0, height, width), interpolation)
+    return Resizing(box, height, width, (0, 0, height, width), interpolation, is_quick)
 
 
 def draw_boxes(

@@ -110,6 +110,23 @@ def test_a_decoder_may_leave_three_times_the_pixels(shape, interpolation, reduct
     assert geometry.resize_box((0, 0, *shape), 100, 100, interpolation).reduction == reduction
 
 
+@pytest.mark.parametrize(("side", "reduction"), [(99, 1), (100, 2), (199, 2), (200, 4), (900, 8)])
+def test_a_quick_resize_leaves_less_than_twice_the_pixels_to_a_plain_one(side, reduction):
+    box = (3, 5, side, 2 * side)
+    quick = geometry.resize_box(box, 50, 60, "bilinear", is_quick=True)
+    assert quick.reduction == reduction and quick.bottom == 3 + side
+    whole = noise(3 + side, 5 + 2 * side)
+    as_it_is = "tf_bilinear" if reduction == 1 else "bilinear"  # a PNG is not reduced: it is antialiased
+    expected = geometry.resize_box(box, 50, 60, as_it_is)(whole)
+    np.testing.assert_array_equal(quick(whole), expected)
+
+
+def test_a_quick_resize_of_what_was_reduced_rounds_the_edges():
+    image = noise(60, 80)
+    quick = geometry.resize_box((3, 6, 201, 250), 50, 60, "bilinear", is_quick=True)
+    np.testing.assert_array_equal(quick(image, 4), geometry.resize(image[1:51, 2:64], 50, 60, "tf_bilinear"))
+
+
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_shape_can_be_resized(shape, interpolation):
