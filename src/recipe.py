@@ -14,6 +14,7 @@ from .common.files import checksum
 from .data import from_keys
 from .data.batches import EvalBatches, TrainBatches
 from .data.binary import Split
+from .data.decode import admit
 from .data.from_keys import Look, Source
 from .data.preparation import Preparation
 from .layers.build import build_network
@@ -47,6 +48,7 @@ class Recipe:
     def __init__(self, config: SharedConfig, sources: Mapping[Split, Source] | None = None):
         self.config = config
         self._sources = dict(sources or {})
+        admit(config.max_image_pixels)
 
     def changed(self, *, sources: Mapping[Split, Source] | None = None, **keys: Any) -> "Recipe":
         """The recipe with other values of some keys, and the same images or `sources`."""

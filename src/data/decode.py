@@ -33,8 +33,9 @@ _TURNS = {  # by the orientation in EXIF
     7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     8: functools.partial(cv2.rotate, rotateCode=cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-_said: set[int] = set()  # depths of grey
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # above, Pillow takes a picture for a decompression bomb
+_limit = MAX_PIXELS
+_said: set[int] = set()  # depths of grey
 _TEXT_BYTES = 64 << 20  # of a PNG's text or colour profile: Pillow calls a file with more than 1 MiB damaged
 
 
@@ -46,7 +47,17 @@ class UnreadableImage(UserError):
         self.reason = reason
 
 
-def decode(source: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def admit(pixels: int) -> None:
+    """Sets for the process how many pixels a picture may have: those of a small file can fill the memory.
+
+    Pillow's own limit is raised with it.
+    """
+    global _limit
+    _limit = pixels
+    Image.MAX_IMAGE_PIXELS = max(MAX_PIXELS, pixels) // 2 + 1
+
+
+def decode(source: str | os.PathLike | bytes) -> np.ndarray:
     """Decodes the first frame of a file to RGB, 8 bits a channel.
 
     The orientation in EXIF is applied; transparent parts are laid on white; grey of 16 or 32 bits is scaled
@@ -57,33 +68,30 @@ def decode(source: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -
 
     Args:
         source: a path, or the content of a file.
-        max_pixels: a picture of more is refused: a small file can hold as many as fill the memory.
 
     Returns:
         (H, W, 3) uint8, C-contiguous.
 
     Raises:
-        UnreadableImage: missing, empty, truncated, damaged, unknown format or mode, or too many pixels.
+        UnreadableImage: missing, empty, truncated, damaged, unknown format or mode, or more pixels than
+            `admit` was told.
     """
     data = _read(source)
     header = _jpeg_header(data)
-    pixels = header and _decode_jpeg(data, header, header.height, 1, max_pixels)
-    return _decode_any(_name(source), data, max_pixels) if pixels is None else pixels
+    pixels = header and _decode_jpeg(data, header, header.height, 1)
+    return _decode_any(_name(source), data) if pixels is None else pixels
 
 
-def decode_resized(
-    source: str | os.PathLike | bytes, plan: Plan, *, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def decode_resized(source: str | os.PathLike | bytes, plan: Plan) -> np.ndarray:
     """Decodes no more of a picture than what is to be resized, and resizes it.
 
-    A JPEG is reduced in the discrete cosine transform by what `Resizing.reduction` allows; then `max_pixels`
-    is for what is left. Of an ordinary one (baseline, in one scan, not turned by EXIF) nothing below the part
-    that is needed is decoded: damage down there goes unnoticed. Any other file is decoded whole.
+    A JPEG is reduced in the discrete cosine transform by what `Resizing.reduction` allows; the limit of
+    `admit` is for what is left. Of an ordinary one (baseline, in one scan, not turned by EXIF) nothing below
+    the part that is needed is decoded: damage down there goes unnoticed. Any other file is decoded whole.
 
     Args:
         source: a path, or the content of a file.
         plan: (height, width) of the picture -> what of it becomes which size.
-        max_pixels: see `decode`.
 
     Returns:
         (h, w, 3) uint8, C-contiguous.
@@ -98,10 +106,10 @@ def decode_resized(
         reduction = header.reduction(resizing.reduction)
         is_turned = header.orientation in _TURNS
         rows = header.height if is_turned else min(header.height, resizing.bottom)
-        pixels = _decode_jpeg(data, header, rows, reduction, max_pixels)
+        pixels = _decode_jpeg(data, header, rows, reduction)
         if pixels is not None:
             return resizing(pixels, reduction)
-    pixels = _decode_any(_name(source), data, max_pixels)
+    pixels = _decode_any(_name(source), data)
     return plan(*pixels.shape[:2])(pixels)
 
 
@@ -125,7 +133,7 @@ def decode_crop(source: str | os.PathLike | bytes, choose: ChooseBox, least: int
     return cut(image, choose(*image.shape[:2]))
 
 
-def fault(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> str | None:
+def fault(path: str | os.PathLike) -> str | None:
     """Why a file is no image, None where it seems to be one; a quick look, some 10,000 files a second.
 
     The header must be of a known format with possible sizes, and a JPEG or PNG must have its end. Other
@@ -140,7 +148,7 @@ def fault(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> str | Non
                 is_jpeg = file.read(2) == _START_OF_JPEG
                 file.seek(0)
                 try:
-                    with _open(file, max_pixels) as image:
+                    with _open(file) as image:
                         _check_end(image, file, size)
                 except Image.DecompressionBombError:
                     if not is_jpeg:
@@ -219,7 +227,7 @@ def _orientation(exif: bytes) -> int:
         return 1
 
 
-def _decode_jpeg(data: bytes, header: _Jpeg, rows: int, reduction: int, max_pixels: int) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, header: _Jpeg, rows: int, reduction: int) -> np.ndarray | None:
     """None for what is left to Pillow, which says what is wrong, or takes longer.
 
     Args:
@@ -227,10 +235,9 @@ def _decode_jpeg(data: bytes, header: _Jpeg, rows: int, reduction: int, max_pixe
         header: its header.
         rows: how many are needed.
         reduction: by how much the picture is reduced.
-        max_pixels: see `decode`.
     """
     is_stream = header.is_baseline  # of the others, the decoder keeps all coefficients
-    if header.height * header.width > max_pixels * (reduction**2 if is_stream else 1):
+    if header.height * header.width > _limit * (reduction**2 if is_stream else 1):
         return None
     # The decoder is told that the picture ends below the rows: a tenth less work for random crops. One row of
     # blocks more is left, since chroma is interpolated between rows.
@@ -248,19 +255,16 @@ def _decode_jpeg(data: bytes, header: _Jpeg, rows: int, reduction: int, max_pixe
     return _TURNS.get(header.orientation, np.asarray)(pixels)
 
 
-def _decode_any(path: str | os.PathLike, data: bytes, max_pixels: int) -> np.ndarray:
-    with _naming(path), io.BytesIO(data) as file, _open(file, max_pixels) as image:
+def _decode_any(path: str | os.PathLike, data: bytes) -> np.ndarray:
+    with _naming(path), io.BytesIO(data) as file, _open(file) as image:
         _check_end(image, file, len(data))
         image.load()
         return np.array(_to_rgb(_upright(image), path))
 
 
-def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Opens it by Pillow, whose own limit, one for the process, is raised if need be."""
-    if Image.MAX_IMAGE_PIXELS and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+def _open(file: BinaryIO) -> Image.Image:
     image = Image.open(file)
-    if image.width * image.height > max_pixels:
+    if image.width * image.height > _limit:
         raise Image.DecompressionBombError
     return image
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ..model_utils.keys import Keys, default_of, key, refusal
 from .augment.autoaugment import POLICIES, autoaugment_from_keys
 from .augment.randaugment import RandAugment
+from .decode import MAX_PIXELS
 from .resize import Interpolation
 from .sources import DATASETS
 
@@ -55,6 +56,12 @@ class DataKeys(Keys):
     check_images: bool = key(True, "look for damaged image files once, before the first step of a run")
     damaged_images: Literal["fail", "skip"] = key(
         "fail", "a damaged image; fail: the run ends; skip: another takes its place, evaluation leaves it out"
+    )
+    max_image_pixels: int = key(
+        MAX_PIXELS,
+        "larger images are refused, but for a JPEG that can be decoded smaller; raise it for files you trust",
+        unit="pixels",
+        ge=1,
     )
     examples_per_class: int = key(
         0, "few-shot: training images used of each class; 0: all", unit="images", ge=0

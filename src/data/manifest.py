@@ -91,6 +91,6 @@ def _look(file: str, before: Seen | None) -> Seen:
     except OSError:
         return 0, 0, fault(file)
     stamp = status.st_size, status.st_mtime_ns
-    if before and before[:2] == stamp:
+    if before == (*stamp, None):  # a fault may have been mended by a key
         return before
     return *stamp, fault(file)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .decode import MAX_PIXELS, decode_resized
+from .decode import decode_resized
 from .normalise import Normalise
 from .resize import EvalCrop, Interpolation, Resizing, square_plan, whole_plan
 
@@ -64,16 +64,14 @@ class Preparation:
         """(H, W, 3) uint8 -> (h, w, 3) uint8 with the longer side `image_size`."""
         return self.plan_whole(*picture.shape[:2], multiple=multiple)(picture)
 
-    def read_square(self, source: str | os.PathLike | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    def read_square(self, source: str | os.PathLike | bytes) -> np.ndarray:
         """The square of a file, see `decode.decode_resized`, which says what is raised."""
-        return decode_resized(source, self.plan_square, max_pixels=max_pixels)
+        return decode_resized(source, self.plan_square)
 
-    def read_whole(
-        self, source: str | os.PathLike | bytes, *, multiple: int = 1, max_pixels: int = MAX_PIXELS
-    ) -> np.ndarray:
+    def read_whole(self, source: str | os.PathLike | bytes, *, multiple: int = 1) -> np.ndarray:
         """The whole of a file, (h, w, 3) uint8."""
         plan = functools.partial(self.plan_whole, multiple=multiple)
-        return decode_resized(source, plan, max_pixels=max_pixels)
+        return decode_resized(source, plan)
 
     @property
     def normalise(self) -> Normalise:

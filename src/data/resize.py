@@ -20,8 +20,8 @@ EvalCrop = Literal["squash", "centre"]
 
 _TRIES = 10
 _LONGEST = 4  # times the short side: beyond, the ends of a panorama cannot be in its central square
-# How much a picture must still shrink after a decoder has reduced it: then the result is a third of a grey level
-# on average from that of the whole.
+# How much a picture must still shrink after a decoder has reduced it: then the result is a third of a grey
+# level on average from that of the whole.
 _LEFT = 3
 _STRIP = 1 << 22  # values of a picture that are made floats at once
 

@@ -1,5 +1,6 @@
 """What is decoded of a picture for what it is resized to."""
 
+import contextlib
 from functools import partial
 
 import cv2
@@ -8,8 +9,12 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from src.data.decode import UnreadableImage, decode, decode_resized, fault
+from src.data import decode as module
+from src.data.decode import UnreadableImage, admit, decode, decode_resized, fault
 from src.data.resize import resize, resize_box, square_plan
+from src.model_utils.config import check
+from src.recipe import Recipe
+from src.shared_config import SharedConfig
 from tests.helpers.image_files import SAVED, orientation, with_pillow
 from tests.helpers.pictures import photo
 
@@ -150,31 +155,35 @@ class TestResized:
 class TestLargePictures:
     @pytest.fixture(autouse=True)
     def low_limit(self, monkeypatch):
-        """Pillow's limit, in place of 179 million pixels."""
+        """Of 1,000 pixels, Pillow's and ours, in place of 179 million; what the tests admit is forgotten."""
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+        monkeypatch.setattr(module, "MAX_PIXELS", 1000)
+        monkeypatch.setattr(module, "_limit", 1000)
 
     @pytest.mark.parametrize("name", ["rgb.jpg", "progressive.jpg", "rgb.png", "cmyk.tiff"])
     def test_more_pixels_than_the_limit_are_refused(self, tmp_path, name):
         SAVED[name](tmp_path / name)
-        with pytest.raises(UnreadableImage, match=r"bomb.*max_image_pixels admits more"):
-            decode(tmp_path / name, max_pixels=2000)
-        assert (fault(tmp_path / name, max_pixels=2000) is None) == name.endswith("jpg")
+        for limit in (1000, 61 * 47 - 1):
+            admit(limit)
+            with pytest.raises(UnreadableImage, match=r"bomb.*max_image_pixels admits more"):
+                decode(tmp_path / name)
+            assert (fault(tmp_path / name) is None) == name.endswith("jpg")
 
     @pytest.mark.parametrize("name", ["rgb.jpg", "rgb.png", "cmyk.tiff"])
     def test_a_higher_limit_admits_them(self, tmp_path, name):
         SAVED[name](tmp_path / name)
-        assert fault(tmp_path / name, max_pixels=3000) is None
-        assert decode(tmp_path / name, max_pixels=3000).shape == (47, 61, 3)
+        admit(61 * 47)
+        assert fault(tmp_path / name) is None
+        assert decode(tmp_path / name).shape == (47, 61, 3)
 
-    def test_what_counts_is_what_is_decoded(self, tmp_path):
+    def test_the_key_sets_it(self, tmp_path):
+        SAVED["rgb.png"](tmp_path / "x.png")
+        Recipe(check({"max_image_pixels": 3000}, SharedConfig))
+        assert decode(tmp_path / "x.png").shape == (47, 61, 3)
+
+    @pytest.mark.parametrize(("limit", "is_read"), [(1200, True), (1199, False)])
+    def test_what_counts_is_what_is_decoded(self, tmp_path, limit, is_read):
         Image.fromarray(photo(320, 240)).save(tmp_path / "x.jpg")
-        small = decode_resized(
-            tmp_path / "x.jpg", lambda *size: resize_box((0, 0, *size), 10, 10, "bilinear"), max_pixels=1200
-        )
-        assert small.shape == (10, 10, 3)
-        with pytest.raises(UnreadableImage, match="bomb"):
-            decode_resized(
-                tmp_path / "x.jpg",
-                lambda *size: resize_box((0, 0, *size), 10, 10, "bilinear"),
-                max_pixels=1199,
-            )
+        admit(limit)
+        with contextlib.nullcontext() if is_read else pytest.raises(UnreadableImage, match="bomb"):
+            decode_resized(tmp_path / "x.jpg", lambda *size: resize_box((0, 0, *size), 10, 10, "bilinear"))
