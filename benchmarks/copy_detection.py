@@ -79,7 +79,8 @@ def draw(path: Path, checkpoint: Path, pictures: RetrievalSet) -> None:
     embedder = Embedder.from_trained(open_trained(checkpoint, {}))
 
     def embed(pictures):
-        return np.stack([row for _, row in embedder.embed((picture, picture.read) for picture in pictures)])
+        embedded = embedder.embed((picture, picture.read) for picture in pictures)
+        return np.stack([row for _, row in embedded])
 
     database = embed(pictures.database)
     asked = [pictures.kinds.index(kind) + place for place, kind in enumerate(KINDS)]

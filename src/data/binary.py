@@ -23,7 +23,7 @@ import numpy as np
 
 from ..common.errors import UserError
 from ..common.files import checksum, write_json, write_text
-from .resize import ChooseBox, Plan, cut
+from .resize import Plan
 
 SIZES_NAME = "sizes.json"
 IMAGE_SHAPE = (3, 32, 32)
@@ -164,10 +164,6 @@ class ImageSet:
     def read_resized(self, index: int, plan: Plan) -> np.ndarray:
         """(h, w, 3) uint8: what `plan` makes of 32x32 pixels."""
         return plan(*self.images.shape[2:])(self.read(index))
-
-    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
-        """(height, width, 3) uint8: the box, whatever `least` is."""
-        return cut(self.read(index), choose(*self.images.shape[2:]))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images of `indices`, in their order."""

@@ -1,6 +1,7 @@
 """What training makes of images: crops, flips and changes, and the network's numbers or bytes."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -117,7 +118,7 @@ class PictureCrops:
         resize_size: for `resize`, in pixels, at least `side`.
         crop_area: for `random_resized`, smallest and largest share of the picture.
         crop_ratio: for `random_resized`, smallest and largest width / height.
-        interpolation: see `resize.resize`.
+        interpolation: see `resize.Resizing`: a quick one.
         flip: see `flips_of`.
         operations: see `PadCrops`.
         colour: jitter and lighting; None for none.
@@ -196,18 +197,16 @@ class PictureCrops:
         if self.train_crop == "resize":
             corners = step.draw(Stream.CROP, augment.draw_corners, whole - side)
 
-            def crop(picture: int, row: int) -> np.ndarray:
-                image = geometry.resize(self.source.read(picture), whole, whole, self.interpolation)
-                return geometry.cut(image, (*corners[:, row], side, side))
+            def plan(height: int, width: int, row: int) -> geometry.Resizing:
+                part = (*corners[:, row].tolist(), side, side)
+                source = (0, 0, height, width)
+                return geometry.Resizing(source, whole, whole, part, self.interpolation, is_quick=True)
 
         else:
             numbers = step.draw(Stream.CROP, geometry.draw_boxes, self.crop_area, self.crop_ratio)
 
-            def crop(picture: int, row: int) -> np.ndarray:
-                def choose(height: int, width: int) -> geometry.Box:
-                    return geometry.random_box(height, width, numbers[:, row], self.crop_ratio)
+            def plan(height: int, width: int, row: int) -> geometry.Resizing:
+                box = geometry.random_box(height, width, numbers[:, row], self.crop_ratio)
+                return geometry.resize_box(box, side, side, self.interpolation, is_quick=True)
 
-                image = self.source.read_crop(picture, choose, side)
-                return geometry.resize(image, side, side, self.interpolation)
-
-        return crop
+        return lambda picture, row: self.source.read_resized(picture, partial(plan, row=row))

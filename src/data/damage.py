@@ -13,7 +13,7 @@ from ..common.errors import UserError
 from .binary import Split
 from .decode import UnreadableImage
 from .folders import counted
-from .resize import ChooseBox, Plan
+from .resize import Plan
 from .sources import ImageFiles
 
 log = logging.getLogger("quartet")
@@ -32,7 +32,6 @@ class Pictures(Protocol):
     def name(self, index: int) -> str: ...
     def read(self, index: int) -> np.ndarray: ...
     def read_resized(self, index: int, plan: Plan) -> np.ndarray: ...
-    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray: ...
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pictures": ...
 
 
@@ -82,10 +81,6 @@ class ReadablePictures:
     def read_resized(self, index: int, plan: Plan) -> np.ndarray:
         """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
         return self._first_whole(index, lambda place: self._pictures.read_resized(place, plan))
-
-    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""
-        return self._first_whole(index, lambda place: self._pictures.read_crop(place, choose, least))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ReadablePictures":
         """The pictures of `indices`, in their order."""

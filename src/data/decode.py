@@ -16,7 +16,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from ..common.errors import UserError
-from .resize import ChooseBox, Plan, cut
+from .resize import Plan
 
 log = logging.getLogger("quartet")
 
@@ -111,26 +111,6 @@ def decode_resized(source: str | os.PathLike | bytes, plan: Plan) -> np.ndarray:
             return resizing(pixels, reduction)
     pixels = _decode_any(_name(source), data)
     return plan(*pixels.shape[:2])(pixels)
-
-
-def decode_crop(source: str | os.PathLike | bytes, choose: ChooseBox, least: int) -> np.ndarray:
-    """The pixels of a box, which is chosen by the size of the picture before it is decoded.
-
-    A box of at least 2, 4 or 8 times `least` each way is reduced by as much.
-    """
-    data = _read(source)
-    header = _jpeg_header(data)
-    if header and header.is_baseline and header.orientation not in _TURNS:
-        top, left, height, width = choose(header.height, header.width)
-        factor = next((factor for factor in (8, 4, 2) if min(height, width) >= factor * least), 1)
-        pixels = _decode_jpeg(data, header, top + height, factor, MAX_PIXELS)
-        if pixels is not None:
-            top, left, bottom, right = (
-                (edge + factor // 2) // factor for edge in (top, left, top + height, left + width)
-            )
-            return pixels[top:bottom, left:right]
-    image = _decode_any(_name(source), data, MAX_PIXELS)
-    return cut(image, choose(*image.shape[:2]))
 
 
 def fault(path: str | os.PathLike) -> str | None:

@@ -27,8 +27,8 @@ import numpy as np
 from ..common.errors import UserError
 from ..common.files import write_json
 from .binary import Split
-from .decode import UnreadableImage, decode, decode_crop, decode_resized
-from .resize import ChooseBox, Plan
+from .decode import UnreadableImage, decode, decode_resized
+from .resize import Plan
 
 INDEX_NAME = "mindrecord.json"
 MAX_SHARDS = 256  # they stay open, and a process may open some 1,000 files
@@ -98,10 +98,6 @@ class MindRecordImages:
     def read_resized(self, index: int, plan: Plan) -> np.ndarray:
         """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
         return self._decoded(index, decode_resized, plan)
-
-    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UserError as `read` does."""
-        return self._decoded(index, decode_crop, choose, least)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "MindRecordImages":
         """The images of `indices`, in their order."""

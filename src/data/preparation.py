@@ -60,10 +60,6 @@ class Preparation:
         """Whether `square` leaves pictures of this size as they are."""
         return height == width == self.image_size and self.crop_percentage == 1
 
-    def whole(self, picture: np.ndarray, *, multiple: int = 1) -> np.ndarray:
-        """(H, W, 3) uint8 -> (h, w, 3) uint8 with the longer side `image_size`."""
-        return self.plan_whole(*picture.shape[:2], multiple=multiple)(picture)
-
     def read_square(self, source: str | os.PathLike | bytes) -> np.ndarray:
         """The square of a file, see `decode.decode_resized`, which says what is raised."""
         return decode_resized(source, self.plan_square)

@@ -106,7 +106,6 @@ class Resizing(NamedTuple):
         return cv2.transpose(resized.astype(np.uint8))
 
 
-ChooseBox = Callable[[int, int], Box]
 Plan = Callable[[int, int], Resizing]  # by height and width of a picture
 
 
@@ -287,21 +286,3 @@ def _central(height: int, width: int, side: int) -> Box:
     """The central square of a side, or as much of it as there is."""
     rows, columns = min(height, side), min(width, side)
     return (height - rows) // 2, (width - columns) // 2, rows, columns
-
-
-def resize_whole(
-    image: np.ndarray, size: int, interpolation: Interpolation, *, multiple: int = 1
-) -> np.ndarray:
-    """`whole_plan` of a decoded picture."""
-    return whole_plan(*image.shape[:2], size=size, interpolation=interpolation, multiple=multiple)(image)
-
-
-def prepare_picture(image: np.ndarray, *, eval_crop: EvalCrop, **settings) -> np.ndarray:
-    """`square_plan` of a decoded picture."""
-    return square_plan(*image.shape[:2], crop=eval_crop, **settings)(image)
-
-
-def centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A view of the central part."""
-    height, width = min(height, image.shape[0]), min(width, image.shape[1])
-    return cut(image, ((image.shape[0] - height) // 2, (image.shape[1] - width) // 2, height, width))

@@ -1,10 +1,9 @@
 """Where images come from: finding a data set, and images in class folders, read when they are asked for.
 
 A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its file or number, and
-`take(indices)` -> a source of those images. It gives uint8 RGB pixels: `read(index)` -> (H, W, 3),
-`read_resized(index, plan)` as `decode.decode_resized`, `read_crop(index, choose, least)` as
-`decode.decode_crop`. `ImageSet` (in memory), `ImageFiles` and `MindRecordImages` are such, and
-`damage.ReadablePictures` around one of the last two.
+`take(indices)` -> a source of those images. It gives uint8 RGB pixels: `read(index)` -> (H, W, 3), and
+`read_resized(index, plan)` as `decode.decode_resized`. `ImageSet` (in memory), `ImageFiles` and
+`MindRecordImages` are such, and `damage.ReadablePictures` around one of the last two.
 """
 
 import contextlib
@@ -20,11 +19,11 @@ import numpy as np
 from ..common.errors import UserError
 from ..common.files import relative_to
 from .binary import CIFAR10, CIFAR100, ImageSet, Layout, Split, find_set, read_set
-from .decode import decode, decode_crop, decode_resized
+from .decode import decode, decode_resized
 from .folders import class_folders, some_of
 from .mindrecord import INDEX_NAME, MindRecordImages, open_mindrecord
 from .names import LABEL_FILES, ClassNames, split_of
-from .resize import ChooseBox, Plan
+from .resize import Plan
 from .splits import Item, Listing, list_folder, list_tests
 
 _SIZES = 32  # files whose size is asked for
@@ -64,10 +63,6 @@ class ImageFiles:
     def read_resized(self, index: int, plan: Plan) -> np.ndarray:
         """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UnreadableImage as `read` does."""
         return decode_resized(self.files[index], plan)
-
-    def read_crop(self, index: int, choose: ChooseBox, least: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, see `decode_crop`. Raises UnreadableImage as `read` does."""
-        return decode_crop(self.files[index], choose, least)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageFiles":
         """The images of `indices`, in their order."""

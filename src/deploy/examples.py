@@ -110,4 +110,4 @@ def _test_images(path: str) -> list[tuple[str, Example]]:
 
 
 def _record(images: ImageSet, index: int, how: Preparation) -> np.ndarray:
-    return how.square(images.read(index))
+    return images.read_resized(index, how.plan_square)

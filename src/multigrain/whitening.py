@@ -18,8 +18,7 @@ from mindspore import nn
 
 from ..checkpoint.weights import load_weights
 from ..common.errors import UserError
-from ..data.decode import decode, decode_resized
-from ..data.resize import resize
+from ..data.decode import decode_resized
 from ..retrieval.embedding import Embedder
 from .config import MultiGrainConfig
 from .network import MultiGrain, extended
@@ -193,8 +192,8 @@ def _score_change(
     files: Sequence[str],
 ) -> float:
     """The largest difference of a class score over these pictures, in parts of the largest score."""
-    side = before.image_size
-    images = before.inputs()(ms.Tensor(np.stack([resize(decode(f), side, side, "bilinear") for f in files])))
+    how = before.preparation
+    images = before.inputs()(ms.Tensor(np.stack([how.read_square(file) for file in files])))
 
     def scores(recipe: MultiGrainRecipe, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         network = recipe.network(num_classes=len(arrays["fc.weight"]))

@@ -12,8 +12,10 @@ from src.common.errors import UserError
 from src.data import damage
 from src.data.damage import ReadablePictures, damaged_in, left_out_of, without_faults
 from src.data.prepare.mindrecord import write_mindrecord
+from src.data.resize import resize_box
 from src.data.sources import ImageFiles, open_split
 from tests.helpers.errors import fails
+from tests.helpers.pictures import as_it_is
 
 FORMATS = ("tif", "bmp", "gif", "ppm", "png", "jpg")
 
@@ -54,10 +56,6 @@ def which(pixels):
     return round((float(pixels[..., 0].mean()) - 2) / 20)
 
 
-def box(height, width):
-    return 0, 0, height, width
-
-
 class TestReplacing:
     @pytest.mark.parametrize("kind", FORMATS)
     def test_the_next_of_the_class_takes_the_place(self, make, tmp_path, kind):
@@ -67,7 +65,7 @@ class TestReplacing:
             cut_in_its_middle(tmp_path / f"{index}.{kind}")
         source = ReadablePictures(files, skip=True, same_class=True)
         assert [which(source.read(index)) for index in range(10)] == [0, 1, 2, 3, 8, 5, 8, 7, 8, 1]
-        assert which(source.read_crop(4, box, 1)) == 8
+        assert which(source.read_resized(4, as_it_is)) == 8
         assert sorted(source.damaged) == [4, 6, 9] and damaged_in(source) is source.damaged
 
     def test_a_run_that_goes_on_gets_the_same(self, make, tmp_path):
@@ -76,8 +74,12 @@ class TestReplacing:
         cut_in_its_middle(tmp_path / "4.jpg")
         first, other = (ReadablePictures(files, skip=True, same_class=True) for _ in range(2))
         first.read(4)
+
+        def above(height, width):
+            return resize_box((0, 0, 8, width), 8, width, "bilinear")
+
         for index in (4, 2):
-            crops = [s.read_crop(index, lambda height, width: (0, 0, 8, width), 8) for s in (first, other)]
+            crops = [s.read_resized(index, above) for s in (first, other)]
             np.testing.assert_array_equal(*crops)
 
     def test_it_is_said_once_and_ten_times_at_most(self, make, tmp_path, caplog, monkeypatch):
@@ -156,7 +158,9 @@ class TestPatience:
         waited, _ = waits
         files = make()
         (tmp_path / "4.bmp").unlink()
-        assert "4.bmp" in fails(ReadablePictures(files, skip=False, same_class=True).read_crop, 4, box, 1)
+        assert "4.bmp" in fails(
+            ReadablePictures(files, skip=False, same_class=True).read_resized, 4, as_it_is
+        )
         assert waited == [0.5, 1.0, 2.0]
         assert which(ReadablePictures(files, skip=True, same_class=True).read(4)) == 6
 
@@ -193,10 +197,10 @@ class TestPatience:
         files = make()
         source = ReadablePictures(files, skip=True, same_class=True)
 
-        def choose(height, width):
+        def broken(height, width):
             raise UserError("not of an image")
 
-        assert fails(source.read_crop, 3, choose, 1) == "not of an image"
+        assert fails(source.read_resized, 3, broken) == "not of an image"
 
 
 class TestFaults:

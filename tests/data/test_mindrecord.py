@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from src.data.mindrecord import (
 from src.data.preparation import Preparation
 from src.data.prepare import mindrecord as mindrecord_writer
 from src.data.prepare.commands import main, prepare_mindrecord
+from src.data.resize import resize_box
 from src.data.sources import open_split
 from tests.helpers.batches import train_batches
 from tests.helpers.errors import fails
@@ -72,16 +74,16 @@ def test_images_are_those_of_the_folder(folder, record, split):
     assert images.class_names == source.class_names == CLASSES
     assert images.labels.dtype == np.int32 and images.labels.tolist() == source.labels.tolist()
 
-    def box(height, width):
-        return height // 4, 5, height // 2, width - 9
+    def plan(height, width, size):
+        return resize_box((height // 4, 5, height // 2, width - 9), size, size, "bilinear")
 
     for index, file in enumerate(source.files):
         with open(file, "rb") as opened_file:
             assert images.read_bytes(index) == opened_file.read()
         np.testing.assert_array_equal(images.read(index), source.read(index))
-        for least in (1, 100):
-            crop = images.read_crop(index, box, least)
-            np.testing.assert_array_equal(crop, source.read_crop(index, box, least))
+        for size in (1, 100):
+            crop = images.read_resized(index, partial(plan, size=size))
+            np.testing.assert_array_equal(crop, source.read_resized(index, partial(plan, size=size)))
     taken = images.take([3, 0])
     assert len(taken) == 2 and taken.labels.tolist() == images.labels[[3, 0]].tolist()
     np.testing.assert_array_equal(taken.read(0), source.read(3))
@@ -304,7 +306,7 @@ class TestReading:
         write_index(record, CLASSES, labels | {"train": np.arange(13) % 3})
         assert "its version is 4.0, not 3.0" in fails(open_mindrecord, record, "train")
 
-    @pytest.mark.parametrize("how", ["read", "read_crop"])
+    @pytest.mark.parametrize("how", ["read", "read_resized"])
     def test_a_damaged_image_is_named(self, record, how):
         images = open_mindrecord(record, "train")
         number = next(k for k in range(13) if images.read_bytes(k).startswith(b"\x89PNG"))
@@ -312,7 +314,7 @@ class TestReading:
         with (record / f"train.mindrecord00{shard}").open("r+b") as file:
             file.seek(start + length - 40)
             file.write(bytes(40))
-        options = (lambda *_: (0, 0, 5, 5), 2) if how == "read_crop" else ()
+        options = (lambda *_: resize_box((0, 0, 5, 5), 2, 2, "bilinear"),) if how == "read_resized" else ()
         message = fails(getattr(images, how), number, *options)
         assert (
             message.startswith(f"{record / 'train.mindrecord00'}{shard}, image train/")

@@ -6,8 +6,8 @@ import time
 import cv2
 import numpy as np
 
-from src.data import resize as geometry
 from src.data.decode import UnreadableImage
+from src.data.resize import Resizing, resize_box
 
 
 def noise(height: int, width: int, seed: int = 0, *, low: int = 0, high: int = 256) -> np.ndarray:
@@ -24,6 +24,11 @@ def photo(width: int = 61, height: int = 47, seed: int = 0) -> np.ndarray:
     """Smooth colours with some noise, which is what JPEG is made for."""
     grain = np.random.default_rng(seed).integers(-15, 16, (height, width, 3))
     return (smooth(height, width, seed) + grain).clip(0, 255).astype(np.uint8)
+
+
+def as_it_is(height: int, width: int) -> Resizing:
+    """The plan that changes nothing."""
+    return resize_box((0, 0, height, width), height, width, "bilinear")
 
 
 class Pictures:
@@ -56,10 +61,6 @@ class Pictures:
     def read_resized(self, index: int, plan) -> np.ndarray:
         image = self.read(index)
         return plan(*image.shape[:2])(image)
-
-    def read_crop(self, index: int, choose, least) -> np.ndarray:
-        image = self.read(index)
-        return geometry.cut(image, choose(*image.shape[:2]))
 
     def take(self, indices) -> "Pictures":
         return Pictures([self.pictures[k] for k in indices], self.labels[indices], self.class_names)
