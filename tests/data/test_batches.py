@@ -280,7 +280,9 @@ def test_whole_pictures_come_once_in_order_neighbours_of_equal_shape_together(si
             assert labels.dtype == np.int32 and len(images) == len(labels) == valid <= batch_size
             valids.append(valid)
             for image, label in zip(images, labels, strict=True):
-                expected = how.normalise(how.whole(source.pictures[seen], multiple=multiple))
+                picture = source.pictures[seen]
+                plan = how.plan_whole(*picture.shape[:2], multiple=multiple)
+                expected = how.normalise(plan(picture))
                 np.testing.assert_array_equal(image, expected)
                 assert label == source.labels[seen]
                 seen += 1
