@@ -11,7 +11,7 @@ from src.common import heartbeat
 from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.data.preparation import Preparation
-from src.data.resize import resize_whole
+from src.data.resize import whole_plan
 from src.retrieval.embedding import Embedder
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -62,7 +62,7 @@ def test_unit_vectors_in_the_given_order():
     assert [key for key, _ in found] == [f"picture {k}" for k in range(6)]
     assert network.seen == [(2, 3, 8, 16), (2, 3, 16, 16), (1, 3, 16, 8), (1, 3, 8, 16)]
     for (_, vector), image in zip(found, images, strict=True):
-        whole = resize_whole(image, 16, "bilinear").astype(np.float64)
+        whole = whole_plan(*image.shape[:2], size=16, interpolation="bilinear")(image).astype(np.float64)
         expected = ((whole - MEAN) / STD).mean(axis=(0, 1))
         assert vector.dtype == np.float32
         np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
@@ -116,6 +116,6 @@ def test_from_a_trained_network(interpolation):
     (image,) = pictures((90, 40))
     (_, vector), = Embedder.from_trained(trained).embed(named([image]))  # fmt: skip
     assert network.seen == [(1, 3, 32, 16)] and Embedder.from_trained(trained).workers == 3
-    whole = resize_whole(image, 32, interpolation, multiple=16)
+    whole = whole_plan(90, 40, size=32, interpolation=interpolation, multiple=16)(image)
     expected = ((whole.astype(np.float64) - MEAN) / STD).mean(axis=(0, 1))
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
