@@ -7,7 +7,6 @@ numbers take 0.4 GB. A search compares a query with all of them.
 import functools
 import json
 import os
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -160,19 +159,19 @@ def update(
             for row, picture in store.pictures():
                 file = os.fsdecode(picture.path)
                 rows[file], before[file] = row, picture._replace(vector=b"")
-            listed = _listed(roots, before)
+            others = {f for f in before if not only and not any(_is_under(f, root) for root in roots)}
+            listed, gone = _look({file for files in roots.values() for file in files}, before, others)
             new = {f: stamp for f, stamp in listed.items() if f not in before or before[f].stamp != stamp}
             sources = _known_by_bytes(new, before)
-            absent = {file: _is_gone(file) for file in before.keys() - listed.keys()}
-            moved, aliases = _by_other_names(sources, absent, before)
-            lost = {file for file, gone in absent.items() if gone} - moved
-            _check_losses(roots, before, set() if prune else lost)
+            arrived = {before[source].content for f, source in sources.items() if f not in before}
+            moved = {file for file in gone if before[file].content in arrived}
+            _check_losses(roots, before, set() if prune else gone - moved)
             if not listed and not before:
                 raise UserError(f"{', '.join(pictures)}: no picture is there; name a folder with pictures")
-            drop = moved | {file for file, gone in absent.items() if _goes(file, gone, roots, only)}
+            # A file in a folder that may not be read any more is neither listed nor gone, and stays.
+            drop = moved | {f for f in before.keys() - listed.keys() - others if f in gone or os.path.exists(f)}
 
-            now = {f: before[g]._replace(path=os.fsencode(f)) for f, g in sources.items() if f not in aliases}
-            now = {f: p._replace(size=new[f][0], mtime_ns=new[f][1]) for f, p in now.items()}
+            now = {f: before[g]._replace(path=os.fsencode(f), mtime_ns=new[f][1]) for f, g in sources.items()}
             if now or drop or reopen != remembered:
                 put = (p._replace(vector=store.vector(rows[sources[f]])) for f, p in now.items())
                 store.write(put, [rows[f] for f in drop.union(now) if f in rows], reopen)
@@ -229,10 +228,13 @@ def _check_identity(folder: Path, built: Mapping[str, Any], asked: Mapping[str, 
             )
 
 
-def _listed(roots: Mapping[str, Sequence[str]], before: Mapping[str, Picture]) -> dict[str, Stamp]:
-    """The stamps of the files by their real paths.
+def _look(
+    files: set[str], before: Mapping[str, Picture], others: set[str]
+) -> tuple[dict[str, Stamp], set[str]]:
+    """The stamps of the files by their real paths, and which files of the index are gone.
 
-    Of several names of one file (hard links) it is one that the index knows, or the first.
+    Of several names of one file (hard links) one is listed that the index knows, or the first; none where one
+    of `others` is a name of it, which stay in the index.
     """
     real_folder = functools.cache(os.path.realpath)
 
@@ -242,19 +244,23 @@ def _listed(roots: Mapping[str, Sequence[str]], before: Mapping[str, Picture]) -
         folder, name = os.path.split(file)
         return os.path.join(real_folder(folder), name)
 
-    stamps, taken = {}, set()
-    paths = {real(file) for files in roots.values() for file in files}
-    for path in sorted(paths, key=lambda path: (path not in before, path)):
+    paths = {real(file) for file in files}
+    listed, gone, taken = {}, set(), set()
+    for path in sorted(before.keys() | paths, key=lambda path: (path not in before, path)):
         heartbeat.progress()
+        stamp, name = (-1, -1), path
         try:
             status = os.stat(path)
-        except OSError:  # reading it will say why
-            stamps[path] = (-1, -1)
-            continue
-        if (status.st_dev, status.st_ino) not in taken:
-            taken.add((status.st_dev, status.st_ino))
-            stamps[path] = (status.st_size, status.st_mtime_ns)
-    return dict(sorted(stamps.items()))
+            stamp, name = (status.st_size, status.st_mtime_ns), (status.st_dev, status.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            gone.add(path)
+        except OSError:  # in a folder that may not be read; for a listed file, reading it will say why
+            pass
+        if path in paths and name not in taken:
+            listed[path] = stamp
+        if path in paths or path in others:
+            taken.add(name)
+    return dict(sorted(listed.items())), gone & before.keys() - listed.keys()
 
 
 def _known_by_bytes(new: Mapping[str, Stamp], before: Mapping[str, Picture]) -> dict[str, str]:
@@ -266,22 +272,6 @@ def _known_by_bytes(new: Mapping[str, Stamp], before: Mapping[str, Picture]) -> 
         with suppress(OSError):
             contents[file] = _content(file)
     return {file: files[content] for file, content in contents.items() if content in files}
-
-
-def _by_other_names(
-    sources: Mapping[str, str], absent: Mapping[str, bool], before: Mapping[str, Picture]
-) -> tuple[set[str], set[str]]:
-    """Files that have moved to a new one, and new files that are names of one that was not listed (links)."""
-    moved, aliases, places = set(), set(), defaultdict(list)
-    for file in sources.keys() - before.keys():
-        places[before[sources[file]].content].append(file)
-    for file, gone in absent.items():
-        for place in places[before[file].content]:
-            if gone:
-                moved.add(file)
-            elif os.path.exists(file) and os.path.samefile(file, place):
-                aliases.add(place)
-    return moved, aliases
 
 
 def _check_losses(roots: Mapping[str, Sequence[str]], before: Mapping[str, Picture], lost: set[str]) -> None:
@@ -298,23 +288,8 @@ def _check_losses(roots: Mapping[str, Sequence[str]], before: Mapping[str, Pictu
             )
 
 
-def _goes(file: str, gone: bool, roots: Mapping[str, Any], only: bool) -> bool:
-    """Whether a file that was not listed leaves the index; not if a folder of its path cannot be read."""
-    return (gone or os.path.exists(file)) if any(_is_under(file, root) for root in roots) else only
-
-
 def _is_under(file: str, root: str) -> bool:
     return file.startswith(os.path.join(root, ""))
-
-
-def _is_gone(file: str) -> bool:
-    try:
-        os.lstat(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:  # a folder that may not be read
-        return False
-    return False
 
 
 def _content(file: str) -> bytes:
@@ -364,18 +339,16 @@ def _facts(
 ) -> dict[str, int]:
     """See `update`; pictures without a vector count as skipped alone."""
     damaged = sum(bool(picture.reason) for picture in after.values())
-    before, after = ({f: p.content for f, p in all_.items() if not p.reason} for all_ in (before, after))
-    new_places = {before[file] for file in moved if file in before}
-
-    def kind(file: str, content: bytes) -> str:
-        if file in before:
-            return "unchanged" if before[file] == content else "changed"
-        return "moved" if content in new_places else "added"
-
-    counts = Counter(kind(*item) for item in after.items())
+    was, now = ({(file, p.content) for file, p in all_.items() if not p.reason} for all_ in (before, after))
+    old, new = dict(was), dict(now)
+    arrived = {content for file, content in was if file in moved}
+    moved_here = {file for file, content in now if file not in old and content in arrived}
     return {
-        "files": len(after),
-        **{name: counts[name] for name in ("added", "changed", "moved", "unchanged")},
-        "removed": len(before.keys() - after.keys() - moved),
+        "files": len(new),
+        "added": len(new.keys() - old.keys() - moved_here),
+        "changed": len(new.keys() & old.keys()) - len(was & now),
+        "moved": len(moved_here),
+        "unchanged": len(was & now),
+        "removed": len(old.keys() - new.keys() - moved),
         "skipped": damaged + unread,
     }
