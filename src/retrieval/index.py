@@ -169,7 +169,8 @@ def update(
             if not listed and not before:
                 raise UserError(f"{', '.join(pictures)}: no picture is there; name a folder with pictures")
             # A file in a folder that may not be read any more is neither listed nor gone, and stays.
-            drop = moved | {f for f in before.keys() - listed.keys() - others if f in gone or os.path.exists(f)}
+            unlisted = before.keys() - listed.keys() - others
+            drop = moved | {file for file in unlisted if file in gone or os.path.exists(file)}
 
             now = {f: before[g]._replace(path=os.fsencode(f), mtime_ns=new[f][1]) for f, g in sources.items()}
             if now or drop or reopen != remembered:
