@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import groupby, islice
 from typing import Any, Protocol, Self, TypeVar
 
 import mindspore as ms
@@ -18,6 +19,8 @@ from ..model_utils.device_adapter import Device, without_graph
 Key = TypeVar("Key")
 Read = Callable[[Plan], np.ndarray]
 Skip = Callable[[Any, UnreadableImage], None]
+
+CHUNK = 128  # pictures
 
 
 class TrainedNetwork(Protocol):
@@ -37,13 +40,14 @@ class TrainedNetwork(Protocol):
 class Embedder:
     """Embeddings of whole pictures: the longer side is the preparation's, the aspect ratio is kept.
 
-    The network runs without a graph, as nearly every picture has a shape of its own.
+    The network runs without a graph, as pictures have many shapes. Each call of it costs, and a new shape
+    more, so that the pictures of a chunk are sorted by shape.
 
     Args:
         network: with `embed`, (N, 3, H, W) float32 -> (N, D); from now on in evaluation mode.
         preparation: gives the longer side, in pixels, and how pixels are computed and normalised.
         side_multiple: what both sides must be divisible by for this network.
-        batch_size: most pictures that the network sees at once: neighbours of equal shape.
+        batch_size: most pictures that the network sees at once.
         workers: threads that read, as `read_ahead` takes them.
     """
 
@@ -71,7 +75,7 @@ class Embedder:
     def embed(
         self, pictures: Iterable[tuple[Key, Read]], *, skip: Skip | None = None
     ) -> Iterator[tuple[Key, np.ndarray]]:
-        """Embeds any number of pictures; those of two batches at most are in memory.
+        """Embeds any number of pictures; those of two chunks are in memory, as bytes.
 
         Args:
             pictures: a key and a function that reads the picture and resizes it by a plan, in a thread of the
@@ -87,30 +91,45 @@ class Embedder:
             UserError: the network answers with what is not a number, or with embeddings whose length follows
                 the shape of the picture.
         """
-        length = None
         batches = pictures_ahead(
             pictures,
-            lambda item: self._normalise(item[1](self._plan)),
-            batch_size=self.batch_size,
+            lambda item: item[1](self._plan),
+            batch_size=CHUNK,
             workers=self.workers,
             skip=skip and (lambda item, error: skip(item[0], error)),
         )
-        for items, images in batches:
-            heartbeat.progress()
-            embeddings = self._run(images)
-            length = length or embeddings.shape[1]
-            if embeddings.shape[1] != length:
-                raise UserError(
-                    f"{type(self.network).__name__} gives {length} and {embeddings.shape[1]} features for "
-                    "pictures of two shapes; use the image size that it was trained with"
-                )
-            for (key, _), embedding in zip(items, embeddings, strict=True):
-                if not np.isfinite(embedding).all():
-                    raise UserError(
-                        f"{key}: {type(self.network).__name__} answers with NaN or infinity; "
-                        "its weights are damaged, or too large for float16 (amp_level O0)"
-                    )
-                yield key, embedding
+        resized = ((key, image) for items, images in batches for (key, _), image in zip(items, images))
+        length = None
+        while chunk := list(islice(resized, CHUNK)):
+            vectors = self._run_by_shape([image for _, image in chunk])
+            for (key, _), vector in zip(chunk, vectors, strict=True):
+                length = length or len(vector)
+                self._check(key, vector, length)
+                yield key, vector
+
+    def _run_by_shape(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        vectors: list[np.ndarray] = [None] * len(images)
+        order = sorted(range(len(images)), key=lambda place: images[place].shape)
+        for _, group in groupby(order, key=lambda place: images[place].shape):
+            while some := list(islice(group, self.batch_size)):
+                heartbeat.progress()
+                batch = np.stack([self._normalise(images[place]) for place in some])
+                for place, vector in zip(some, self._run(batch), strict=True):
+                    vectors[place] = vector
+        return vectors
+
+    def _check(self, key: Any, vector: np.ndarray, length: int) -> None:
+        name = type(self.network).__name__
+        if len(vector) != length:
+            raise UserError(
+                f"{name} gives {length} and {len(vector)} features for pictures of two shapes; "
+                "use the image size that it was trained with"
+            )
+        if not np.isfinite(vector).all():
+            raise UserError(
+                f"{key}: {name} answers with NaN or infinity; "
+                "its weights are damaged, or too large for float16 (amp_level O0)"
+            )
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         """(N, 3, H, W) float32 -> (N, D) float32, rows of length 1 or 0."""

@@ -60,7 +60,7 @@ def test_unit_vectors_in_the_given_order():
     images = pictures((8, 16), (40, 80), (16, 16), (5, 5), (80, 40), (7, 14))
     found = list(embedder(network, batch_size=2).embed(named(images)))
     assert [key for key, _ in found] == [f"picture {k}" for k in range(6)]
-    assert network.seen == [(2, 3, 8, 16), (2, 3, 16, 16), (1, 3, 16, 8), (1, 3, 8, 16)]
+    assert network.seen == [(2, 3, 8, 16), (1, 3, 8, 16), (1, 3, 16, 8), (2, 3, 16, 16)]
     for (_, vector), image in zip(found, images, strict=True):
         whole = whole_plan(*image.shape[:2], size=16, interpolation="bilinear")(image).astype(np.float64)
         expected = ((whole - MEAN) / STD).mean(axis=(0, 1))
@@ -119,3 +119,11 @@ def test_from_a_trained_network(interpolation):
     whole = whole_plan(90, 40, size=32, interpolation=interpolation, multiple=16)(image)
     expected = ((whole.astype(np.float64) - MEAN) / STD).mean(axis=(0, 1))
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_pictures_of_a_chunk_share_calls_by_shape():
+    network = Means()
+    images = pictures(*[(16, 8), (8, 16), (16, 16)] * 20)
+    found = list(embedder(network).embed(named(images)))
+    assert [key for key, _ in found] == [f"picture {k}" for k in range(60)]
+    assert network.seen == [(20, 3, 8, 16), (20, 3, 16, 8), (20, 3, 16, 16)]
