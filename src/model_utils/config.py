@@ -78,7 +78,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(
-            f"config_path: {path}{relative_to(path)} cannot be read ({error.strerror}); give an existing file"
+            f"config_path: {path} cannot be read ({error.strerror}){relative_to(path)}; give an existing file"
         ) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2026-13-01
         raise UserError(f"config_path: {path} is not YAML: {' '.join(str(error).split())}") from error
