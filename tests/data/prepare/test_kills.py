@@ -97,6 +97,12 @@ def copies(root):
     return lambda out: make_copies([data, str(out / "copies"), "--kinds", "blur", "jpeg"])
 
 
+def mindrecord(root):
+    data = str(pictures(root))
+    arguments = ["mindrecord", "--data_path", data, "--shards", "2", "--val_fraction", "0.5"]
+    return lambda out: prepare([*arguments, "--output_path", str(out / "record")])
+
+
 def imagenet(root):
     names = [f"n0000000{k}" for k in range(3)]
     (root / "in").mkdir()
@@ -110,8 +116,12 @@ def imagenet(root):
     return lambda out: prepare_imagenet(root / "in", out, md5="skip", val_labels=labels, release=release)
 
 
-@pytest.mark.parametrize("kind", [cifar10, shapes, folder, imagenet, copies])
+@pytest.mark.parametrize(
+    "kind", [cifar10, shapes, folder, imagenet, copies, pytest.param(mindrecord, marks=pytest.mark.slow)]
+)
 def test_killed_at_random_lines(tmp_path, kind, capsys):
+    if kind is mindrecord:
+        import mindspore.mindrecord  # noqa: F401  once, before the processes are forked
     make = kind(tmp_path)
     whole = tmp_path / "whole"
     lines = lines_until(lambda: make(whole), None)
