@@ -91,7 +91,8 @@ def build(own, rest):
     print("\n".join(line for one in found.values() for line in one.in_words()))
     print(table(facts.items()))
     print(to_json(facts))
-    _end([f"{one}: passed over" for some in found.values() for one in some.left_out.unreadable])
+    for one in found.values():
+        one.left_out.refuse_unreadable()
 
 
 def _identity(trained):
@@ -144,16 +145,11 @@ def search(own, rest):
         print(f"passed over, since they are not there: {some}", file=sys.stderr)
     if own.sheet and results:
         _draw(own, results)
-    problems = [f"{query}: {reason}; choose another picture" for query, reason in skipped.items()]
-    _end(problems + [f"{folder}: passed over" for folder in queries.left_out.unreadable])
-
-
-def _end(problems):
-    """What went wrong makes the exit code 2, when the rest is done."""
-    from ..common.errors import UserError
-
-    if problems:
-        raise UserError(problems[0] + (f" (and {len(problems) - 1} more)" if problems[1:] else ""))
+    if skipped:
+        query, reason = next(iter(skipped.items()))
+        more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
+        raise UserError(f"{query}: {reason}; choose another picture{more}")
+    queries.left_out.refuse_unreadable()
 
 
 def _embedder(own, index):
