@@ -75,7 +75,7 @@ class LeftOut:
         return [f"cannot be read: {counted(names, 'folder')}"] if names else []
 
     def _extensions_in_words(self) -> list[str]:
-        found = Counter({name: n for (why, name), n in self.counts.items() if why == "extension"})
+        found = Counter({name: n for (why, name), n in self.counts.items() if why == "extension" and n})
         if not found:
             return []
         shown = found.most_common(_SHOWN)

@@ -291,7 +291,7 @@ class _Reading:
         (name,) = found
         raise UserError(
             f"{root} holds one class alone, {name}, and two are needed; {LAYOUT}. If {name} is the data set, "
-            f"give {root / name} as data_path"
+            f"give {root / name} as data_path; {self.left_out.in_words()}"
         )
 
     def take(self, root: Path, contents: Contents) -> None:
@@ -364,6 +364,7 @@ class _Reading:
         files = self.reader.pictures(where)
         if path and files:
             self.notes.append(f"classes by {path}")
+            self.left_out.counts["extension", path.suffix.lower()] -= 1
             labels = read_labels(path, files, classes.names)
             return sorted(zip(files, labels, strict=True), key=lambda item: (item[1], item[0]))
         what = f"{number_of(len(files), 'picture')} of unknown class in {where} (no class folders or labels)"

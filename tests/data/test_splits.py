@@ -118,6 +118,7 @@ class TestLayouts:
         found = [(Path(file).name, label) for file, label in listing.test]
         assert found == [("1.jpg", 0), ("0.jpg", 1), ("2.jpg", 1)]
         assert f"classes by {root / 'val' / 'val_annotations.txt'}" in listing.in_words()[0]
+        assert "1 .txt" in listing.in_words()[1], "n01_boxes.txt alone"
         for where in (root, root / "val"):
             by_name = list_tests(where, ["n02", "n01"])
             assert [(Path(file).name, label) for file, label in by_name.test] == [
@@ -137,6 +138,7 @@ class TestLayouts:
         (root / place).write_text("\n".join(rows))
         found = {Path(file).name: label for file, label in listed(root).test}
         assert found == dict(zip(files, (1, 0, 0, 1), strict=True))
+        assert listed(root).in_words()[1] == "left out: nothing"
         if place.startswith("val/"):
             assert len(list_tests(root / "val", ["n01", "n02"]).test) == 4
 
