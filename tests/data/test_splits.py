@@ -239,6 +239,9 @@ class TestRefused:
         message = fails(listed, root)
         assert "holds one class alone, rose" in message and f"give {root / 'rose'} as data_path" in message
 
+    def test_one_class_with_folders_in_it(self, make_folder):
+        assert "one class alone, rose" in fails(listed, make_folder("rose", "rose/old", "rose/new"))
+
     def test_one_class_with_pictures(self, make_folder):
         assert "one class alone, flowers" in fails(
             listed, make_folder("flowers/a", "flowers/b", "notes/x.txt")
@@ -255,6 +258,10 @@ class TestRefused:
 
     def test_train_without_class_folders(self, make_folder):
         root = make_folder("train/x.jpg", "test/x.jpg", "labels.csv")
+        assert f"{root / 'train'} holds 0 class folders" in fails(listed, root)
+
+    def test_flat_pictures_in_train_and_images(self, make_folder):
+        root = make_folder("train", "images")
         assert f"{root / 'train'} holds 0 class folders" in fails(listed, root)
 
     @pytest.mark.parametrize("others", [(), ("a", "b"), ("a", "test/a")])
