@@ -97,13 +97,14 @@ class ResNet9(nn.Cell):
         initialise(self, seed=seed, weight=torch_default)
 
     def embed(self, x):
-        """Features before the classifier, (N, 3, 32, 32) -> (N, widths[3])."""
+        """Features before the classifier, (N, 3, H, W) -> (N, widths[3]): the largest value of each map."""
         x = self.layer1(self.prep(x))
         x = x + self.layer1_res2(self.layer1_res1(x))
         x = self.layer3(self.layer2(x))
         x = x + self.layer3_res2(self.layer3_res1(x))
-        x = self.pool(x)
-        return x.reshape(x.shape[0], -1)
+        if x.shape[2:] != (4, 4):  # of images of another size than 32 x 32
+            return x.max(axis=(2, 3))
+        return self.pool(x).reshape(x.shape[0], -1)
 
     def construct(self, x):
         return self.linear(self.embed(x)) * self.head_scale

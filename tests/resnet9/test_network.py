@@ -294,3 +294,18 @@ def test_widths_that_are_not_four_positive_numbers(widths):
 def test_an_activation_that_nobody_knows():
     with pytest.raises(UserError, match="activation: 'swish' given, allowed: one of relu, celu, gelu"):
         create_network("resnet9", num_classes=3, activation="swish")
+
+
+# --- images of other sizes
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (16, 16)])
+def test_images_of_other_sizes_give_the_largest_value_of_each_map(height, width):
+    network = create_network("resnet9", num_classes=3, widths=(4, 4, 4, 4)).set_train(False)
+    images = ms.Tensor(fill("images", (2, 3, height, width)))
+    maps = network.layer1(network.prep(images))
+    maps = network.layer3(network.layer2(maps + network.layer1_res2(network.layer1_res1(maps))))
+    maps = maps + network.layer3_res2(network.layer3_res1(maps))
+    assert maps.shape == (2, 4, height // 8, width // 8)
+    np.testing.assert_array_equal(network.embed(images).asnumpy(), maps.asnumpy().max((2, 3)))
+    assert network(images).shape == (2, 3)
