@@ -237,3 +237,21 @@ def test_a_new_data_set_is_a_row(monkeypatch, tmp_path):
     )
     (tmp_path / "mark").touch()
     assert open_split(tmp_path, "train") == open_split("/none", "train", dataset="marked") == "it"
+
+
+@pytest.mark.parametrize(("keys", "shape"), [
+    ({}, (32, 32)), ({"eval_image_size": 64}, (64, 64)), ({"eval_image_size": 48, "eval_crop": "whole"}, (48, 48)),
+    ({"crop_percentage": 0.8}, (32, 32)), ({"eval_image_size": 20, "interpolation": "bicubic"}, (20, 20)),
+])  # fmt: skip
+def test_small_images_are_evaluated_as_the_keys_say(keys, shape):
+    """Old behaviour: with train_crop pad they were 32x32 whatever the keys said, without a word."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
+    source = ImageSet(pixels, np.zeros(5, np.int32), ("a",))
+    config = check({"train_crop": "pad", "eval_batch_size": 3, **keys}, SharedConfig)
+    how = module.preparation(config)
+    batches = module.eval_batches(config, source, how, host_normalises=True, side_multiple=1, rank=0, size=1)
+    images = [image for some, _, valid in batches for image in some[:valid]]
+    assert [image.shape for image in images] == [(3, *shape)] * 5
+    for image, planes in zip(images, pixels, strict=True):
+        expected = how.normalise(how.square(np.ascontiguousarray(planes.transpose(1, 2, 0))))
+        np.testing.assert_array_equal(image, expected)
