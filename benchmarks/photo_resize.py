@@ -7,8 +7,9 @@
   and, with a checkpoint, in embeddings and top-1 classes.
 - The process time of evaluation, read and decoded, in turns: by `bilinear`, by `tf_bilinear`, which does what
   evaluation did before antialiasing, and by Pillow's resize.
-- The process time of decoding for random crops: without the early stop below the crop, and without the
-  reduction in the discrete cosine transform.
+- The process time of random crops: as training makes them, antialiased at any factor, without the early stop
+  below the crop, and without the reduction in the discrete cosine transform; and of a bare loop of
+  `cv2.imdecode` and `cv2.resize`.
 
 The process is pinned to one core. Writes benchmarks/records/photo_resize.json. The bars: at most 0.5 grey
 levels from Pillow, and at least 0.9 of the rate of `tf_bilinear`.
@@ -18,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -135,30 +137,35 @@ class NoReduction(geometry.Resizing):
     reduction = 1
 
 
-class Whole(geometry.Resizing):
+class Neither(geometry.Resizing):
     bottom, reduction = 1 << 30, 1
 
 
 def crops(photos: list[bytes], size: int, repeats: int) -> dict[str, list[float]]:
-    """Random crops by all that is made, and by less."""
+    """Random crops as training makes them, antialiased at any factor, by less decoding, and a bare loop."""
     numbers = geometry.draw_boxes(np.random.default_rng(0), EPOCHS * len(photos), AREA, RATIO).T
 
-    def run(kind: type[geometry.Resizing]) -> None:
+    def run(kind: type[geometry.Resizing] = geometry.Resizing, *, is_quick: bool = True) -> None:
         for data, drawn in zip(photos * EPOCHS, numbers, strict=True):
 
             def plan(height: int, width: int, drawn: np.ndarray = drawn) -> geometry.Resizing:
                 box = geometry.random_box(height, width, drawn, RATIO)
-                return kind(*geometry.resize_box(box, size, size, "bilinear"))
+                return kind(*geometry.resize_box(box, size, size, "bilinear", is_quick=is_quick))
 
             decode_resized(data, plan)
 
-    kinds = {
-        "both": geometry.Resizing,
-        "no_early_stop": NoEarlyStop,
-        "no_reduction": NoReduction,
-        "neither": Whole,
+    def run_bare_loop() -> None:
+        for data in photos * EPOCHS:
+            cv2.resize(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), (size, size))
+
+    runs = {
+        "training": run,
+        "antialiased": partial(run, is_quick=False),
+        "no_early_stop": partial(run, NoEarlyStop),
+        "no_reduction": partial(run, NoReduction),
+        "neither": partial(run, Neither),
+        "bare_loop": run_bare_loop,
     }
-    runs = {name: lambda kind=kind: run(kind) for name, kind in kinds.items()}
     return milliseconds_in_turns(runs, EPOCHS * len(photos), repeats)
 
 

@@ -240,7 +240,8 @@ def test_a_new_data_set_is_a_row(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("keys", "shape"), [
-    ({}, (32, 32)), ({"eval_image_size": 64}, (64, 64)), ({"eval_image_size": 48, "eval_crop": "whole"}, (48, 48)),
+    ({}, (32, 32)), ({"eval_image_size": 64}, (64, 64)),
+    ({"eval_image_size": 48, "eval_crop": "whole"}, (48, 48)),
     ({"crop_percentage": 0.8}, (32, 32)), ({"eval_image_size": 20, "interpolation": "bicubic"}, (20, 20)),
 ])  # fmt: skip
 def test_small_images_are_evaluated_as_the_keys_say(keys, shape):
