@@ -189,12 +189,14 @@ def _jpeg_header(data: bytes) -> _Jpeg | None:
     if not frame or not data.startswith(_START_OF_SCAN, at) or not is_whole:
         return None
     bits, height, width, components = struct.unpack_from(">BHHB", data, frame + 4)
+    coded_rows = 8 * max(
+        (both & 15 for both in data[frame + 11 : frame + 11 + 3 * components : 3]), default=0
+    )
     # Without a height, it comes behind the scan.
-    if bits != 8 or components not in (1, 3) or not height * width:
+    if bits != 8 or components not in (1, 3) or not height * width * coded_rows:
         return None
-    sampling = data[frame + 11 : frame + 11 + 3 * components : 3]
     is_baseline = data[frame + 1] != 0xC2 and data[at + 4] == components
-    return _Jpeg(frame, height, width, 8 * max(both & 15 for both in sampling), is_baseline, orientation)
+    return _Jpeg(frame, height, width, coded_rows, is_baseline, orientation)
 
 
 def _orientation(exif: bytes) -> int:
@@ -239,7 +241,10 @@ def _decode_any(path: str | os.PathLike, data: bytes) -> np.ndarray:
     with _naming(path), io.BytesIO(data) as file, _open(file) as image:
         _check_end(image, file, len(data))
         image.load()
-        return np.array(_to_rgb(_upright(image), path))
+        image = _upright(image)
+        is_deep = image.mode == "F" or image.mode.startswith("I")
+        pixels = np.array(image if is_deep else _to_rgb(image))
+    return cv2.merge([_grey_to_8_bits(pixels, path)] * 3) if is_deep else pixels
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -304,9 +309,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_grey_to_8_bits(np.asarray(image), path)).convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

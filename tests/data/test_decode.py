@@ -101,8 +101,8 @@ def test_simplejpeg_decodes_common_jpegs_and_no_others(tmp_path, name, monkeypat
 
 @pytest.mark.parametrize(
     ("at", "value"),
-    [(1, b"\xc9"), (4, b"\x0c"), (5, b"\0\0"), (2, b"\0\7")],
-    ids=["arithmetic coding", "12 bits", "no height", "a header that leads nowhere"],
+    [(1, b"\xc9"), (4, b"\x0c"), (5, b"\0\0"), (2, b"\0\7"), (11, b"\0\0\0\0\0\0\0")],
+    ids=["arithmetic coding", "12 bits", "no height", "a header that leads nowhere", "sampled 0 times"],
 )
 def test_odd_headers_are_left_to_pillow(tmp_path, monkeypatch, at, value):
     SAVED["rgb.jpg"](tmp_path / "x.jpg")
