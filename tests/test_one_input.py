@@ -119,6 +119,8 @@ def test_search_sees_what_evaluation_of_whole_pictures_sees(folder, interpolatio
     keys = {**KEYS, "data_path": str(folder), "eval_crop": "whole", "interpolation": interpolation}
     recipe, seen = Recipe(check(keys, SharedConfig)), Seen()
     expected = evaluated(recipe, host_normalises=True)
-    embedder = Embedder(seen, recipe.preparation, batch_size=3)
-    found = embedder.embed((file, partial(decode_resized, file)) for file in expected)
-    assert_equal(expected, dict(zip((file for file, _ in found), seen.images, strict=True)))
+    embedder, found = Embedder(seen, recipe.preparation), {}
+    for file in expected:
+        list(embedder.embed([(file, partial(decode_resized, file))]))
+        found[file] = seen.images.pop()
+    assert_equal(expected, found)
