@@ -133,7 +133,7 @@ class Unfinished:
 
 @contextmanager
 def unfinished_folder(target: Path, source: str) -> Iterator[Unfinished]:
-    """Gives the folder `target`.unfinished, and renames it to `target` if the block ends well.
+    """Gives the folder `unfinished_path(target)`, and renames it to `target` if the block ends well.
 
     If the block fails or the process is killed, the folder waits for the next call. Its MARKER has a line for
     `source` and one for each step that is complete. Call it under a lock.
@@ -146,7 +146,7 @@ def unfinished_folder(target: Path, source: str) -> Iterator[Unfinished]:
         UserError: something stands at `target`, a folder that we did not mark is in the way, or the disk
             cannot be written.
     """
-    folder = target.with_name(f"{target.name}.unfinished")
+    folder = unfinished_path(target)
     marker, done = folder / MARKER, set()
     try:
         for path in (target, folder):
@@ -172,9 +172,14 @@ def unfinished_folder(target: Path, source: str) -> Iterator[Unfinished]:
         ) from error
 
 
+def unfinished_path(target: Path) -> Path:
+    """Where `unfinished_folder` gathers what becomes `target`: hidden, so that it is no folder of a class."""
+    return target.with_name(f".quartet-unfinished-{target.name}")
+
+
 def discard_unfinished(target: Path) -> None:
     """Removes what `unfinished_folder` left for `target`."""
-    folder = target.with_name(f"{target.name}.unfinished")
+    folder = unfinished_path(target)
     if (folder / MARKER).is_file():
         _remove_marked(folder)
 

@@ -171,7 +171,7 @@ class TestConverting:
         monkeypatch.setattr(mindrecord_writer, "_write_shard", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare_mindrecord(folder, out, shards=3)
-        assert not out.exists() and (tmp_path / "stopped.unfinished").is_dir()
+        assert not out.exists() and (tmp_path / ".quartet-unfinished-stopped").is_dir()
         if changed:
             save(folder / "train" / CLASSES[0] / "99.png", 99)
             prepare_mindrecord(folder, tmp_path / "expected", shards=3)
@@ -179,7 +179,7 @@ class TestConverting:
         prepare_mindrecord(folder, out, shards=3)
         names = [f"{name}.mindrecord00{k}" for name in ("train", "val") for k in range(3)]
         assert written[9:] == names[0 if changed else 2 :]
-        assert not (tmp_path / "stopped.unfinished").exists()
+        assert not (tmp_path / ".quartet-unfinished-stopped").exists()
         left, right = opened(tmp_path / "expected" if changed else record), opened(out)
         for split, images in left.items():
             own = [images.read_bytes(k) for k in range(len(images))]
@@ -198,7 +198,7 @@ class TestConverting:
     def test_what_we_did_not_make_stays(self, folder, tmp_path):
         """Old behaviour: every other file named train.mindrecord0... was removed."""
         out = tmp_path / "record"
-        for place in (out, tmp_path / "record.unfinished"):
+        for place in (out, tmp_path / ".quartet-unfinished-record"):
             place.mkdir()
             (place / "train.mindrecord0").write_bytes(b"mine")
             assert f"{place} exists already" in fails(prepare_mindrecord, folder, out)

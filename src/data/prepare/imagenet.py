@@ -19,7 +19,15 @@ from tqdm import tqdm
 
 from ...common.archive import DamagedArchive, Member, reading
 from ...common.errors import UserError
-from ...common.files import checksum, discard_unfinished, is_free, new_folder, unfinished_folder, working_in
+from ...common.files import (
+    checksum,
+    discard_unfinished,
+    is_free,
+    new_folder,
+    unfinished_folder,
+    unfinished_path,
+    working_in,
+)
 from ..folders import class_folders, find_in
 
 TRAIN_NAME = "ILSVRC2012_img_train.tar"
@@ -73,7 +81,7 @@ def prepare_imagenet(
     """Unpacks the training and the validation images, unless they are in place already; either can be absent.
 
     `output_path/train` and `output_path/val` are whole or absent. The training classes that a stopped run has
-    unpacked wait in `output_path/train.unfinished` for the next run with the same archive.
+    unpacked wait in a hidden folder of output_path for the next run with the same archive.
 
     Args:
         data_path: the folder with the official archives; they are left as they are.
@@ -151,7 +159,7 @@ class _Work:
     def check_space(self, archives: list[Path]) -> None:
         """Raises UserError where the disk has no room for what is still to be unpacked."""
         needed = {path.name: _ROOM * path.stat().st_size for path in archives}
-        unfinished = self.output_path / "train.unfinished"
+        unfinished = unfinished_path(self.output_path / "train")
         if unfinished.is_dir() and TRAIN_NAME in needed:
             needed[TRAIN_NAME] *= 1 - len(class_folders(unfinished)) / self.release.classes
         needed = sum(needed.values())

@@ -196,7 +196,7 @@ def test_a_stopped_run_goes_on_with_its_class(made, md5, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         made.prepare(md5=md5)
     assert not (made.out / "train").exists()
-    with (made.out / "train.unfinished" / MARKER).open("a") as marker:
+    with (made.out / ".quartet-unfinished-train" / MARKER).open("a") as marker:
         marker.write(WNIDS[1][:5])  # what a kill can leave
     made.prepare(md5=md5)
     assert unpacked == [WNIDS[0], WNIDS[1], WNIDS[1], WNIDS[2]]
@@ -204,12 +204,12 @@ def test_a_stopped_run_goes_on_with_its_class(made, md5, monkeypatch):
 
 
 def test_a_folder_in_the_way_that_we_did_not_make_stays(made):
-    (made.out / "train.unfinished").mkdir(parents=True)
-    (made.out / "train.unfinished" / "mine").write_text("precious")
-    assert "train.unfinished exists already" in made.fails()
+    (made.out / ".quartet-unfinished-train").mkdir(parents=True)
+    (made.out / ".quartet-unfinished-train" / "mine").write_text("precious")
+    assert "unfinished-train exists already" in made.fails()
     for name in (".train.mine", ".val.mine", ".quartet-train-mine"):
         (made.out / name).mkdir()
-    (made.out / "train.unfinished").rename(made.out / ".train.d")
+    (made.out / ".quartet-unfinished-train").rename(made.out / ".train.d")
     made.prepare()
     assert (made.out / ".train.d" / "mine").read_text() == "precious"
     assert all((made.out / name).is_dir() for name in (".train.mine", ".val.mine", ".quartet-train-mine"))
