@@ -18,7 +18,7 @@ def classified(monkeypatch):
     """Nothing is read."""
     seen = []
 
-    def classify(predictor, pictures, *, top):
+    def classify(predictor, pictures, *, top, workers):
         seen.extend(picture.file for picture in pictures)
         return Classified([], [], {}, None)
 
@@ -26,10 +26,19 @@ def classified(monkeypatch):
     return seen
 
 
-def run(*images):
+def run(*images, max_image_pixels=None):
     paths = [str(image) for image in images]
     door.classify_from_flags(
-        PREDICTOR, argparse.Namespace(images=paths, labels=None, top=5, json=True, summary=False)
+        PREDICTOR,
+        argparse.Namespace(
+            images=paths,
+            labels=None,
+            top=5,
+            workers=0,
+            json=True,
+            summary=False,
+            max_image_pixels=max_image_pixels,
+        ),  # fmt: skip
     )
 
 
@@ -57,3 +66,15 @@ def test_a_folder_that_cannot_be_read_is_passed_over_and_told_at_the_end(tmp_pat
     with pytest.raises(UserError, match=r"cannot read 1 folder .*b \(Permission denied"):
         run(tmp_path)
     assert capsys.readouterr().out.startswith("{")
+
+
+def test_larger_images_are_admitted_on_request(tmp_path, monkeypatch):
+    """An exported model has no config with this key."""
+    save(tmp_path / "a.jpg")
+    admitted = []
+    monkeypatch.setattr(door, "admit", admitted.append)
+    run(tmp_path)
+    run(tmp_path, max_image_pixels=10**9)
+    assert admitted == [10**9]
+    with pytest.raises(UserError, match="max_image_pixels: 0 given, allowed: a whole number >= 1"):
+        run(tmp_path, max_image_pixels=0)
