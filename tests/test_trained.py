@@ -254,7 +254,7 @@ def test_official_weights_on_validation_images_of_some_of_their_classes(official
     keys = {"device_target": "CPU", "data_path": str(tmp_path / "I"), "train_crop": "resize", "cutout": 0}
     opened = trained.open_trained(official, keys, config_path=recipe, class_names=names)
     text, figures = evaluate_from_flags(opened, Namespace(predictions=None, pictures=None))
-    assert (figures["count"], figures["classes"]) == (5, 1) and "5 images of 1 of 4 classes" in text
+    assert (figures["count"], figures["classes"]) == (5, 1) and "1 of the network's 4 classes" in text
     with pytest.raises(UserError, match=r"or name the classes of the weights: --class_names FILE"):
         trained.open_trained(official, keys, config_path=recipe)
 

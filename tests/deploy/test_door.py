@@ -38,7 +38,7 @@ def run(*images, max_image_pixels=None):
             json=True,
             summary=False,
             max_image_pixels=max_image_pixels,
-        ),  # fmt: skip
+        ),
     )
 
 
