@@ -1,7 +1,9 @@
 """What is decoded of a picture for what it is resized to."""
 
 import contextlib
+import os
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from src.data import decode as module
 from src.data.decode import UnreadableImage, admit, decode, decode_resized, fault
-from src.data.resize import resize, resize_box, square_plan
+from src.data.resize import cut, resize, resize_box, square_plan
 from src.model_utils.config import check
 from src.recipe import Recipe
 from src.shared_config import SharedConfig
@@ -112,6 +114,27 @@ class TestResized:
         off = np.abs(square.astype(int) - plan(width, 504)(with_pillow(path)))
         assert off.mean() < 0.5
 
+    def test_a_photograph_and_its_small_copy_look_alike(self, tmp_path):
+        """Old behaviour: 2 of every 8 pixels were read, and the two were 10 grey levels apart."""
+        large = np.array(Image.fromarray(photo(500, 375)).resize((2000, 1500), Image.Resampling.LANCZOS))
+        grain = np.random.default_rng(0).integers(-60, 61, large.shape)
+        large = (large + grain).clip(0, 255).astype(np.uint8)
+        small = Image.fromarray(large).resize((500, 375), Image.Resampling.LANCZOS)
+        for name, image in (("large", Image.fromarray(large)), ("small", small)):
+            for suffix in ("jpg", "png"):
+                image.save(tmp_path / f"{name}.{suffix}", **({"quality": 95} if suffix == "jpg" else {}))
+        plan = partial(square_plan, size=64, crop="centre", crop_percentage=0.875, interpolation="bilinear")
+        seen = {path.name: decode_resized(path, plan).astype(int) for path in tmp_path.iterdir()}
+        for first, second in (
+            ("large.jpg", "small.jpg"),
+            ("large.png", "small.png"),
+            ("large.jpg", "small.png"),
+        ):
+            assert np.abs(seen[first] - seen[second]).mean() < 1
+        plan.keywords["interpolation"] = "tf_bilinear"
+        aliased = decode_resized(tmp_path / "large.png", plan)
+        assert np.abs(aliased - seen["small.png"]).mean() > 10
+
     def test_tf_bilinear_sees_the_whole(self, tmp_path):
         path = self.saved(tmp_path / "x.jpg")
         square = decode_resized(path, lambda *size: resize_box((0, 0, *size), 16, 16, "tf_bilinear"))
@@ -187,3 +210,20 @@ class TestLargePictures:
         admit(limit)
         with contextlib.nullcontext() if is_read else pytest.raises(UnreadableImage, match="bomb"):
             decode_resized(tmp_path / "x.jpg", lambda *size: resize_box((0, 0, *size), 10, 10, "bilinear"))
+
+
+@pytest.mark.data
+def test_photographs_are_half_a_grey_level_from_pillows():
+    folder = Path(os.environ["QUARTET_DATA"]) / "imagenet_photos"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} does not exist")
+    apart = []
+    for path in sorted(folder.iterdir()):
+        image = with_pillow(path)
+        plan = square_plan(
+            *image.shape[:2], size=224, crop="centre", crop_percentage=0.875, interpolation="bilinear"
+        )
+        resized = Image.fromarray(image).resize((plan.width, plan.height), Image.Resampling.BILINEAR)
+        square = decode_resized(path, lambda *_: plan)  # noqa: B023
+        apart.append(np.abs(square.astype(int) - cut(np.asarray(resized), plan.part)).mean())
+    assert len(apart) >= 100 and np.mean(apart) < 0.5 and max(apart) < 1
