@@ -39,6 +39,14 @@ def test_class_names_are_saved_with_the_run(run, checkpoint):
     assert read_checkpoint(checkpoint).meta["class_names"] == list(CLASSES)
 
 
+def test_the_log_says_once_what_the_folder_holds(run, pictures):
+    """Old behaviour: nothing said where the classes lie, nor what was left out."""
+    log = (run / "train.log").read_text()
+    line = f"data: 31 training pictures in {pictures}, 5 test pictures held out, of 3 classes\n"
+    assert log.count(line) == 1
+    assert log.count("left out: nothing\n") == 1 and log.count("data: ") == 1
+
+
 def test_evaluation_is_that_of_training(door, run, checkpoint):
     final = json.loads((run / "summary.json").read_text())["final"]
     answer = last_json(door("eval.py", checkpoint_path=checkpoint, eval_batch_size=2))
