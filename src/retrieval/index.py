@@ -159,8 +159,9 @@ def update(
             for row, picture in store.pictures():
                 file = os.fsdecode(picture.path)
                 rows[file], before[file] = row, picture._replace(vector=b"")
-            others = {f for f in before if not only and not any(_is_under(f, root) for root in roots)}
-            listed, gone = _look({file for files in roots.values() for file in files}, before, others)
+            others = {file for file in before if not any(_is_under(file, root) for root in roots)}
+            stay = set() if only else others
+            listed, gone, aliases = _look({f for files in roots.values() for f in files}, before, stay)
             new = {f: stamp for f, stamp in listed.items() if f not in before or before[f].stamp != stamp}
             sources = _known_by_bytes(new, before)
             arrived = {before[source].content for f, source in sources.items() if f not in before}
@@ -168,9 +169,8 @@ def update(
             _check_losses(roots, before, set() if prune else gone - moved)
             if not listed and not before:
                 raise UserError(f"{', '.join(pictures)}: no picture is there; name a folder with pictures")
-            # A file in a folder that may not be read any more is neither listed nor gone, and stays.
-            unlisted = before.keys() - listed.keys() - others
-            drop = moved | {file for file in unlisted if file in gone or os.path.exists(file)}
+            # A file in a folder that cannot be read any more is neither listed nor gone, and stays.
+            drop = moved | aliases | (gone | others) - stay - listed.keys()
 
             now = {f: before[g]._replace(path=os.fsencode(f), mtime_ns=new[f][1]) for f, g in sources.items()}
             if now or drop or reopen != remembered:
@@ -231,8 +231,8 @@ def _check_identity(folder: Path, built: Mapping[str, Any], asked: Mapping[str, 
 
 def _look(
     files: set[str], before: Mapping[str, Picture], others: set[str]
-) -> tuple[dict[str, Stamp], set[str]]:
-    """The stamps of the files by their real paths, and which files of the index are gone.
+) -> tuple[dict[str, Stamp], set[str], set[str]]:
+    """The stamps of files by their real paths; which files of the index are gone, and which are second names.
 
     Of several names of one file (hard links) one is listed that the index knows, or the first; none where one
     of `others` is a name of it, which stay in the index.
@@ -246,7 +246,7 @@ def _look(
         return os.path.join(real_folder(folder), name)
 
     paths = {real(file) for file in files}
-    listed, gone, taken = {}, set(), set()
+    listed, gone, taken, unlisted = {}, set(), set(), {}
     for path in sorted(before.keys() | paths, key=lambda path: (path not in before, path)):
         heartbeat.progress()
         stamp, name = (-1, -1), path
@@ -261,7 +261,10 @@ def _look(
             listed[path] = stamp
         if path in paths or path in others:
             taken.add(name)
-    return dict(sorted(listed.items())), gone & before.keys() - listed.keys()
+        else:
+            unlisted[path] = name
+    aliases = {path for path, name in unlisted.items() if name in taken}
+    return dict(sorted(listed.items())), gone & before.keys() - listed.keys(), aliases
 
 
 def _known_by_bytes(new: Mapping[str, Stamp], before: Mapping[str, Picture]) -> dict[str, str]:

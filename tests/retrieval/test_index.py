@@ -79,22 +79,32 @@ def test_fewer_losses_are_dropped(photos, tmp_path):
     assert counts(build(index, photos)) == [4, 0, 0, 0, 4, 3, 0]
 
 
-def test_a_folder_that_cannot_be_read_loses_nothing(photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("may_be_entered", [True, False])
+def test_a_folder_that_cannot_be_read_loses_nothing(photos, tmp_path, monkeypatch, may_be_entered):
     """As a plain user sees another's folder; root would see it all, so the system's answer is made here."""
     index = tmp_path / "index"
     build(index, photos)
 
-    def refused(path, *, lstat=os.lstat):
-        if str(path).startswith(str(photos / "b")):
+    def stat(path, *given, real=os.stat, **named):
+        if not may_be_entered and str(path).startswith(str(photos / "b")):
             raise PermissionError
-        return lstat(path)
+        return real(path, *given, **named)
 
-    monkeypatch.setattr(os, "lstat", refused)
-    monkeypatch.setattr(os.path, "exists", lambda path: not str(path).startswith(str(photos / "b")))
-    facts = update(
-        index, {str(photos): find_in(photos / "a").files}, embed=embed_pixels, identity=IDENTITY, reopen={}
-    )
+    listed = {str(photos): find_in(photos / "a").files}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat)
+        facts = update(index, listed, embed=embed_pixels, identity=IDENTITY, reopen={})
     assert counts(facts) == [7, 0, 0, 0, 7, 0, 0]
+
+
+def test_a_picture_that_became_a_link_to_another_one_is_dropped(photos, tmp_path):
+    index = tmp_path / "index"
+    shutil.copy(photos / "a/0.png", photos / "z.png")
+    build(index, photos)
+    (photos / "a/0.png").unlink()
+    (photos / "a/0.png").symlink_to(photos / "z.png")  # as programs that look for copies do
+    assert counts(build(index, photos)) == [7, 0, 0, 0, 7, 1, 0]
+    assert str(photos / "a/0.png") not in contents(index)
 
 
 @pytest.mark.parametrize("also", ["", "a"])

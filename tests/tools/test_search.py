@@ -17,6 +17,7 @@ from src.data.decode import decode
 from src.tools import search
 from src.trained import open_trained
 from tests.helpers.checkpoints import save_checkpoint
+from tests.helpers.folders import unreadable
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
@@ -221,6 +222,19 @@ def test_what_is_wrong_with_a_query_is_one_line(called, photos, index, tmp_path)
         ([index], "the following arguments are required: QUERY"),
     ):
         assert message in refused(called("search", *words))
+
+
+def test_a_folder_that_cannot_be_read_is_told_at_the_end(called, checkpoint, photos, index, monkeypatch):
+    (photos / "closed").mkdir()
+    shutil.copy(photos / "0.png", photos / "closed")
+    words = ["build", photos, "--checkpoint_path", checkpoint, "--index", index]
+    assert json.loads(called(*words)[1][-1])["files"] == 7
+    unreadable(monkeypatch, photos / "closed")
+    code, out, err = called(*words)
+    assert (code, json.loads(out[-1])["files"]) == (2, 7) and "cannot read 1 folder" in err
+    (photos / "broken.png").unlink()
+    code, out, err = called("search", index, photos, "--top", "1")
+    assert (code, len(out)) == (2, 12) and "cannot read 1 folder" in err
 
 
 def test_a_pipe_with_the_name_of_a_picture_is_not_waited_for(called, checkpoint, photos, tmp_path):
