@@ -84,26 +84,23 @@ def export_model(
     limit = LIMITS["float16"] if to_float16 else exact
     signs = any(getattr(cell, "input_bits", 32) == 1 for _, cell in network.cells_and_names())
 
-    def answers() -> np.ndarray:
+    def answers(mend: str) -> np.ndarray:
         plain = card.model_copy(update={"input_type": "float32"})
-        return network_predictor(network, plain, min(sizes)).logits(images)
+        logits = network_predictor(network, plain, min(sizes)).logits(images)
+        return _finite(logits, f"{folder}: not written: the network", mend)
 
     files, entries, same = {}, [], []
     with new_folder(folder, replace=True) as made:
-        as_trained = expected = answers()
-        if not np.isfinite(as_trained).all():
-            raise UserError(
-                f"{folder}: not written: the network answers with NaN or infinity; train it again"
-            )
+        as_trained = expected = answers("train it again")
         folding = None
         if hasattr(network, "fold"):
             network.fold()
-            expected = answers()
+            expected = answers("report this network, whose weights cannot be folded")
             folding = compare_logits(as_trained, expected, limit=exact, signs=signs)
         use_plain_operators(network)  # the file is for other devices too
         if to_float16:
             to_float16(network)
-            expected = answers()
+            expected = answers("it needs float32: --amp_level O0")
         for size in sizes:
             name = f"{MODEL}_b{size}" if len(sizes) > 1 else MODEL
             parts = _write(network, card, made / name, size, kind)
@@ -113,7 +110,7 @@ def export_model(
             if kind.open:
                 exported, opened = Exported(folder, card, (parts[0],)), kind.open(parts[0])
                 predictor = Predictor.from_files(exported, [opened], backend="mindspore", device=device)
-                logits = predictor.logits(asked)
+                logits = _finite(predictor.logits(asked), entry["path"], "report this network")
                 entry["file"] = compare_logits(expected, logits, limit=limit, signs=signs)
                 same.append((logits.argmax(axis=1) == as_trained.argmax(axis=1))[RANDOM_IMAGES:])
             entries.append(entry)
@@ -155,6 +152,12 @@ def output_folder(
     if file_name.endswith("/") or path.is_dir():
         return path / own
     return path.with_suffix("") if path.suffix in {f.suffix for f in FORMATS.values()} else path
+
+
+def _finite(logits: np.ndarray, who: str, mend: str) -> np.ndarray:
+    if not np.isfinite(logits).all():
+        raise UserError(f"{who} answers with NaN or infinity; {mend}")
+    return logits
 
 
 def _checked(batch_sizes: Sequence[int]) -> list[int]:

@@ -265,6 +265,21 @@ class TestRefused:
         with pytest.raises(UserError, match="NaN or infinity"):
             export_model(network, "net", card=card)
 
+    def test_a_network_that_float16_is_too_small_for(self, make_network, card):
+        """Also with a difference accepted."""
+        network = make_network()
+        network.head.weight.set_data(network.head.weight * 1e6)
+        half = {"to_float16": lambda network: network.to_float(ms.float16), "accept_difference": True}
+        with pytest.raises(UserError, match=r"NaN or infinity; it needs float32: --amp_level O0"):
+            export_model(network, "net", card=card, **half)
+        assert os.listdir() == []
+
+    def test_a_file_that_answers_nan(self, make_network, card, monkeypatch):
+        other = scaled(make_network(), np.nan)
+        monkeypatch.setattr(mindir, "_load_graph", lambda path: other)
+        with pytest.raises(UserError, match=r"net/model\.mindir answers with NaN or infinity"):
+            export_model(make_network(), "net", card=card, accept_difference=True)
+
     def test_real_images_of_another_size(self, make_network, card):
         with pytest.raises(UserError, match=r"takes \(N, 3, 16, 16\)"):
             export_model(make_network(), "net", card=card, real_images=np.zeros((2, 3, 8, 8), np.float32))
