@@ -1,4 +1,4 @@
-"""From a decoded picture to the network's input: the one way of evaluation, inference, search and export.
+"""From a picture to the network's input: the one way of evaluation, inference, search and export.
 
 A recipe has one (`Recipe.preparation`), and the card of an exported model is written from it, so that they
 cannot differ.

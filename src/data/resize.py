@@ -39,7 +39,7 @@ class Resizing(NamedTuple):
         interpolation: `bilinear` and `bicubic` (Keys, 1981, a = -0.5) antialias when shrinking, as Pillow
             does; `tf_bilinear` reads 2 pixels each way however much it shrinks, as TensorFlow does.
         is_quick: `bilinear` that shrinks by less than 2 is not antialiased, and a decoder may reduce until
-            that much is left. So random crops take a sixth less time (benchmarks/records/photo_resize.json).
+            that much is left. So random crops take a fifth less time (benchmarks/records/photo_resize.json).
     """
 
     source: Box
