@@ -23,7 +23,7 @@ Seen = tuple[int, int, str | None]  # size in bytes, time of change in ns, and w
 class Manifest:
     """Which image files were looked at, and what was wrong with them.
 
-    A file whose size or time has changed since is looked at again.
+    A file whose size or time has changed since is looked at again, and so is a damaged one.
 
     Attributes:
         root: the folder of the data set. The file on the disk names images from there on, so that a data set
