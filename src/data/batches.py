@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
 from .augment import batch as augment
+from .crops import PadCrops, PictureCrops
 from .damage import Pictures
 from .normalise import Normalise
 from .order import Order, Step, Stream
@@ -16,25 +16,6 @@ from .preparation import Preparation
 from .read_ahead import in_parts, pictures_ahead, read_ahead
 
 Arrays = tuple[np.ndarray, ...]
-
-
-class Crops(Protocol):
-    """How training images are cropped and changed: `crops.PadCrops` and `crops.PictureCrops`.
-
-    Attributes:
-        source: of the images.
-        side: of the result, in pixels.
-        normalise: to float32; None: the result is bytes.
-        least_rows: that are worth being done at once.
-    """
-
-    source: Pictures
-    side: int
-    normalise: Normalise | None
-    least_rows: int
-
-    def begin(self, step: Step, images: np.ndarray) -> Callable[[np.ndarray], None]:
-        """Draws what the batch needs; what is returned fills the given rows of `images`, in any thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +51,7 @@ class Mixing:
 
 
 class TrainBatches:
-    """Shuffled, augmented batches. `Order` says who is in them, `Crops` what becomes of each image.
+    """Shuffled, augmented batches. `Order` says who is in them, `crops` what becomes of each image.
 
     Mixup of the pixels is left to the device (`layers.pixels`), CutMix is done here.
 
@@ -90,7 +71,7 @@ class TrainBatches:
     def __init__(
         self,
         order: Order,
-        crops: Crops,
+        crops: PadCrops | PictureCrops,
         *,
         mixing: Mixing | None = None,
         label_smoothing: float = 0.0,

@@ -1,8 +1,9 @@
 """What training makes of images: crops, flips and changes, and the network's numbers or bytes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -43,12 +44,13 @@ def _operate(
     return image
 
 
+@dataclass(eq=False)
 class PadCrops:
     """Small images in memory, many at a time: normalised (B, 3, S, S) float32.
 
     The operations run in the order crop, flip, operations, normalise, translate, Cutout.
 
-    Args:
+    Attributes:
         source: images of equal size; the padded data set is kept.
         normalise: to float32.
         crop_pad: pixels of reflected border for the random crop; 0 for none.
@@ -59,30 +61,25 @@ class PadCrops:
             stream of random numbers (`keys.OPERATIONS`).
     """
 
-    least_rows = 128  # numpy's calls cost as much as some 10 images
+    least_rows: ClassVar = 128  # numpy's calls cost as much as some 10 images
 
-    def __init__(
-        self,
-        source: ImageSet,
-        normalise: Normalise,
-        *,
-        crop_pad: int = 4,
-        cutout: int = 8,
-        translate: int = 0,
-        flip: Flip = "random",
-        operations: Sequence[tuple[int, ImageOperation]] = (),
-    ):
-        self.source, self.side, self.normalise = source, source.images.shape[-1], normalise
-        self.crop_pad, self.cutout, self.translate = crop_pad, cutout, translate
-        self.flip, self.operations = flip, operations
-        self._padded = augment.reflect_pad(source.images, crop_pad)
+    source: ImageSet
+    normalise: Normalise
+    _: KW_ONLY
+    crop_pad: int = 4
+    cutout: int = 8
+    translate: int = 0
+    flip: Flip = "random"
+    operations: Sequence[tuple[int, ImageOperation]] = ()
+
+    def __post_init__(self):
+        self.side = self.source.images.shape[-1]
+        self._padded = augment.reflect_pad(self.source.images, self.crop_pad)
 
     def begin(self, step: Step, images: np.ndarray) -> Callable[[np.ndarray], None]:
-        """See `batches.Crops`."""
-        flips, corners = (
-            flips_of(step, self.flip),
-            step.draw(Stream.CROP, augment.draw_corners, 2 * self.crop_pad),
-        )
+        """Draws what the batch needs; what is returned fills the given rows of `images`, in any thread."""
+        flips = flips_of(step, self.flip)
+        corners = step.draw(Stream.CROP, augment.draw_corners, 2 * self.crop_pad)
         if self.translate:
             shifts = step.draw(Stream.TRANSLATE, augment.draw_shifts, self.translate)
         if self.cutout:
@@ -105,12 +102,13 @@ class PadCrops:
         return fill
 
 
+@dataclass(eq=False)
 class PictureCrops:
     """Pictures of any size, one by one: (B, S, S, 3) uint8, or normalised (B, 3, S, S) float32.
 
     The operations run in the order crop and resize, flip, operations, colour, erasing, normalise.
 
-    Args:
+    Attributes:
         source: one split of a data set.
         side: of a picture in a batch, in pixels.
         train_crop: `resize` to a square of `resize_size`, whatever the shape, and a random crop of it (the
@@ -130,36 +128,30 @@ class PictureCrops:
         ValueError: an unknown `train_crop`, or a `resize_size` below `side`.
     """
 
-    least_rows = 1
+    least_rows: ClassVar = 1
 
-    def __init__(
-        self,
-        source: Pictures,
-        side: int,
-        *,
-        train_crop: Literal["resize", "random_resized"] = "random_resized",
-        resize_size: int = 0,
-        crop_area: tuple[float, float] = (0.08, 1.0),
-        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        interpolation: geometry.Interpolation = "bilinear",
-        flip: Flip = "random",
-        operations: Sequence[tuple[int, ImageOperation]] = (),
-        colour: ColourChange | None = None,
-        erasing: Erasing | None = None,
-        normalise: Normalise | None = None,
-    ):
-        if train_crop not in ("resize", "random_resized"):
-            raise ValueError(f"train_crop must be resize or random_resized, not {train_crop!r}")
-        if train_crop == "resize" and resize_size < side:
-            raise ValueError(f"resize_size must be at least {side}, not {resize_size}")
-        self.source, self.side, self.interpolation = source, side, interpolation
-        self.train_crop, self.resize_size = train_crop, resize_size
-        self.crop_area, self.crop_ratio = crop_area, crop_ratio
-        self.flip, self.operations, self.colour, self.erasing = flip, operations, colour, erasing
-        self.normalise = normalise
+    source: Pictures
+    side: int
+    _: KW_ONLY
+    train_crop: Literal["resize", "random_resized"] = "random_resized"
+    resize_size: int = 0
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: geometry.Interpolation = "bilinear"
+    flip: Flip = "random"
+    operations: Sequence[tuple[int, ImageOperation]] = ()
+    colour: ColourChange | None = None
+    erasing: Erasing | None = None
+    normalise: Normalise | None = None
+
+    def __post_init__(self):
+        if self.train_crop not in ("resize", "random_resized"):
+            raise ValueError(f"train_crop must be resize or random_resized, not {self.train_crop!r}")
+        if self.train_crop == "resize" and self.resize_size < self.side:
+            raise ValueError(f"resize_size must be at least {self.side}, not {self.resize_size}")
 
     def begin(self, step: Step, images: np.ndarray) -> Callable[[np.ndarray], None]:
-        """See `batches.Crops`."""
+        """As that of `PadCrops`."""
         flips, crop, change = flips_of(step, self.flip), self._crop(step), self._change(step)
 
         def fill(rows: np.ndarray) -> None:
