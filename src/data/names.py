@@ -20,12 +20,12 @@ _GENERAL = re.compile(
     r"all|class(es)?|data(set)?|files?|folder|images?|imgs?|jpe?gs?|jpegimages|photos?|pictures?|png|seg|set|split|"
     r"unknown|unlabell?ed"
 )
-# Of NAS systems, macOS, Windows, file systems, Python. Names in lower case.
+# Of NAS systems, macOS, Windows, file systems, Android, Python. Names in lower case.
 _LEFTOVERS = frozenset(
     {"@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@snapshot", "@tmp", "@transcode"}
     | {"@upload_cache", "#recycle", "#snapshot", "~snapshot", "network trash folder"}
     | {"__macosx", "icon\r", "temporary items", "thevolumesettingsfolder"}
-    | {"$recycle.bin", "$extend", "system volume information"}
+    | {"$recycle.bin", "recycler", "$extend", "system volume information", "lost.dir", "_gsdata_"}
     | {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "lost+found", "found.000"}
     | {"__pycache__"}
 )
@@ -80,6 +80,15 @@ def nfc(name: str) -> str:
 def split_of(name: str) -> Kind | None:
     """The split that a folder's name means, in any case and with general words or a number beside it."""
     return _SPLITS.get("".join(word for word in _words(name) if not _GENERAL.fullmatch(word)))
+
+
+def split_within(name: str) -> tuple[Kind, str] | None:
+    """The split that one word of a name means, and the other words: imagenet_train -> train, imagenet."""
+    words = _words(name)
+    found = [word for word in words if word in _SPLITS]
+    return (
+        (_SPLITS[found[0]], " ".join(word for word in words if word != found[0])) if len(found) == 1 else None
+    )
 
 
 def is_general(name: str) -> bool:

@@ -18,7 +18,7 @@ from ..common.errors import UserError
 from ..common.files import relative_to
 from .folders import Contents, LeftOut, Reader, counted, number_of, some_of
 from .labels import read_labels
-from .names import LABEL_FILES, ClassNames, Kind, is_general, nfc, split_of
+from .names import LABEL_FILES, ClassNames, Kind, is_general, nfc, split_of, split_within
 
 LAYOUT = "FOLDER/<class>/*, or FOLDER/train/<class>/* and FOLDER/val/<class>/* (or test), is needed"
 
@@ -49,14 +49,15 @@ class Listing:
 
     def in_words(self) -> tuple[str, str]:
         """What there is, and what was left out: a line each."""
-        parts, classes = [], f"{len(self.class_names):,}"
+        parts, classes = [], counted(self.class_names, "class")
         if self.train_root:
             parts.append(f"{number_of(len(self.train), 'training picture')} in {self.train_root}")
         else:
-            classes = f"{len({label for _, label in self.test}):,} of the network's {classes}"
+            there = len({label for _, label in self.test})
+            classes = f"{there:,} of the network's {number_of(len(self.class_names), 'class')}"
         where = f" in {self.test_root}" if self.test_root else " held out" if self.train_root else ""
         parts.append(f"{number_of(len(self.test), 'test picture')}{where}")
-        return "; ".join([f"{', '.join(parts)}, of {classes} classes", *self.notes]), self.left_out.in_words()
+        return "; ".join([f"{', '.join(parts)}, of {classes}", *self.notes]), self.left_out.in_words()
 
 
 def list_folder(
@@ -82,7 +83,7 @@ def list_folder(
     splits = _split_folders(root, contents)
     train_root = root
     if "train" in splits:
-        beside = [name for name in contents.folders if split_of(name) is None]
+        beside = [name for name in contents.folders if name not in splits.values() and not split_of(name)]
         train_root, within = reading.descend(root / splits["train"], through="train")
         if within.folders:
             reading.take(root, contents)
@@ -155,7 +156,8 @@ def list_tests(
                 f"{root} holds no test pictures whose classes are known; to evaluate all training pictures, "
                 f"give {test_root}; {reading.left_out.in_words()}"
             )
-        test = reading.labelled(test_root, root, classes, trained=False)
+        if "train" in splits or not splits:
+            test = reading.labelled(test_root, root, classes, trained=False)
         if val_fraction is not None:
             out = held_out(test, test_root, fraction=val_fraction, seed=seed)
             reading.notes.append(f"held out of {test_root}")
@@ -163,7 +165,8 @@ def list_tests(
     if not test:
         raise UserError(
             f"{root} holds no picture to evaluate of the network's classes ({some_of(class_names)}): folders "
-            f"of these names are needed; {reading.left_out.in_words()}"
+            f"of these names, or a file of labels (labels.csv: lines IMAGE,CLASS), are needed; "
+            f"{reading.left_out.in_words()}"
         )
     return reading.listing(tuple(class_names), [], test, None, test_root)
 
@@ -343,6 +346,8 @@ class _Reading:
         items = [
             (file, label) for name, label in known.items() for file in self.reader.pictures(where / name)
         ]
+        if known and not items:
+            self.left_out.remarks.append(f"{folder}, which holds no picture")
         counts = {name: len(self.reader.pictures(where / name)) for name in unknown}
         strange = [name for name, count in counts.items() if count]
         if strange and not trained:
@@ -384,9 +389,24 @@ def _split_folders(root: Path, contents: Contents) -> dict[Kind, str]:
     for name in contents.folders:
         if kind := split_of(name):
             found.setdefault(kind, []).append(name)
+    if not found:
+        found = _splits_within_names(root, contents.folders)
     for kind, names in found.items():
         if len(names) > 1 and not (kind == "test" and "val" in found):
             raise UserError(
                 f"{root} holds {' and '.join(names)}, which mean the same split ({kind}); keep one of them"
             )
     return {kind: names[0] for kind, names in found.items()}
+
+
+def _splits_within_names(root: Path, folders: Sequence[str]) -> dict[Kind, list[str]]:
+    """The folders that are the same but for a split's name: imagenet_train and imagenet_val."""
+    found: dict[str, dict[Kind, list[str]]] = {}
+    for name in folders:
+        if parts := split_within(name):
+            found.setdefault(parts[1], {}).setdefault(parts[0], []).append(name)
+    several = [kinds for kinds in found.values() if "train" in kinds and len(kinds) > 1]
+    if len(several) > 1:
+        names = [name for kinds in several for of_kind in kinds.values() for name in of_kind]
+        raise UserError(f"{root} holds {some_of(names)}: several folders for each split; {LAYOUT}")
+    return several[0] if several else {}

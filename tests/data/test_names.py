@@ -41,7 +41,8 @@ def test_general_names(general, names):
 
 def test_what_other_programs_leave_behind():
     names = ["@eaDir", "__MACOSX", "#recycle", "lost+found", "$RECYCLE.BIN", "$Recycle.Bin", "Thumbs.db",
-             "System Volume Information", "desktop.ini", "#snapshot", "@Recycle", "Icon\r"]  # fmt: skip
+             "System Volume Information", "desktop.ini", "#snapshot", "@Recycle", "Icon\r",
+             "RECYCLER", "LOST.DIR", "_gsdata_"]  # fmt: skip
     assert [name for name in names if not is_leftover(name)] == []
     assert not any(map(is_leftover, ("cat", "recycle", "found", "macosx", "Thumbs")))
 

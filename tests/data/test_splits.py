@@ -37,7 +37,7 @@ class TestLayouts:
         first, second = listing.in_words()
         assert first == (
             f"{len(listing.train)} training pictures in {root}, {len(listing.test)} test pictures held out, "
-            "of 2 classes"
+            "of 2 classes (a, b)"
         )
         assert second == "left out: nothing"
 
@@ -56,6 +56,27 @@ class TestLayouts:
         listing = listed(root)
         assert splits(listing) == (root / train, 6, root / test, 6, ("a", "b"))
         assert f"6 test pictures in {root / test}" in listing.in_words()[0]
+
+    @pytest.mark.parametrize("name", ["imagenet_{}", "ILSVRC2012_img_{}", "{}_v2", "cifar-{}", "{} clean"])
+    def test_splits_that_have_other_words_alike(self, make_folder, name):
+        """Old: they became the classes."""
+        train, val = name.format("train"), name.format("val")
+        root = make_folder(f"{train}/a", f"{train}/b", f"{val}/a", f"{val}/b", "devkit/x.txt")
+        listing = listed(root)
+        assert splits(listing) == (root / train, 6, root / val, 6, ("a", "b"))
+        assert "1 folder (devkit), beside the splits" in listing.in_words()[1]
+        tested = list_tests(root, ["a", "b"])
+        assert (tested.test_root, len(tested.test)) == (root / val, 6)
+
+    def test_splits_of_several_things_are_refused(self, make_folder):
+        """Old: four classes."""
+        message = fails(listed, make_folder("cats_train", "cats_val", "dogs_train", "dogs_val"))
+        assert "cats_train, cats_val, dogs_train, dogs_val: several folders for each split" in message
+
+    def test_a_word_of_a_split_alone_makes_none(self, make_folder):
+        assert listed(make_folder("train_station", "test_tube", "bus")).class_names == (
+            "bus", "test_tube", "train_station"
+        )  # fmt: skip
 
     def test_val_goes_before_test_and_others_are_not_used(self, make_folder):
         root = make_folder("train/a", "train/b", "valid/a", "valid/b", "test/a", "images")
@@ -246,6 +267,10 @@ class TestRefused:
         assert "one class alone, flowers" in fails(
             listed, make_folder("flowers/a", "flowers/b", "notes/x.txt")
         )
+
+    def test_a_val_of_empty_class_folders_is_said(self, make_folder):
+        root = make_folder("train/a", "train/b", "val/a/", "val/b/")
+        assert f"{root / 'val'}, which holds no picture" in listed(root).in_words()[1]
 
     def test_no_classes(self, make_folder):
         root = make_folder("a/0.jpg", "notes.txt")
