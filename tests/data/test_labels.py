@@ -15,7 +15,7 @@ def _read(tmp_path, text, images=IMAGES, classes=CLASSES, encoding="utf-8"):
     return read_labels(path, images, classes)
 
 
-@pytest.mark.parametrize("separator", ["\t", ",", ";", ", "])
+@pytest.mark.parametrize("separator", ["\t", ",", ";", ", ", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_separators_marks_and_ends_of_lines(tmp_path, separator, encoding, end):
@@ -48,6 +48,21 @@ def test_a_space_and_tabs_where_a_name_has_spaces(tmp_path):
 def test_titles_and_further_columns(tmp_path, text):
     """The last three: ImageNet's, Tiny-ImageNet's and Caffe's lists of validation images."""
     assert _read(tmp_path, text, images=("val/a.jpg", "val/b.jpg")) == [0, 1]
+
+
+def test_lines_of_images_that_are_not_asked_for_may_be_of_any_class(tmp_path):
+    text = "a.jpg,ant\nz.jpg,unicorn\nb.jpg,bee\n"
+    assert _read(tmp_path, text, images=("a.jpg", "b.jpg")) == [0, 1]
+    with pytest.raises(UserError, match="line 4: 'wasp' is no class"):
+        _read(tmp_path, f"{text}c.jpg,wasp\n", images=("a.jpg", "b.jpg", "c.jpg"))
+
+
+@pytest.mark.parametrize("titles", ["file,ant,bee", "file,age,kind", "file,width,height"])
+def test_several_columns_of_numbers_without_a_title_that_says_class(tmp_path, titles):
+    """Old: the first of them was taken for the class."""
+    text = f"{titles}\na.jpg,1,0\nb.jpg,0,1\n"
+    with pytest.raises(UserError, match="no title says which column is the class; write label"):
+        _read(tmp_path, text, images=("a.jpg", "b.jpg"))
 
 
 @pytest.mark.parametrize("name", [r"set\ant\1.png", r".\ant\1.png", "./ant/1", "../set/ant/1.png", "ant/1"])
@@ -120,6 +135,12 @@ def test_no_file(tmp_path):
         ("{0: 'tench, Tinca tinca',\n 1: \"hen-of-the-woods\"}", ("tench, Tinca tinca", "hen-of-the-woods")),
         ('{"bee": 1, "ant": 0}', ("ant", "bee")),
         ("cafe\u0301\n", ("caf\u00e9",)),
+        ('["\\ud83d\\ude00", "caf\\u00e9"]', ("\U0001f600", "caf\u00e9")),
+        ("0 ant\n1 crazy cat\n", ("ant", "crazy cat")),
+        ("1,bee\n0,ant\n", ("ant", "bee")),
+        ("0: ant\n1: bee\n", ("ant", "bee")),
+        ("0 ant\n2 bee\n", ("0 ant", "2 bee")),
+        ("0\n1\n", ("0", "1")),
     ],
 )
 def test_names_of_classes(tmp_path, text, names):
@@ -138,6 +159,9 @@ def test_names_of_classes(tmp_path, text, names):
         ("[1, 2]", "neither a list"),
         ('["ant", ', "neither a list"),
         ("{[]: 0}", "neither a list"),
+        ('["ant", ""]', "holds '', which is no plain name"),
+        ('["ant", "\\ud83d"]', "which is no plain name"),
+        ("ant\nbe\a\n", "which is no plain name"),
         (None, "cannot read .*names .No such file"),
     ],
 )
