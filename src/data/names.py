@@ -1,11 +1,14 @@
 """What the names of files and folders say: pictures, splits, and what other programs leave behind."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
 from PIL import Image
+
+from ..common.errors import UserError
 
 Kind = Literal["train", "val", "test"]
 
@@ -82,13 +85,43 @@ def split_of(name: str) -> Kind | None:
     return _SPLITS.get("".join(word for word in _words(name) if not _GENERAL.fullmatch(word)))
 
 
-def split_within(name: str) -> tuple[Kind, str] | None:
-    """The split that one word of a name means, and the other words: imagenet_train -> train, imagenet."""
-    words = _words(name)
-    found = [word for word in words if word in _SPLITS]
-    return (
-        (_SPLITS[found[0]], " ".join(word for word in words if word != found[0])) if len(found) == 1 else None
-    )
+def split_folders(root: str | os.PathLike, folders: Sequence[str]) -> dict[Kind, str]:
+    """The folders in `root` that are named as splits.
+
+    Of two for tests beside one for validation, neither is needed. If none has the name of a split, those are
+    splits that are alike but for it: imagenet_train and imagenet_val.
+
+    Raises:
+        UserError: several mean the same split.
+    """
+    found: dict[Kind, list[str]] = {}
+    for name in folders:
+        if kind := split_of(name):
+            found.setdefault(kind, []).append(name)
+    found = found or _splits_with_other_words(root, folders)
+    for kind, names in found.items():
+        if len(names) > 1 and not (kind == "test" and "val" in found):
+            raise UserError(
+                f"{root} holds {' and '.join(names)}, which mean the same split ({kind}); keep one of them"
+            )
+    return {kind: names[0] for kind, names in found.items()}
+
+
+def _splits_with_other_words(root: str | os.PathLike, folders: Sequence[str]) -> dict[Kind, list[str]]:
+    by_others: dict[str, dict[Kind, list[str]]] = {}
+    for name in folders:
+        words = _words(name)
+        if len(of_split := [word for word in words if word in _SPLITS]) == 1:
+            others = " ".join(word for word in words if word not in _SPLITS)
+            by_others.setdefault(others, {}).setdefault(_SPLITS[of_split[0]], []).append(name)
+    sets = [kinds for kinds in by_others.values() if "train" in kinds and len(kinds) > 1]
+    if len(sets) > 1:
+        names = [name for kinds in sets for of_kind in kinds.values() for name in of_kind]
+        raise UserError(
+            f"{root} holds {', '.join(names[:4])} ...: several folders for each split; make folders train and "
+            "val, with a folder for each class in them"
+        )
+    return sets[0] if sets else {}
 
 
 def is_general(name: str) -> bool:

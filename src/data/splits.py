@@ -18,7 +18,7 @@ from ..common.errors import UserError
 from ..common.files import relative_to
 from .folders import Contents, LeftOut, Reader, counted, number_of, some_of
 from .labels import read_labels
-from .names import LABEL_FILES, ClassNames, Kind, is_general, nfc, split_of, split_within
+from .names import LABEL_FILES, ClassNames, Kind, is_general, nfc, split_folders, split_of
 
 LAYOUT = "FOLDER/<class>/*, or FOLDER/train/<class>/* and FOLDER/val/<class>/* (or test), is needed"
 
@@ -80,7 +80,7 @@ def list_folder(
     """
     reading = _Reading(skip_unreadable)
     root, contents = reading.descend(_checked(root))
-    splits = _split_folders(root, contents)
+    splits = split_folders(root, contents.folders)
     train_root = root
     if "train" in splits:
         beside = [name for name in contents.folders if name not in splits.values() and not split_of(name)]
@@ -143,7 +143,7 @@ def list_tests(
     reading = _Reading(skip_unreadable)
     classes = ClassNames(class_names)
     root, contents = reading.descend(_checked(root), classes=classes)
-    splits = _split_folders(root, contents)
+    splits = split_folders(root, contents.folders)
     if any(classes.label(name) is not None for name in contents.folders if name not in splits.values()):
         splits = {}
     if splits:
@@ -381,32 +381,3 @@ def _checked(root: str | os.PathLike) -> Path:
     if not os.path.isdir(root):
         raise UserError(f"{root} is not a folder{relative_to(root)}; {LAYOUT}")
     return Path(root)
-
-
-def _split_folders(root: Path, contents: Contents) -> dict[Kind, str]:
-    """The folders that are named as splits; of two for tests beside one for validation, neither is needed."""
-    found: dict[Kind, list[str]] = {}
-    for name in contents.folders:
-        if kind := split_of(name):
-            found.setdefault(kind, []).append(name)
-    if not found:
-        found = _splits_within_names(root, contents.folders)
-    for kind, names in found.items():
-        if len(names) > 1 and not (kind == "test" and "val" in found):
-            raise UserError(
-                f"{root} holds {' and '.join(names)}, which mean the same split ({kind}); keep one of them"
-            )
-    return {kind: names[0] for kind, names in found.items()}
-
-
-def _splits_within_names(root: Path, folders: Sequence[str]) -> dict[Kind, list[str]]:
-    """The folders that are the same but for a split's name: imagenet_train and imagenet_val."""
-    found: dict[str, dict[Kind, list[str]]] = {}
-    for name in folders:
-        if parts := split_within(name):
-            found.setdefault(parts[1], {}).setdefault(parts[0], []).append(name)
-    several = [kinds for kinds in found.values() if "train" in kinds and len(kinds) > 1]
-    if len(several) > 1:
-        names = [name for kinds in several for of_kind in kinds.values() for name in of_kind]
-        raise UserError(f"{root} holds {some_of(names)}: several folders for each split; {LAYOUT}")
-    return several[0] if several else {}
