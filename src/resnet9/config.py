@@ -8,6 +8,8 @@ from ..layers.names import ACTIVATIONS
 from ..model_utils.keys import FourCounts, key, refusal
 from ..shared_config import SharedConfig
 
+_LEAST = 8  # pixels
+
 
 class ResNet9Config(SharedConfig):
     """The shared keys, and the network's arguments (network.py)."""
@@ -22,10 +24,9 @@ class ResNet9Config(SharedConfig):
     head_scale: float = key(0.125, "factor on the logits", unit="factor", gt=0)
 
     @model_validator(mode="after")
-    def _is_pooled_to_one_pixel(self) -> "ResNet9Config":
-        """The classifier is behind one window of 4x4, and the image has been halved three times."""
+    def _leaves_a_pixel(self) -> "ResNet9Config":
         for name in ("image_size", "eval_image_size"):
             size = getattr(self, name)
-            if not (32 <= size < 64 or (name, size) == ("eval_image_size", 0)):
-                raise refusal(name, size, "32 to 63: ResNet9's classifier is made for these alone")
+            if size < _LEAST and (name, size) != ("eval_image_size", 0):
+                raise refusal(name, size, f"at least {_LEAST}: the network halves an image three times")
         return self
