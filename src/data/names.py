@@ -118,8 +118,8 @@ def _splits_with_other_words(root: str | os.PathLike, folders: Sequence[str]) ->
     if len(sets) > 1:
         names = [name for kinds in sets for of_kind in kinds.values() for name in of_kind]
         raise UserError(
-            f"{root} holds {', '.join(names[:4])} ...: several folders for each split; make folders train and "
-            "val, with a folder for each class in them"
+            f"{root} holds {', '.join(names[:4])} ...: several folders for each split; make folders train "
+            "and val, with a folder for each class in them"
         )
     return sets[0] if sets else {}
 

@@ -225,7 +225,9 @@ def _explain(problem: Mapping[str, Any], config_class: type[Keys], flags: Iterab
         if len(problem["loc"]) > 1 and isinstance(problem["loc"][1], int)
         else ""
     )
-    return f"{name}: {given!r}{where} given, allowed: {allowed(config_class.model_fields[name])}"
+    field = config_class.model_fields[name]
+    quotes = ", in quotes" if field.annotation is str else ""  # YAML takes 001 and 2026_11_28 for numbers
+    return f"{name}: {given!r}{where} given, allowed: {allowed(field)}{quotes}"
 
 
 def _nearest(name: str, config_class: type[Keys], flags: Iterable[str]) -> str:

@@ -119,7 +119,7 @@ def test_values_are_yaml_and_what_is_none_is_text(text, value):
         ("seed", 2**32, "a whole number >= 0 and <= 4e+09"),
         ("sync_bn", 1, "true or false"),
         ("sync_bn", "yes", "true or false"),
-        ("run_name", 5, "text"),
+        ("run_name", 5, "text, in quotes"),
         ("flip", "sometimes", "one of none, random, alternating"),
         ("flip", None, "one of none, random, alternating"),
         ("optimizer", ["sgd"], "one of sgd, adam, adamw, rmsprop"),

@@ -42,7 +42,8 @@ def test_class_names_are_saved_with_the_run(run, checkpoint):
 def test_the_log_says_once_what_the_folder_holds(run, pictures):
     """Old behaviour: nothing said where the classes lie, nor what was left out."""
     log = (run / "train.log").read_text()
-    line = f"data: 31 training pictures in {pictures}, 5 test pictures held out, of 3 classes\n"
+    classes = f"3 classes ({', '.join(CLASSES)})"
+    line = f"data: 31 training pictures in {pictures}, 5 test pictures held out, of {classes}\n"
     assert log.count(line) == 1
     assert log.count("left out: nothing\n") == 1 and log.count("data: ") == 1
 
