@@ -35,7 +35,7 @@ _TURNS = {  # by the orientation in EXIF
 }
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # above, Pillow takes a picture for a decompression bomb
 _limit = MAX_PIXELS
-_said: set[int] = set()  # depths of grey
+_said: set[int] = set()  # depths of grey, and 0 for colour
 _TEXT_BYTES = 64 << 20  # of a PNG's text or colour profile: Pillow calls a file with more than 1 MiB damaged
 
 
@@ -240,7 +240,10 @@ def _decode_jpeg(data: bytes, header: _Jpeg, rows: int, reduction: int) -> np.nd
 def _decode_any(path: str | os.PathLike, data: bytes) -> np.ndarray:
     with _naming(path), io.BytesIO(data) as file, _open(file) as image:
         _check_end(image, file, len(data))
+        is_16_bit = any(";16" in str(part.args) for part in image.tile)
         image.load()
+        if is_16_bit and image.mode in ("RGB", "RGBA", "LA"):
+            _check_range(image, path)
         image = _upright(image)
         is_deep = image.mode == "F" or image.mode.startswith("I")
         pixels = np.array(image if is_deep else _to_rgb(image))
@@ -336,6 +339,18 @@ def _grey_to_8_bits(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
             _say_once(path, bits)
     span = high - low if high > low else 1.0
     return np.rint((np.where(finite, values, low) - low) * (255.0 / span)).astype(np.uint8)
+
+
+def _check_range(image: Image.Image, path: str | os.PathLike) -> None:
+    """Says once that colour of 16 bits is dark since it holds fewer: Pillow gives the upper 8 bits alone."""
+    *colours, alpha = image.getextrema()
+    high = max(high for _, high in (colours if "A" in image.mode else (*colours, alpha)))
+    if high < 64 and 0 not in _said:
+        _said.add(0)
+        log.warning(
+            "%s: colour of 16 bits without a value above %s is read as it is, and dark; write 8 bits instead",
+            path, (high << 8) + 255,
+        )  # fmt: skip
 
 
 def _say_once(path: str | os.PathLike, bits: int) -> None:

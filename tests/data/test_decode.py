@@ -6,6 +6,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -57,6 +58,19 @@ def test_deep_grey_has_the_range_that_holds_it_and_that_is_said_once(tmp_path, b
         np.testing.assert_array_equal(decode(tmp_path / name)[0, :, 0], np.arange(256))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (bits < 16) and all("x.png" in line and f"{bits} bits" in line for line in said)
+
+
+@pytest.mark.parametrize("kind", ["rgb.png", "rgba.png", "rgb.tif"])
+def test_deep_colour_of_fewer_bits_is_said_once(tmp_path, kind, caplog, monkeypatch):
+    """Old: such pictures were nearly black without a word."""
+    monkeypatch.setattr(module, "_said", set())
+    pixels = np.full((4, 4, 4), 65535, np.uint16)
+    for name, top in (("whole", 65535), ("few", 4095), ("more", 4095)):
+        pixels[..., :3] = top
+        cv2.imwrite(str(tmp_path / f"{name}_{kind}"), pixels[..., : kind.index(".")])
+        assert decode(tmp_path / f"{name}_{kind}").max() == top >> 8
+    (said,) = caplog.records
+    assert "few_" in said.getMessage() and "without a value above 4095" in said.getMessage()
 
 
 @pytest.mark.parametrize("suffix", ["jp2", "jpe", "ico", "tga", "pcx", "ppm", "jfif", "avif", "dib", "sgi"])
