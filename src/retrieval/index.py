@@ -279,7 +279,7 @@ def _known_by_bytes(new: Mapping[str, Stamp], before: Mapping[str, Picture]) -> 
 
 
 def _check_losses(roots: Mapping[str, Sequence[str]], before: Mapping[str, Picture], lost: set[str]) -> None:
-    """Refuses to drop nearly all pictures of a folder: it may be a drive that is not there."""
+    """Refuses to drop most pictures of a folder, or those of one that is empty: its drive may be missing."""
     for root, files in roots.items():
         own = {file for file, picture in before.items() if not picture.reason and _is_under(file, root)}
         if not own and not os.path.isdir(root):
@@ -290,6 +290,19 @@ def _check_losses(roots: Mapping[str, Sequence[str]], before: Mapping[str, Pictu
                 f"{root}: {count:,} of the {len(own):,} pictures that the index has from there are gone, and "
                 "none is dropped; mount or restore the folder, or drop them with --prune"
             )
+        for folder in sorted({_nearest_folder(file) for file in own & lost}):
+            if not os.listdir(folder):
+                raise UserError(
+                    f"{folder} is empty, and the index has pictures from there; none is dropped; mount or "
+                    "restore it, or drop them with --prune"
+                )
+
+
+def _nearest_folder(file: str) -> str:
+    """The folder of a file that is gone, or the lowest one above it that is there."""
+    while not os.path.isdir(file):
+        file = os.path.dirname(file)
+    return file
 
 
 def _is_under(file: str, root: str) -> bool:

@@ -72,6 +72,27 @@ def test_a_folder_that_lost_most_of_its_pictures_keeps_its_entries_unless_prune(
     assert counts(build(index, photos, prune=True)) == [8 - lost, 0, 0, 0, 8 - lost, lost, 0]
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_empty_folder_within_may_be_a_drive_that_is_missing(photos, tmp_path, deep):
+    """Old: its pictures were dropped, and embedded again when the drive was back."""
+    index, drive = tmp_path / "index", photos / "b"
+    if deep:
+        (drive / "deep").mkdir()
+        for file in [*drive.glob("*.png")]:
+            file.rename(drive / "deep" / file.name)
+    build(index, photos)
+    drive.rename(tmp_path / "drive")
+    drive.mkdir()
+    with pytest.raises(UserError, match=f"^{drive} is empty, .*--prune$"):
+        build(index, photos)
+    drive.rmdir()
+    (tmp_path / "drive").rename(drive)
+    assert counts(build(index, photos)) == [7, 0, 0, 0, 7, 0, 0]
+    shutil.rmtree(drive)
+    drive.mkdir()
+    assert counts(build(index, photos, prune=True)) == [4, 0, 0, 0, 4, 3, 0]
+
+
 def test_fewer_losses_are_dropped(photos, tmp_path):
     index = tmp_path / "index"
     build(index, photos)
