@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from PIL import Image
@@ -98,7 +98,7 @@ def split_folders(root: str | os.PathLike, folders: Sequence[str]) -> dict[Kind,
     for name in folders:
         if kind := split_of(name):
             found.setdefault(kind, []).append(name)
-    found = found or _splits_with_other_words(root, folders)
+    found = found or alike_but_for(_SPLITS, root, folders, first="train")
     for kind, names in found.items():
         if len(names) > 1 and not (kind == "test" and "val" in found):
             raise UserError(
@@ -107,19 +107,28 @@ def split_folders(root: str | os.PathLike, folders: Sequence[str]) -> dict[Kind,
     return {kind: names[0] for kind, names in found.items()}
 
 
-def _splits_with_other_words(root: str | os.PathLike, folders: Sequence[str]) -> dict[Kind, list[str]]:
-    by_others: dict[str, dict[Kind, list[str]]] = {}
+def alike_but_for(
+    words: Mapping[str, str], root: str | os.PathLike, folders: Sequence[str], *, first: str
+) -> dict[str, list[str]]:
+    """The folders in `root` whose names are alike but for one of `words`, by what it means.
+
+    They are of two meanings at least, and one is `first`; otherwise there are none.
+
+    Raises:
+        UserError: there are several sets of such folders.
+    """
+    by_others: dict[str, dict[str, list[str]]] = {}
     for name in folders:
-        words = _words(name)
-        if len(of_split := [word for word in words if word in _SPLITS]) == 1:
-            others = " ".join(word for word in words if word not in _SPLITS)
-            by_others.setdefault(others, {}).setdefault(_SPLITS[of_split[0]], []).append(name)
-    sets = [kinds for kinds in by_others.values() if "train" in kinds and len(kinds) > 1]
+        parts = [word for word in _words(name) if not _GENERAL.fullmatch(word)]
+        if len(found := [word for word in parts if word in words]) == 1:
+            others = " ".join(word for word in parts if word not in words)
+            by_others.setdefault(others, {}).setdefault(words[found[0]], []).append(name)
+    sets = [meant for meant in by_others.values() if first in meant and len(meant) > 1]
     if len(sets) > 1:
-        names = [name for kinds in sets for of_kind in kinds.values() for name in of_kind]
+        names = [name for meant in sets for alike in meant.values() for name in alike]
         raise UserError(
-            f"{root} holds {', '.join(names[:4])} ...: several folders for each split; make folders train "
-            "and val, with a folder for each class in them"
+            f"{root} holds {', '.join(names[:4])} ...: several sets of folders; keep one, or make one folder "
+            "of each kind, with a folder for each class in it"
         )
     return sets[0] if sets else {}
 

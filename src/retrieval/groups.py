@@ -1,13 +1,13 @@
 """Retrieval tasks from folders of groups: a folder for each thing, person or place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..common.errors import UserError
 from ..data.folders import Reader, class_folders, counted, number_of
-from ..data.names import nfc, split_of
+from ..data.names import alike_but_for, nfc, split_folders
 from .task import Picture, RetrievalSet, Truth, arrays
 
 _ROLES = {
@@ -21,6 +21,19 @@ def role_of(name: str) -> str | None:
     return _ROLES.get(name.lower())
 
 
+def query_and_gallery(folder: Path, folders: Sequence[str]) -> dict[str, str]:
+    """The two of the folders, by their role, whatever other words they have alike; or none.
+
+    Raises:
+        UserError: one of the two is there twice.
+    """
+    found = alike_but_for(_ROLES, folder, folders, first="query")
+    for names in found.values():
+        if len(names) > 1:
+            raise UserError(f"{folder} holds {' and '.join(names)}, which mean the same; keep one")
+    return {role: name for role, (name,) in found.items()}
+
+
 def open_groups(folder: Path, reader: Reader) -> RetrievalSet:
     """FOLDER/<group>/*: every picture is a query, the others of its folder are right.
 
@@ -28,7 +41,7 @@ def open_groups(folder: Path, reader: Reader) -> RetrievalSet:
         UserError: there are fewer than two groups, or the folders are splits, or one of query and gallery.
     """
     found = _by_group(folder, reader)
-    splits = [name for name in found if split_of(name)]
+    splits = [*split_folders(folder, [*found]).values()]
     if len(splits) > 1 or len(splits) == len(found):
         raise UserError(
             f"{folder} holds splits ({', '.join(splits)}), no groups; give one, as {folder / splits[-1]}"
@@ -59,19 +72,12 @@ def open_query_gallery(folder: Path, reader: Reader) -> RetrievalSet:
     Raises:
         UserError: one of the two is missing, there twice, or has no groups.
     """
-    parts: dict[str, Path] = {}
-    for name in class_folders(folder):
-        if role := role_of(name):
-            if role in parts:
-                raise UserError(
-                    f"{folder} holds {parts[role].name} and {name}, which mean the same; keep one"
-                )
-            parts[role] = folder / name
-    if len(parts) < 2:
+    parts = query_and_gallery(folder, class_folders(folder))
+    if not parts:
         raise UserError(
             f"{folder}: folders query and gallery are needed, with a folder for each group in them"
         )
-    queries, gallery = (_by_group(parts[role], reader) for role in ("query", "gallery"))
+    queries, gallery = (_by_group(folder / parts[role], reader) for role in ("query", "gallery"))
     start, places = 0, {}
     for name, images in gallery.items():
         places[name] = np.arange(start, start + len(images))

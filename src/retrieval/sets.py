@@ -30,7 +30,7 @@ import yaml
 from ..common.errors import UserError
 from ..data.folders import Reader, class_folders
 from .copies import KINDS
-from .groups import open_groups, open_query_gallery, role_of
+from .groups import open_groups, open_query_gallery, query_and_gallery
 from .revisited import read_ground_truth
 from .task import Picture, RetrievalSet, Truth, arrays
 
@@ -92,7 +92,6 @@ def open_retrieval_set(
 def _detect(folder: Path) -> str:
     """The protocol whose files are there; groups if there are folders and nothing else fits."""
     folders = class_folders(folder)
-    roles = {role_of(name) for name in folders}
     truths = [name for name in REVISITED if (folder / f"gnd_{name}.pkl").is_file()]
     if len(truths) > 1:
         raise UserError(
@@ -106,7 +105,7 @@ def _detect(folder: Path) -> str:
         files = (path for path in _one_of(folder, inside).iterdir() if pattern.fullmatch(path.stem))
         if any(path.is_file() for path in files):
             return protocol
-    if roles >= {"query", "gallery"}:
+    if query_and_gallery(folder, folders):
         return "query_gallery"
     if folders:
         return "groups"

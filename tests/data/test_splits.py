@@ -71,7 +71,7 @@ class TestLayouts:
     def test_splits_of_several_things_are_refused(self, make_folder):
         """Old: four classes."""
         message = fails(listed, make_folder("cats_train", "cats_val", "dogs_train", "dogs_val"))
-        assert "cats_train, cats_val, dogs_train, dogs_val ...: several folders for each split" in message
+        assert "cats_train, cats_val, dogs_train, dogs_val ...: several sets of folders" in message
 
     def test_a_word_of_a_split_alone_makes_none(self, make_folder):
         assert listed(make_folder("train_station", "test_tube", "bus")).class_names == (

@@ -139,8 +139,10 @@ def test_groups_are_named_and_what_is_left_out_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("query", "gallery"), [("query", "gallery"), ("Queries", "Database"), ("probe", "index")]
-)
+    ("query", "gallery"),
+    [("query", "gallery"), ("Queries", "Database"), ("probe", "index"), ("Probe", "gallery_images"),
+     ("market_query", "market_gallery")],
+)  # fmt: skip
 def test_query_and_gallery(tmp_path, query, gallery):
     """Old: two groups, of those names; mAP 62.5 without a word."""
     found = open_retrieval_set(
@@ -197,6 +199,7 @@ def test_revisited_difficulties(tmp_path):
     (["a/1.jpg", "b/notes.txt"], "groups", r"one group alone \(a\)"),
     (["train/a/1.jpg", "val/a/1.jpg", "test/a/1.jpg"], "auto", "holds splits .*give one, as .*val"),
     (["Train/a/1.jpg", "Valid/a/1.jpg", "more/a/1.jpg"], "auto", "holds splits"),
+    (["set_train/a/1.jpg", "set_val/a/1.jpg"], "auto", "holds splits"),
     (["query/a/1.jpg", "b/2.jpg"], "auto", "query, and not both of query and gallery"),
     (["query/1.jpg", "gallery/a/1.jpg"], "auto", "query holds no folders"),
     (["query/a/1.jpg", "Queries/a/1.jpg", "gallery/a/1.jpg"], "auto", "which mean the same; keep one"),
