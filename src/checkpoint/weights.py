@@ -115,7 +115,10 @@ def count_classes(network: nn.Cell, weights: Arrays, *, label: str) -> int:
     weights = _translated(network, weights, label)
     heads = [array.shape for name, array in weights.items() if name.startswith(network.head_prefix)]
     if not all(heads) or not heads:
-        raise WeightsError(f"{label} holds no classifier ({network.head_prefix}*); choose weights with one")
+        raise WeightsError(
+            f"{label} holds no classifier ({network.head_prefix}*) among {_first(weights) or 'no arrays'}; "
+            "choose weights with one, or rename them"
+        )
     return heads[0][0]
 
 

@@ -56,7 +56,9 @@ def read_existing(layout: Layout, target: Path, class_names: tuple[str, ...]) ->
     try:
         train, test = read_set(layout, target, "train"), read_set(layout, target, "test")
     except UserError as error:
-        raise UserError(f"{target} is damaged, remove it and run this again: {error}") from error
+        raise UserError(
+            f"{target} is damaged or of others; remove it, or choose another --output_path: {error}"
+        ) from error
     if train.class_names != class_names:
         raise UserError(
             f"{target} holds another data set ({', '.join(train.class_names[:3])}, ...); "
