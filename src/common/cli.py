@@ -136,6 +136,10 @@ def _exit_code(main: Main) -> int:
         message, code = f"error: {as_called_here(' '.join(str(error).split()))}", 2
     except KeyboardInterrupt:
         message, code = "stopped by Ctrl-C", 130
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        message, code = f"error: {error.filename}: {error.strerror}; check its permissions", 2
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", _PACKAGE):

@@ -115,6 +115,14 @@ def test_something_around_main_gets_it_and_the_words(monkeypatch):
     assert end.value.code == 3
 
 
+def test_a_path_without_permission_is_named(monkeypatch, capsys):
+    """Old: a traceback, where a data set was looked for in a folder that may not be read."""
+    assert _run(monkeypatch, lambda words: _raise(PermissionError(13, "Permission denied", "/data/x"))) == 2
+    assert capsys.readouterr().err == "error: /data/x: Permission denied; check its permissions\n"
+    with pytest.raises(PermissionError):  # of no file
+        _run(monkeypatch, lambda words: _raise(PermissionError(1, "Operation not permitted")))
+
+
 def test_a_python_without_the_packages_is_named(monkeypatch, capsys):
     assert _run(monkeypatch, lambda words: _raise(ModuleNotFoundError("", name="psutil._common"))) == 2
     error = capsys.readouterr().err
