@@ -161,10 +161,12 @@ def _is_same(path: str, data_path: str = "") -> bool:
     return bool(data_path) and Path(path).resolve() == Path(data_path).resolve()
 
 
-def open_from_flags(flags: argparse.Namespace, rest: Sequence[str], **how: bool) -> Trained:
+def open_from_flags(
+    flags: argparse.Namespace, rest: Sequence[str], *, path: str | None = None, **how: bool
+) -> Trained:
     """`open_trained` for a door: the flags of `checkpoint_parser`, and the words that are config keys."""
     return open_trained(
-        flags.checkpoint_path,
+        path or flags.checkpoint_path,
         parse_overrides(rest),
         config_path=flags.config_path,
         class_names=flags.class_names,
@@ -190,14 +192,8 @@ def checkpoint_predictor(flags: argparse.Namespace, rest: Sequence[str]) -> Pred
             f"backend: {flags.backend} given, weights run on mindspore; export them for MindSpore Lite: "
             f"python export.py --checkpoint_path {flags.model_path}"
         )
-    trained = open_trained(
-        flags.model_path,
-        {**parse_overrides(rest), "device_target": flags.device_target},
-        config_path=flags.config_path,
-        class_names=flags.class_names,
-        raw_weights=flags.raw_weights,
-        flags=vars(flags),
-    )
+    words = [*rest, f"--device_target={flags.device_target}"]
+    trained = open_from_flags(flags, words, path=flags.model_path)
     size = 32 if flags.batch_size is None else flags.batch_size
     return network_predictor(trained.network, trained.card, size, device=trained.device.target)
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -11,7 +11,7 @@ from mindspore import context
 
 from ..data.binary import ImageSet
 from ..layers.inference import Inference
-from ..training.build import TrainRecipe, build_train_step
+from ..training.build import build_train_step
 from .graph_facts import Graph, compile_graph, placeholder
 
 
@@ -39,16 +39,8 @@ def as_on_ascend(cards: int) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-class CheckedRecipe(TrainRecipe, Protocol):
-    """What compiling asks of a recipe beside training: other images, and the side of an exported one."""
-
-    image_size: int
-
-    def changed(self, *, sources: Mapping[str, ImageSet]) -> "CheckedRecipe": ...
-
-
 def ascend_graphs(
-    recipe: CheckedRecipe, *, num_classes: int, images: int, picture_size: int, cards: int
+    recipe: Any, *, num_classes: int, images: int, picture_size: int, cards: int
 ) -> dict[str, Graph]:
     """The graphs "train", "eval" and "export" of a recipe, those of one card.
 
@@ -56,7 +48,7 @@ def ascend_graphs(
     with all computed before that can be.
 
     Args:
-        recipe: of a config; its data is drawn, not read.
+        recipe: a `src.recipe.Recipe`; its data is drawn, not read.
         num_classes: classes of the data set.
         images: training images of the data set.
         picture_size: side of its pictures, in pixels.

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO
 
 from .errors import UserError
 
@@ -29,16 +29,18 @@ class DamagedArchive(UserError):
     """It is damaged, no archive, or holds what no data set holds. What was unpacked of it is of no use."""
 
 
-class Member(NamedTuple):
-    """A file in an archive.
+Member = tuple[
+    PurePosixPath, IO[bytes]
+]  # path in an archive; what it is read from until the next is asked for
 
-    Attributes:
-        path: inside the archive.
-        file: what it is read from, until the next member is asked for.
-    """
 
-    path: PurePosixPath
-    file: IO[bytes]
+def compare_md5(archive: Path, found: str, expected: str) -> None:
+    """Raises DamagedArchive where an archive is not the official one."""
+    if found != expected:
+        raise DamagedArchive(
+            f"{archive} has the MD5 {found}, expected {expected}; download it again, or give --md5 skip if "
+            "it was packed anew"
+        )
 
 
 @contextmanager
@@ -84,11 +86,11 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     try:
         with reading(archive) as members:
-            for member in members:
-                target = folder / member.path
+            for path, member in members:
+                target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
-                    shutil.copyfileobj(member.file, file)
+                    shutil.copyfileobj(member, file)
     except OSError as error:
         raise UserError(f"cannot unpack {archive} to {folder}: {error.strerror or error}") from error
 
@@ -123,7 +125,7 @@ def _tar_members(tar: tarfile.TarFile, check: _Checks) -> Iterator[Member]:
         path = check(member.name, member.size, is_file=member.isfile(), is_folder=member.isdir())
         if member.isfile():
             with tar.extractfile(member) as file:
-                yield Member(path, file)
+                yield path, file
 
 
 def _zip_members(whole: zipfile.ZipFile, check: _Checks) -> Iterator[Member]:
@@ -140,4 +142,4 @@ def _zip_members(whole: zipfile.ZipFile, check: _Checks) -> Iterator[Member]:
             files.append((path, member))
     for path, member in files:
         with whole.open(member) as file:
-            yield Member(path, file)
+            yield path, file

@@ -45,7 +45,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another output_path"
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
         ) from error
 
 
@@ -223,7 +223,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
     Raises:
         UserError: for an OSError in the block too, that `target` cannot be written.
     """
-    try:
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target.parent)
         folder, handle = _make_temporary(target)
@@ -232,10 +232,6 @@ def temporary_folder(target: Path) -> Iterator[Path]:
         finally:
             _discard(folder)
             os.close(handle)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}; free space or choose another folder"
-        ) from error
 
 
 def put_in_place(made: Path, target: Path, folder: Path) -> None:

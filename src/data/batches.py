@@ -209,7 +209,7 @@ class EvalBatches:
             plan = self.preparation.plan_square
         else:
             plan = partial(self.preparation.plan_whole, multiple=self.whole_multiple)
-        picture = self.source.read_resized(number, plan)
+        picture = self.source.read(number, plan)
         return self.normalise(picture) if self.normalise else picture
 
     def _in_memory(self, pixels: np.ndarray) -> Iterator[tuple[range, np.ndarray]]:

@@ -157,13 +157,10 @@ class ImageSet:
         """The number of an image, as it has no file of its own."""
         return str(index)
 
-    def read(self, index: int) -> np.ndarray:
-        """(32, 32, 3) uint8, C-contiguous."""
-        return np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
-
-    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
-        """(h, w, 3) uint8: what `plan` makes of 32x32 pixels."""
-        return plan(*self.images.shape[2:])(self.read(index))
+    def read(self, index: int, plan: Plan | None = None) -> np.ndarray:
+        """(32, 32, 3) uint8, C-contiguous, or what `plan` makes of it."""
+        image = np.ascontiguousarray(self.images[index].transpose(1, 2, 0))
+        return plan(*image.shape[:2])(image) if plan else image
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images of `indices`, in their order."""

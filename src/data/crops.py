@@ -123,9 +123,6 @@ class PictureCrops:
         erasing: random erasing; None for none.
         normalise: to float32; None leaves bytes for the device. For a CPU it takes the threads here a tenth
             of the time.
-
-    Raises:
-        ValueError: an unknown `train_crop`, or a `resize_size` below `side`.
     """
 
     least_rows: ClassVar = 1
@@ -143,12 +140,6 @@ class PictureCrops:
     colour: ColourChange | None = None
     erasing: Erasing | None = None
     normalise: Normalise | None = None
-
-    def __post_init__(self):
-        if self.train_crop not in ("resize", "random_resized"):
-            raise ValueError(f"train_crop must be resize or random_resized, not {self.train_crop!r}")
-        if self.train_crop == "resize" and self.resize_size < self.side:
-            raise ValueError(f"resize_size must be at least {self.side}, not {self.resize_size}")
 
     def begin(self, step: Step, images: np.ndarray) -> Callable[[np.ndarray], None]:
         """As that of `PadCrops`."""
@@ -201,4 +192,4 @@ class PictureCrops:
                 box = geometry.random_box(height, width, numbers[:, row], self.crop_ratio)
                 return geometry.resize_box(box, side, side, self.interpolation, is_quick=True)
 
-        return lambda picture, row: self.source.read_resized(picture, partial(plan, row=row))
+        return lambda picture, row: self.source.read(picture, partial(plan, row=row))

@@ -5,34 +5,21 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
 from ..common.errors import UserError
 from .binary import Split
 from .decode import UnreadableImage
-from .folders import counted
+from .folders import counted, printable, some_of
 from .resize import Plan
-from .sources import ImageFiles
+from .sources import ImageFiles, Images
 
 log = logging.getLogger("quartet")
 
 _SHOWN = 10  # damaged files that are named
 _WAITS = (0.5, 1.0, 2.0)  # seconds before an image is read again that the system could not read
 _MEND = "or use --damaged_images skip"
-
-
-class Pictures(Protocol):
-    """One split of a data set of pictures, as `sources` describes it."""
-
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-
-    def name(self, index: int) -> str: ...
-    def read(self, index: int) -> np.ndarray: ...
-    def read_resized(self, index: int, plan: Plan) -> np.ndarray: ...
-    def take(self, indices: Sequence[int] | np.ndarray) -> "Pictures": ...
 
 
 class ReadablePictures:
@@ -56,7 +43,7 @@ class ReadablePictures:
         words: see `ImageFiles`, as `listed`; of other data none.
     """
 
-    def __init__(self, pictures: Pictures, *, skip: bool, same_class: bool, left_out: int = 0):
+    def __init__(self, pictures: Images, *, skip: bool, same_class: bool, left_out: int = 0):
         self._pictures, self._skip, self._same_class = pictures, skip, same_class
         self.labels, self.class_names = pictures.labels, pictures.class_names
         self.left_out = left_out
@@ -70,27 +57,16 @@ class ReadablePictures:
         """The file of a picture, or where else it lies."""
         return self._pictures.name(index)
 
-    def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, C-contiguous.
+    def read(self, index: int, plan: Plan | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, C-contiguous, with a plan resized by it: see `decode_resized`.
 
         Raises:
             UserError: it cannot be read, and is not replaced.
         """
-        return self._first_whole(index, self._pictures.read)
-
-    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
-        return self._first_whole(index, lambda place: self._pictures.read_resized(place, plan))
-
-    def take(self, indices: Sequence[int] | np.ndarray) -> "ReadablePictures":
-        """The pictures of `indices`, in their order."""
-        return ReadablePictures(self._pictures.take(indices), skip=self._skip, same_class=self._same_class)
-
-    def _first_whole(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
         lost = False
         for place in self._candidates(index):
             try:
-                return _patiently(partial(read, place))
+                return _patiently(partial(self._pictures.read, place, plan))
             except UserError as error:
                 of_system = _errno(error) is not None
                 if not (of_system or isinstance(error, UnreadableImage)):
@@ -103,6 +79,10 @@ class ReadablePictures:
                 self._note(place, error)
         kind = f"of the class {self.class_names[self.labels[index]]}" if self._same_class else "to evaluate"
         raise UserError(f"{self.name(index)}: every image {kind} is damaged; replace or remove them")
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ReadablePictures":
+        """The pictures of `indices`, in their order."""
+        return ReadablePictures(self._pictures.take(indices), skip=self._skip, same_class=self._same_class)
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The picture itself, then what may replace it: those behind it first, and of its class."""
@@ -117,7 +97,10 @@ class ReadablePictures:
         if index not in self.damaged:
             self.damaged[index] = getattr(error, "reason", str(error))
             level = logging.WARNING if len(self.damaged) <= _SHOWN else logging.INFO
-            log.log(level, "damaged and skipped: %s (%s)", _shown(self.name(index)), self.damaged[index])
+            log.log(level, "damaged and skipped: %s (%s)", printable(self.name(index)), self.damaged[index])
+
+
+Pictures = Images | ReadablePictures  # one split of a data set, as `sources` describes it
 
 
 def damaged_in(source: object) -> Mapping[int, str]:
@@ -154,8 +137,8 @@ def without_faults(
     total = sum(len(pictures.files) for pictures in splits.values())
     be = "is" if len(faults) == 1 else "are"
     summary = f"{root}: {len(faults):,} of {total:,} images {be} damaged ({', '.join(counts)})"
-    lines = [f"{_shown(os.path.relpath(file, root))} ({reason})" for file, reason in faults.items()]
-    first = ", ".join(lines[:_SHOWN]) + (" ..." if len(lines) > _SHOWN else "")
+    lines = [f"{printable(os.path.relpath(file, root))} ({reason})" for file, reason in faults.items()]
+    first = some_of(lines, most=_SHOWN)
     if not skip:
         raise UserError(f"{summary}: {first}; replace or remove them, {_MEND}")
     log.warning("%s and left out: %s", summary, first)
@@ -171,10 +154,6 @@ def without_faults(
 
 
 _TITLES = {"train": "for training", "test": "held out"}
-
-
-def _shown(name: str) -> str:
-    return name if name.isprintable() else repr(name)
 
 
 def _patiently(read: Callable[[], np.ndarray]) -> np.ndarray:

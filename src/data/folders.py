@@ -50,7 +50,8 @@ class LeftOut:
 
     def in_words(self) -> str:
         """One line, which begins with `left out: `."""
-        parts = [*self._unreadable_in_words(), *self._extensions_in_words()]
+        parts = [f"cannot be read: {counted(names, 'folder')}"] if (names := self.unreadable) else []
+        parts += self._extensions_in_words()
         if count := self._count("leftover"):
             parts.append(
                 f"{number_of(count, 'leftover')} of other programs ({some_of(self._names('leftover'))})"
@@ -69,10 +70,6 @@ class LeftOut:
 
     def _count(self, why: Why) -> int:
         return sum(count for key, count in self.counts.items() if key[0] == why)
-
-    def _unreadable_in_words(self) -> list[str]:
-        names = self.unreadable
-        return [f"cannot be read: {counted(names, 'folder')}"] if names else []
 
     def _extensions_in_words(self) -> list[str]:
         found = Counter({name: n for (why, name), n in self.counts.items() if why == "extension" and n})
@@ -272,10 +269,15 @@ def class_folders(folder: str | os.PathLike) -> list[str]:
     return Reader().look(folder).folders
 
 
-def some_of(names: Iterable[str], *, shown: int = _SHOWN) -> str:
+def printable(name: str) -> str:
+    """As it is if a terminal can print it, otherwise with escapes."""
+    return name if name.isprintable() else repr(name)
+
+
+def some_of(names: Iterable[str], *, most: int = _SHOWN) -> str:
     """The first names."""
-    first = [name if name.isprintable() else repr(name) for name in islice(names, shown + 1)]
-    return ", ".join(first[:shown]) + (" ..." if len(first) > shown else "")
+    first = [printable(name) for name in islice(names, most + 1)]
+    return ", ".join(first[:most]) + (" ..." if len(first) > most else "")
 
 
 def number_of(count: int, word: str) -> str:

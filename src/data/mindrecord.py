@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,29 +87,23 @@ class MindRecordImages:
         except OSError as error:
             raise _damaged(self.shards.paths[shard], error.strerror) from error
 
-    def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, C-contiguous.
+    def read(self, index: int, plan: Plan | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, C-contiguous, with a plan resized by it: see `decode_resized`.
 
         Raises:
             UserError: the image cannot be read or decoded.
         """
-        return self._decoded(index, decode)
-
-    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UserError as `read` does."""
-        return self._decoded(index, decode_resized, plan)
+        data = self.read_bytes(index)
+        try:
+            return decode_resized(data, plan) if plan else decode(data)
+        except UnreadableImage as error:
+            path = self.shards.paths[self.places[index, 0]]
+            raise UnreadableImage(f"{path}, image {self.name(index)}", error.reason) from error
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "MindRecordImages":
         """The images of `indices`, in their order."""
         indices = np.asarray(indices, np.int64)
         return MindRecordImages(self.shards, self.places[indices], self.labels[indices], self.class_names)
-
-    def _decoded(self, index: int, how: Callable[..., np.ndarray], *options: Any) -> np.ndarray:
-        try:
-            return how(self.read_bytes(index), *options)
-        except UnreadableImage as error:
-            path = self.shards.paths[self.places[index, 0]]
-            raise UnreadableImage(f"{path}, image {self.name(index)}", error.reason) from error
 
 
 def open_mindrecord(folder: Path, split: Split) -> MindRecordImages:

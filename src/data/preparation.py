@@ -4,9 +4,9 @@ A recipe has one (`Recipe.preparation`), and the card of an exported model is wr
 cannot differ.
 """
 
-import functools
 import os
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -26,14 +26,24 @@ class Preparation:
         crop: see `resize.square_plan`; so is the next one.
         interpolation: see `resize.Resizing`.
         crop_percentage: share of the resized side that is shown, in (0, 1].
+
+    Raises:
+        ValueError: a value is unknown or out of range.
     """
 
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     crop: EvalCrop = "centre"
-    interpolation: Interpolation | str = "bilinear"
+    interpolation: Interpolation = "bilinear"
     crop_percentage: float = 1.0
+
+    def __post_init__(self):
+        for name, kind in (("crop", EvalCrop), ("interpolation", Interpolation)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}")
+        if self.image_size < 1 or min(self.std) <= 0 or not 0 < self.crop_percentage <= 1:
+            raise ValueError("image_size and std must be above 0, crop_percentage above 0 and 1 at most")
 
     def plan_square(self, height: int, width: int) -> Resizing:
         """How a (height, width) picture becomes a square of side `image_size`: see `resize.square_plan`."""
@@ -63,11 +73,6 @@ class Preparation:
     def read_square(self, source: str | os.PathLike | bytes) -> np.ndarray:
         """The square of a file, see `decode.decode_resized`, which says what is raised."""
         return decode_resized(source, self.plan_square)
-
-    def read_whole(self, source: str | os.PathLike | bytes, *, multiple: int = 1) -> np.ndarray:
-        """The whole of a file, (h, w, 3) uint8."""
-        plan = functools.partial(self.plan_whole, multiple=multiple)
-        return decode_resized(source, plan)
 
     @property
     def normalise(self) -> Normalise:

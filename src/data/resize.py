@@ -9,7 +9,7 @@ threads run.
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -82,13 +82,7 @@ class Resizing(NamedTuple):
         Args:
             image: (H, W, 3) uint8, perhaps without rows below `source`.
             reduction: by how much it has been reduced; its last row and column may then be parts of pixels.
-
-        Raises:
-            ValueError: unknown interpolation.
         """
-        if self.interpolation not in get_args(Interpolation):
-            allowed = ", ".join(get_args(Interpolation))
-            raise ValueError(f"interpolation must be {allowed}, not {self.interpolation!r}")
         top, left, height, width = self.source
         if self._is_plain(reduction):
             edges = (top, left, top + height, left + width)
@@ -264,15 +258,7 @@ def square_plan(
         crop_percentage: share of the resized side that is shown, in (0, 1]: 0.875 and 224 make 256 before the
             cut.
         interpolation: see `Resizing`.
-
-    Raises:
-        ValueError: an unknown crop, or a `crop_percentage` out of range.
     """
-    if crop not in get_args(EvalCrop) or not 0 < crop_percentage <= 1:
-        raise ValueError(
-            "eval_crop must be squash or centre, with a crop_percentage in (0, 1]; "
-            f"given {crop!r} and {crop_percentage}"
-        )
     source, short = (0, 0, height, width), round(size / crop_percentage)
     resized = (short, short)
     if crop == "centre":

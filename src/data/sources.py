@@ -1,9 +1,9 @@
 """Where images come from: finding a data set, and images in class folders, read when they are asked for.
 
 A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its file or number, and
-`take(indices)` -> a source of those images. It gives uint8 RGB pixels: `read(index)` -> (H, W, 3), and
-`read_resized(index, plan)` as `decode.decode_resized`. `ImageSet` (in memory), `ImageFiles` and
-`MindRecordImages` are such, and `damage.ReadablePictures` around one of the last two.
+`take(indices)` -> a source of those images. It gives uint8 RGB pixels: `read(index)` -> (H, W, 3), or with a
+plan what `decode.decode_resized` makes. `ImageSet` (in memory), `ImageFiles` and `MindRecordImages` are such,
+and `damage.ReadablePictures` around one of the last two.
 """
 
 import contextlib
@@ -56,13 +56,9 @@ class ImageFiles:
         """The file of an image."""
         return self.files[index]
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int, plan: Plan | None = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB, C-contiguous. Raises UnreadableImage where the file cannot be decoded."""
-        return decode(self.files[index])
-
-    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, see `decode_resized`. Raises UnreadableImage as `read` does."""
-        return decode_resized(self.files[index], plan)
+        return decode_resized(self.files[index], plan) if plan else decode(self.files[index])
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageFiles":
         """The images of `indices`, in their order."""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import relative_to
@@ -208,18 +209,11 @@ class _Reading:
         self.notes: list[str] = []
         self._skip_unreadable = skip_unreadable
 
-    def listing(
-        self,
-        class_names: tuple[str, ...],
-        train: list[Item],
-        test: list[Item],
-        train_root: Path | None,
-        test_root: Path | None,
-    ) -> Listing:
-        """The result, unless a folder could not be read."""
+    def listing(self, *found: Any) -> Listing:
+        """The result, as `Listing` has it, unless a folder could not be read."""
         if not self._skip_unreadable:
             self.left_out.refuse_unreadable(mend=", or pass over what is unreadable: --damaged_images skip")
-        return Listing(class_names, train, test, train_root, test_root, self.left_out, tuple(self.notes))
+        return Listing(*found, self.left_out, tuple(self.notes))
 
     def descend(
         self, folder: Path, *, through: Kind | None = None, classes: ClassNames | None = None

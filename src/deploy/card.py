@@ -5,15 +5,14 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..common.errors import UserError
 from ..common.files import to_json, write_text
 from ..data.preparation import Preparation
-from ..data.resize import EvalCrop, Interpolation
 
 INPUT_RULES = {
     "float32": "NCHW float32, RGB, (value - mean) / std per channel on the 0..255 scale",
@@ -54,17 +53,6 @@ class ModelCard(BaseModel):
     preparation: Preparation
     input_type: Literal["float32", "uint8"] = "float32"
     files: dict[Annotated[int, Field(ge=1)], dict[FileName, str]] = Field(default_factory=dict)
-
-    @field_validator("preparation")
-    @classmethod
-    def _in_range(cls, how: Preparation) -> Preparation:
-        known = {"crop": get_args(EvalCrop), "interpolation": get_args(Interpolation)}
-        for key, allowed in known.items():
-            if getattr(how, key) not in allowed:
-                raise ValueError(f"{key} must be one of {', '.join(allowed)}")
-        if how.image_size < 1 or min(how.std) <= 0 or not 0 < how.crop_percentage <= 1:
-            raise ValueError("image_size and std must be above 0, crop_percentage above 0 and 1 at most")
-        return how
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -71,7 +71,7 @@ def classify(
 
     def prepare(example: Example) -> np.ndarray:
         start = time.perf_counter()
-        image = example.read(card.preparation)
+        image = example.read(card.preparation.plan_square)
         image = image if card.input_type == "uint8" else normalise(image)
         prepared.append(time.perf_counter() - start)
         return image

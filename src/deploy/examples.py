@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import UserError
-from ..data.binary import CIFAR10, CIFAR100, ImageSet, find_set, read_set
+from ..data.binary import CIFAR10, CIFAR100, find_set, read_set
+from ..data.decode import decode_resized
 from ..data.folders import Found, LeftOut, find_images, some_of
 from ..data.labels import read_labels
 from ..data.names import ClassNames
-from ..data.preparation import Preparation
+from ..data.resize import Plan
 
 FOLDERS, AUTO = "folders", "auto"
 
@@ -24,13 +25,13 @@ class Example:
 
     Attributes:
         file: its name in the answer.
-        read: gives the square that a preparation makes of it, (S, S, 3) uint8.
+        read: gives what a plan makes of it, (h, w, 3) uint8.
         folder: the class folder that it lies in.
         label: the number of its class, or None.
     """
 
     file: str
-    read: Callable[[Preparation], np.ndarray]
+    read: Callable[[Plan], np.ndarray]
     folder: str
     label: int | None = None
 
@@ -93,7 +94,7 @@ def _labelled(examples: list[Example], class_names: Sequence[str], labels: str |
 def _of_file(file: str, path: str) -> Example:
     inside = os.path.relpath(file, path).split(os.sep)
     folder = inside[0] if inside[1:] else os.path.basename(os.path.dirname(os.path.abspath(file)))
-    return Example(file, lambda how: how.read_square(file), folder)
+    return Example(file, partial(decode_resized, file), folder)
 
 
 def _test_images(path: str) -> list[tuple[str, Example]]:
@@ -103,11 +104,7 @@ def _test_images(path: str) -> list[tuple[str, Example]]:
             images = read_set(layout, folder, "test")
             names = (f"{folder / layout.test_name}#{index:05d}" for index in range(len(images)))
             return [
-                (name, Example(name, partial(_record, images, index), images.class_names[label]))
+                (name, Example(name, partial(images.read, index), images.class_names[label]))
                 for index, (name, label) in enumerate(zip(names, images.labels, strict=False))
             ]
     return []
-
-
-def _record(images: ImageSet, index: int, how: Preparation) -> np.ndarray:
-    return images.read_resized(index, how.plan_square)

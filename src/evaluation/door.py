@@ -2,15 +2,13 @@
 
 import argparse
 import contextlib
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from mindspore import nn
 
 from ..common.errors import UserError
 from ..common.table import table
 from ..data.sources import SPLITS, facts_of
-from ..model_utils.device_adapter import Device
 from .evaluate import Evaluation, evaluate_network
 from .metrics import METRICS, Totals, interval, warning_of
 from .pictures import WORST, write_pictures
@@ -19,32 +17,13 @@ from .predictions import predictions_file
 _SHOWN = 5  # classes of the lowest recall
 
 
-class TrainedClassifier(Protocol):
-    """What an evaluation asks of a trained network: `src.trained.Trained` has it.
-
-    Attributes:
-        network: in evaluation mode.
-        recipe: gives the test data, and what prepares it.
-        checkpoint: where it comes from; knows its classes.
-        device: where it runs.
-        averaged: whether the weights are an average.
-        other_data: whether data was named that is not the run's own.
-    """
-
-    network: nn.Cell
-    recipe: Any
-    checkpoint: Any
-    device: Device
-    averaged: bool
-    other_data: bool
-
-
-def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Evaluates all test images and writes the files that are asked for.
 
     Of class folders that the network was not trained on, all images are test images.
 
     Args:
+        trained: a `src.trained.Trained`.
         flags: predictions, a CSV file, and pictures, a folder; None: not asked for.
 
     Returns:
@@ -91,7 +70,7 @@ def evaluate_from_flags(trained: TrainedClassifier, flags: argparse.Namespace) -
     return _as_text(trained, evaluation, batches.source), figures
 
 
-def _is_own(trained: TrainedClassifier) -> bool:
+def _is_own(trained: Any) -> bool:
     """Whether this folder, perhaps moved or copied, is what the network was trained on."""
     try:
         listed = facts_of({split: trained.recipe.source(split) for split in SPLITS})["listed"]
@@ -100,14 +79,14 @@ def _is_own(trained: TrainedClassifier) -> bool:
     return listed == trained.checkpoint.meta.get("data", {}).get("listed")
 
 
-def weights_in_words(trained: TrainedClassifier) -> str:
+def weights_in_words(trained: Any) -> str:
     """`step 1950, epoch 12, averaged weights`; the epoch is known of a run's checkpoint."""
     meta, kind = trained.checkpoint.meta, "averaged" if trained.averaged else "raw"
     epoch = f"epoch {meta['step'] / meta['course']['epoch']:.4g}, " if "course" in meta else ""
     return f"step {meta['step']}, {epoch}{kind} weights"
 
 
-def _as_text(trained: TrainedClassifier, evaluation: Evaluation, source: Any) -> str:
+def _as_text(trained: Any, evaluation: Evaluation, source: Any) -> str:
     """The figures, and the classes that the network knows least."""
     config, figures, class_names = trained.recipe.config, evaluation.metrics, source.class_names
     there = np.count_nonzero(evaluation.totals.images)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
+from ..data.folders import printable
 from .drawing import BLUE, DPI, FAINT, INK, QUIET, RED, headline, letters, new_figure, save, shortened, style
 from .fonts import drawable
 from .metrics import SMALL, Totals, interval
@@ -254,10 +255,10 @@ def worst_mistakes(
     save(figure, path)
 
 
-def _end_of(name: str, length: int = 30) -> str:
+def _end_of(name: str) -> str:
     """The end of a path, which tells images apart, in letters that every font draws."""
-    name = name if name.isprintable() else repr(name)
-    return name if len(name) <= length else "…" + name[1 - length :]
+    name = printable(name)
+    return name if len(name) <= 30 else "…" + name[-29:]
 
 
 def _pixels(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -32,7 +32,7 @@ class CopiedPictures:
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
 
-    def read_resized(self, index: int, plan: Plan) -> np.ndarray:
+    def read(self, index: int, plan: Plan) -> np.ndarray:
         """(h, w, 3) uint8; several threads call it at once."""
         kind = KINDS[index % len(KINDS)]
         copy = distort(self.source.read(index), kind, copy_rng(self.seed, index))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.table import table
-from .embedding import Embedder, TrainedNetwork
+from .embedding import Embedder
 from .evaluate import evaluate_retrieval, sheet_rows
 from .sets import open_retrieval_set
 from .sheets import check_sheet_name, draw_sheet
@@ -36,8 +36,12 @@ def check_flags(flags: argparse.Namespace, keys: Sequence[str]) -> None:
         check_sheet_name(flags.sheet)
 
 
-def evaluate_from_flags(trained: TrainedNetwork, flags: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """`evaluate_retrieval` for a door: the folder is the config's data_path, the rest the flags.
+
+    Args:
+        trained: a `src.trained.Trained`.
+        flags: see eval.py.
 
     Returns:
         the table for people, and the figures for JSON. The sheet is drawn, if it is asked for.

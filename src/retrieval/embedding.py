@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import mindspore as ms
 import numpy as np
@@ -14,27 +14,13 @@ from ..common.errors import UserError
 from ..data.decode import Plan, UnreadableImage
 from ..data.preparation import Preparation
 from ..data.read_ahead import pictures_ahead
-from ..model_utils.device_adapter import Device, without_graph
+from ..model_utils.device_adapter import without_graph
 
 Key = TypeVar("Key")
 Read = Callable[[Plan], np.ndarray]
 Skip = Callable[[Any, UnreadableImage], None]
 
 CHUNK = 128  # pictures
-
-
-class TrainedNetwork(Protocol):
-    """What an embedder asks of a trained network: `src.trained.Trained` has it.
-
-    Attributes:
-        network: in evaluation mode, with `embed`.
-        recipe: how its images are prepared, and what their sides must be divisible by.
-        device: where it runs.
-    """
-
-    network: nn.Cell
-    recipe: Any
-    device: Device
 
 
 class Embedder:
@@ -66,8 +52,8 @@ class Embedder:
         self._normalise = preparation.normalise
 
     @classmethod
-    def from_trained(cls, trained: TrainedNetwork, *, batch_size: int = 32) -> Self:
-        """The embedder of a trained network, at the size of its evaluation."""
+    def from_trained(cls, trained: Any, *, batch_size: int = 32) -> Self:
+        """The embedder of a `src.trained.Trained`, at the size of its evaluation."""
         recipe = trained.recipe
         how = {"batch_size": batch_size, "workers": recipe.config.workers}
         return cls(trained.network, recipe.preparation, side_multiple=recipe.side_multiple, **how)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..common.errors import UserError
 from ..data.decode import UnreadableImage
+from ..data.folders import some_of
 from . import scores as retrieval
 from .embedding import Embedder
 from .sheets import Shown
@@ -107,7 +108,7 @@ def _embeddings(
         vectors[count] = vector
         count += 1
     if damaged:
-        first = ", ".join([*damaged.values()][:_SHOWN]) + (" ..." if len(damaged) > _SHOWN else "")
+        first = some_of(damaged.values(), most=_SHOWN)
         if not count:
             raise UserError(f"all {len(damaged)} images are damaged: {first}; check data_path")
         log.warning("%d of %d images are damaged and left out: %s", len(damaged), len(pictures), first)

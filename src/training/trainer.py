@@ -22,6 +22,7 @@ from ..data.folders import counted
 from ..data.sources import SPLITS, facts_of
 from ..evaluation.evaluate import Evaluation, EvaluationStopped
 from ..evaluation.metrics import check_metric, in_words, is_better, warning_of
+from ..evaluation.pictures import WORST
 from ..model_utils.device_adapter import Device
 from ..parallel.collective import (
     broadcast_from_first,
@@ -41,8 +42,6 @@ from .soundness import Soundness
 from .step_log import StepLog
 
 log = logging.getLogger("quartet")
-
-WORST = 25  # mistakes that are drawn at the end
 
 
 class Trainer:

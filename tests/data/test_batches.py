@@ -192,11 +192,11 @@ def test_the_next_batch_and_no_more_is_prepared_meanwhile():
     source, second, read = drawn(40), threading.Event(), []
     original = source.read
 
-    def record(index):
+    def record(index, plan):
         read.append(index)
         if len(read) == 8:
             second.set()
-        return original(index)
+        return original(index, plan)
 
     source.read = record
     batches = pictures(source)

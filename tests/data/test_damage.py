@@ -65,7 +65,7 @@ class TestReplacing:
             cut_in_its_middle(tmp_path / f"{index}.{kind}")
         source = ReadablePictures(files, skip=True, same_class=True)
         assert [which(source.read(index)) for index in range(10)] == [0, 1, 2, 3, 8, 5, 8, 7, 8, 1]
-        assert which(source.read_resized(4, as_it_is)) == 8
+        assert which(source.read(4, as_it_is)) == 8
         assert sorted(source.damaged) == [4, 6, 9] and damaged_in(source) is source.damaged
 
     def test_a_run_that_goes_on_gets_the_same(self, make, tmp_path):
@@ -79,7 +79,7 @@ class TestReplacing:
             return resize_box((0, 0, 8, width), 8, width, "bilinear")
 
         for index in (4, 2):
-            crops = [s.read_resized(index, above) for s in (first, other)]
+            crops = [s.read(index, above) for s in (first, other)]
             np.testing.assert_array_equal(*crops)
 
     def test_it_is_said_once_and_ten_times_at_most(self, make, tmp_path, caplog, monkeypatch):
@@ -158,9 +158,7 @@ class TestPatience:
         waited, _ = waits
         files = make()
         (tmp_path / "4.bmp").unlink()
-        assert "4.bmp" in fails(
-            ReadablePictures(files, skip=False, same_class=True).read_resized, 4, as_it_is
-        )
+        assert "4.bmp" in fails(ReadablePictures(files, skip=False, same_class=True).read, 4, as_it_is)
         assert waited == [0.5, 1.0, 2.0]
         assert which(ReadablePictures(files, skip=True, same_class=True).read(4)) == 6
 
@@ -200,7 +198,7 @@ class TestPatience:
         def broken(height, width):
             raise UserError("not of an image")
 
-        assert fails(source.read_resized, 3, broken) == "not of an image"
+        assert fails(source.read, 3, broken) == "not of an image"
 
 
 class TestFaults:

@@ -82,8 +82,8 @@ def test_images_are_those_of_the_folder(folder, record, split):
             assert images.read_bytes(index) == opened_file.read()
         np.testing.assert_array_equal(images.read(index), source.read(index))
         for size in (1, 100):
-            crop = images.read_resized(index, partial(plan, size=size))
-            np.testing.assert_array_equal(crop, source.read_resized(index, partial(plan, size=size)))
+            crop = images.read(index, partial(plan, size=size))
+            np.testing.assert_array_equal(crop, source.read(index, partial(plan, size=size)))
     taken = images.take([3, 0])
     assert len(taken) == 2 and taken.labels.tolist() == images.labels[[3, 0]].tolist()
     np.testing.assert_array_equal(taken.read(0), source.read(3))
@@ -306,16 +306,15 @@ class TestReading:
         write_index(record, CLASSES, labels | {"train": np.arange(13) % 3})
         assert "its version is 4.0, not 3.0" in fails(open_mindrecord, record, "train")
 
-    @pytest.mark.parametrize("how", ["read", "read_resized"])
-    def test_a_damaged_image_is_named(self, record, how):
+    @pytest.mark.parametrize("plan", [(), (lambda *_: resize_box((0, 0, 5, 5), 2, 2, "bilinear"),)])
+    def test_a_damaged_image_is_named(self, record, plan):
         images = open_mindrecord(record, "train")
         number = next(k for k in range(13) if images.read_bytes(k).startswith(b"\x89PNG"))
         shard, _, start, length = images.places[number].tolist()
         with (record / f"train.mindrecord00{shard}").open("r+b") as file:
             file.seek(start + length - 40)
             file.write(bytes(40))
-        options = (lambda *_: resize_box((0, 0, 5, 5), 2, 2, "bilinear"),) if how == "read_resized" else ()
-        message = fails(getattr(images, how), number, *options)
+        message = fails(images.read, number, *plan)
         assert (
             message.startswith(f"{record / 'train.mindrecord00'}{shard}, image train/")
             and ".png: " in message

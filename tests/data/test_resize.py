@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from src.data import resize as geometry
+from src.data.preparation import Preparation
 from tests.helpers.pictures import noise
 
 INTERPOLATIONS = ["bilinear", "bicubic", "tf_bilinear"]
@@ -265,12 +266,10 @@ def test_a_whole_picture_keeps_its_shape(shape, size, multiple, expected):
     np.testing.assert_array_equal(plan(image), geometry.resize(image, *expected, "bilinear"))
 
 
-@pytest.mark.parametrize("settings", [{"crop": "center"}, {"crop_percentage": 0}, {"crop_percentage": 1.1}])
-def test_unknown_crops_and_shares_out_of_range_are_refused(settings):
-    with pytest.raises(ValueError, match="eval_crop must be squash or centre, with"):
-        prepared(noise(20, 20), **settings)
-
-
-def test_an_unknown_interpolation_is_refused():
-    with pytest.raises(ValueError, match="bilinear, bicubic, tf_bilinear"):
-        geometry.resize(noise(4, 4), 2, 2, "nearest")
+@pytest.mark.parametrize(("settings", "allowed"), [
+    ({"crop": "center"}, "squash, centre"), ({"interpolation": "nearest"}, "bilinear, bicubic, tf_bilinear"),
+    ({"crop_percentage": 0}, "above 0 and 1 at most"), ({"crop_percentage": 1.1}, "above 0 and 1 at most"),
+])  # fmt: skip
+def test_unknown_names_and_numbers_out_of_range_are_refused(settings, allowed):
+    with pytest.raises(ValueError, match=allowed):
+        Preparation(20, (0, 0, 0), (1, 1, 1), **settings)

@@ -3,6 +3,7 @@
 import json
 import math
 from argparse import Namespace
+from functools import partial
 
 import mindspore as ms
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from src.common.errors import UserError
-from src.data.decode import decode
+from src.data.decode import decode, decode_resized
 from src.deploy.classify import classify
 from src.deploy.door import classify_from_flags
 from src.deploy.examples import Example
@@ -21,7 +22,7 @@ from src.deploy.predict import Predictor
 def as_pictures(paths, labels=None):
     labels = labels or [None] * len(paths)
     return [
-        Example(str(path), lambda how, path=path: how.read_square(path), "", label)
+        Example(str(path), partial(decode_resized, path), "", label)
         for path, label in zip(paths, labels, strict=True)
     ]
 

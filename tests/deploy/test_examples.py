@@ -37,7 +37,7 @@ def test_without_labels(folder):
     examples = find([folder, folder / "ant" / "1.png"])
     assert [example.label for example in examples] == [None] * 4
     assert examples[0].file == str(folder / "ant" / "1.png")
-    assert (examples[0].read(PREPARATION) == (1, 2, 3)).all()
+    assert (examples[0].read(PREPARATION.plan_square) == (1, 2, 3)).all()
 
 
 def test_the_order_is_that_of_the_arguments_and_each_file_comes_once(folder):
@@ -99,7 +99,7 @@ def test_cifar_files_are_their_test_images(data_path):
     assert [example.label for example in examples] == test.labels.tolist()
     assert examples[3].file == str(data_path / "test_batch.bin#00003")
     how = Preparation(32, (0, 0, 0), (1, 1, 1))
-    assert np.array_equal(examples[3].read(how), test.read(3))
+    assert np.array_equal(examples[3].read(how.plan_square), test.read(3))
     assert find([data_path], labels="auto")[0].label is None
 
 

@@ -49,18 +49,15 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int, plan=None) -> np.ndarray:
         assert type(index) is int
         self.threads.add(threading.current_thread().name)
         if index in self.slow:
             time.sleep(0.01)
         if index in self.damaged:
             raise UnreadableImage(f"picture {index}", "damaged")
-        return self.pictures[index]
-
-    def read_resized(self, index: int, plan) -> np.ndarray:
-        image = self.read(index)
-        return plan(*image.shape[:2])(image)
+        image = self.pictures[index]
+        return plan(*image.shape[:2])(image) if plan else image
 
     def take(self, indices) -> "Pictures":
         return Pictures([self.pictures[k] for k in indices], self.labels[indices], self.class_names)

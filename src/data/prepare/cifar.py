@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from ...common.archive import reading
+from ...common.archive import compare_md5, reading
 from ...common.errors import UserError
 from ...common.files import checksum, is_free, new_folder, working_in
 from ..binary import SIZES_NAME, ImageSet, Layout, read_set, write_notes
@@ -41,11 +41,8 @@ def prepare_cifar(
             archive = _fetch(output_path, expected, url)
         elif not archive.is_file():
             raise UserError(f"{archive} is not a file; give the archive of {url} as --archive")
-        elif expected is not None and (found := checksum(archive, kind="md5")) != expected:
-            raise UserError(
-                f"{archive} has the MD5 {found}, expected {expected}; download it again, or give --md5 skip "
-                "if it was packed anew"
-            )
+        elif expected is not None:
+            compare_md5(archive, checksum(archive, kind="md5"), expected)
         with new_folder(target) as folder:
             train, test = _unpack(layout, archive, folder)
         report(target, train, test, "unpacked and checked")

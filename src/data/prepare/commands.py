@@ -34,9 +34,6 @@ from .imagenet import DEVKIT_NAME, TRAIN_NAME, VAL_NAME, prepare_imagenet
 from .mindrecord import prepare_mindrecord
 from .shapes import prepare_shapes
 
-prepare_cifar10 = partial(prepare_cifar, CIFAR10)
-prepare_cifar100 = partial(prepare_cifar, CIFAR100)
-
 
 def prepare_samples(data_path: Path, output_path: Path, *, count: int = 8) -> None:
     """Writes the first `count` test images as OUTPUT_PATH/<number>_<class>.png, to try a model on.
@@ -117,8 +114,8 @@ def main(argv: Sequence[str]) -> int:
     """
     options = vars(_parse(argv))
     command = {
-        "cifar10": prepare_cifar10,
-        "cifar100": prepare_cifar100,
+        "cifar10": partial(prepare_cifar, CIFAR10),
+        "cifar100": partial(prepare_cifar, CIFAR100),
         "shapes": prepare_shapes,
         "folder": prepare_folder,
         "imagenet": prepare_imagenet,

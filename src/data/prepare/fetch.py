@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from ...common.errors import UserError
-from ...common.files import checksum
+from ...common.files import checksum, writing
 
 BLOCK_BYTES = 1 << 20
 
@@ -86,19 +86,15 @@ def _save(answer: http.client.HTTPResponse, part: Path, start: int) -> None:
     length = answer.headers.get("Content-Length")
     total = start + int(length) if length else None
     end = start
-    try:
-        with (
-            part.open("ab" if start else "wb") as file,
-            tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, disable=None) as bar,
-        ):
-            for block in _blocks(answer):
-                file.write(block)
-                end += len(block)
-                bar.update(len(block))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {part}: {error.strerror}; free space or choose another folder"
-        ) from error
+    with (
+        writing(part),
+        part.open("ab" if start else "wb") as file,
+        tqdm(desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        for block in _blocks(answer):
+            file.write(block)
+            end += len(block)
+            bar.update(len(block))
     if total is not None and end < total:
         raise http.client.HTTPException(f"the connection ended after {end:,} of {total:,} bytes")
 

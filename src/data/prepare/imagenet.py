@@ -17,7 +17,7 @@ from typing import IO, Literal
 
 from tqdm import tqdm
 
-from ...common.archive import DamagedArchive, Member, reading
+from ...common.archive import DamagedArchive, Member, compare_md5, reading
 from ...common.errors import UserError
 from ...common.files import (
     checksum,
@@ -216,15 +216,7 @@ class _Work:
                 yield members
             while hashed.read(1 << 20):
                 pass
-        self.compare_md5(archive, hashed.md5.hexdigest())
-
-    def compare_md5(self, archive: Path, found: str) -> None:
-        """Raises DamagedArchive where it is not the official one."""
-        if found != self.release.md5[archive.name]:
-            raise DamagedArchive(
-                f"{archive} has the MD5 {found}, expected {self.release.md5[archive.name]}; download it "
-                "again, or give --md5 skip if it was packed anew"
-            )
+        compare_md5(archive, hashed.md5.hexdigest(), self.release.md5[archive.name])
 
     def read_devkit(self) -> dict[str, str]:
         """The wnid of each validation image: a class number a line, and the wnid of each in meta.mat."""
@@ -233,7 +225,7 @@ class _Work:
         devkit = self.data_path / DEVKIT_NAME
         try:
             if self.checks:
-                self.compare_md5(devkit, checksum(devkit, kind="md5"))
+                compare_md5(devkit, checksum(devkit, kind="md5"), self.release.md5[DEVKIT_NAME])
             with reading(devkit) as members:
                 data = {path.name: file.read() for path, file in members if path.parent.name == "data"}
             synsets = loadmat(io.BytesIO(data["meta.mat"]), squeeze_me=True)["synsets"]
