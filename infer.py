@@ -46,7 +46,7 @@ def main(arguments):
         from src.deploy.backends import exported_predictor as open_model
 
         if rest:
-            flags.error(f"unrecognized arguments: {' '.join(rest)}")
+            flags.error(f"unrecognized arguments of an export: {' '.join(rest)}; its card has all settings")
     from src.deploy.door import classify_from_flags
 
     classify_from_flags(open_model(own, rest), own)

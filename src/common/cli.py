@@ -36,7 +36,28 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         self._words = list(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
+        own, keys = self._apart()
+        known, rest = super().parse_known_args(own, namespace)
+        return known, [*keys, *rest]
+
+    def _apart(self) -> tuple[list[str], list[str]]:
+        """The words, and the `--key value` of others. argparse would take the value of one for a word.
+
+        Only of a parser with a list of words, such as images, since a key can stand there without a value.
+        """
+        own, keys = list(self._words), []
+        if not any(not action.option_strings and action.nargs == "+" for action in self._actions):
+            return own, keys
+        flags, place = {f"--{name}" for name in flag_names(self)}, 0
+        while place < len(own) and own[place] != "--":
+            flag, given, _ = own[place].partition("=")
+            if flag.startswith("--") and flag not in flags:
+                end = place + 1 if given else place + 2
+                keys += own[place:end]
+                del own[place:end]
+            else:
+                place += 1
+        return own, keys
 
     def _get_value(self, action, arg_string):
         """~ is the home folder also in `--flag=~/x`, which a shell leaves; another program's words stay."""

@@ -142,7 +142,7 @@ def without_faults(
     if not skip:
         raise UserError(f"{summary}: {first}; replace or remove them, {_MEND}")
     log.warning("%s and left out: %s", summary, first)
-    for line in lines:
+    for line in lines[_SHOWN:]:
         log.info("damaged: %s", line)
     for split, pictures in whole.items():
         names = [pictures.class_names[k] for k in np.setdiff1d(splits[split].labels, pictures.labels)]

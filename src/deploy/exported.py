@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import UserError
-from ..common.files import checksum
+from ..common.files import checksum, relative_to
 from .card import ModelCard
 from .formats import format_of
 
@@ -39,13 +39,13 @@ def read_export(path: str | os.PathLike) -> Exported:
         UserError: it is neither, a file is missing, damaged or changed, or cannot be run here.
     """
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"model_path: {path} does not exist{relative_to(path)}; give an export or weights")
     if not is_export(path) and not format_of(path):
         raise UserError(
             f"model_path: {path} given, allowed: the folder of an export, a .mindir file in it, or weights "
             "(.ckpt ...)"
         )
-    if not path.exists():
-        raise UserError(f"{path}: no such model file; give the folder that the export wrote")
     folder = path if path.is_dir() else path.parent
     if not is_export(folder):
         raise UserError(f"{folder / CARD}: no such model card; the export writes it beside the model")

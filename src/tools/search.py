@@ -88,7 +88,9 @@ def build(own, rest):
         damaged=lambda error: print(f"skipped {error}", file=sys.stderr),
     )
     facts = {**facts, "seconds": round(time.perf_counter() - began, 1)}
-    print("\n".join(line for one in found.values() for line in one.in_words()))
+    for folder in own.folders:
+        lines = found[folder].in_words() if folder in found else [f"{folder} is no folder any more"]
+        print(*lines, sep="\n")
     print(table(facts.items()))
     print(to_json(facts))
     for one in found.values():
@@ -105,10 +107,10 @@ def _identity(trained):
     return {
         "checkpoint_sha256": checksum(trained.checkpoint.path),
         "averaged_weights": trained.averaged,
-        "image_size": how.image_size,
+        "eval_image_size": how.image_size,
         "interpolation": how.interpolation,
-        "mean": how.mean,
-        "std": how.std,
+        "image_mean": how.mean,
+        "image_std": how.std,
         **recipe.config.model_dump(mode="json", include=keys),
     }
 
@@ -141,7 +143,7 @@ def search(own, rest):
     results = dict(zip(embedded, found))
     _show(own, results, skipped)
     if index.missing:
-        some = f"{len(index.missing)} pictures of the index, as {min(index.missing)}"
+        some = f"{len(index.missing)} pictures of the index, such as {min(index.missing)}"
         print(f"passed over, since they are not there: {some}", file=sys.stderr)
     if own.sheet and results:
         _draw(own, results)

@@ -95,6 +95,17 @@ def test_flags_of_a_checkpoint_door_and_keys_of_the_config():
     assert rest == ["--lr", "1"]
 
 
+def test_words_may_stand_behind_the_keys_of_the_config():
+    """Old behaviour: 32 was the first image, and cat.jpg "given where a --key is expected"."""
+    flags = parser("")
+    flags.add_argument("images", nargs="+")
+    flags.add_argument("--top", type=int)
+    words = ["--image_size", "32", "--top", "2", "cat.jpg", "--lr=1", "dog.jpg", "--widths", "[1, 2]"]
+    own, rest = flags.parse_known_args(words)
+    assert (own.images, own.top) == (["cat.jpg", "dog.jpg"], 2)
+    assert rest == ["--image_size", "32", "--lr=1", "--widths", "[1, 2]"]
+
+
 def test_a_misspelt_flag_is_matched_with_the_doors_own():
     flags = checkpoint_parser("")
     with pytest.raises(UserError, match=r"\(--checkpont_path given, --checkpoint_path is the nearest\)"):

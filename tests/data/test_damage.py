@@ -223,9 +223,9 @@ class TestFaults:
             whole = without_faults(splits, self.faults(splits, 1, 3), root=tmp_path, skip=True)
         assert [which(whole["train"].read(index)) for index in range(6)] == [0, 2, 4, 5, 6, 7]
         assert whole["train"].labels.tolist() == [0, 0, 0, 1, 0, 1] and len(whole["test"]) == 2
-        warning, *details = caplog.messages
+        (warning,) = caplog.messages  # each name once
         assert "2 of 10 images are damaged (2 of 8 for training, 0 of 2 held out) and left out" in warning
-        assert len(details) == 2 and "3.bmp" in details[1]
+        assert warning.count("is empty") == 2 and "3.bmp" in warning
 
     def test_ten_are_named_and_all_are_in_the_log(self, splits, tmp_path, caplog, monkeypatch):
         monkeypatch.setattr(damage, "_SHOWN", 2)
@@ -233,7 +233,7 @@ class TestFaults:
         assert fails(without_faults, splits, faults, root=tmp_path, skip=False).count("is empty") == 2
         with caplog.at_level(logging.INFO, "quartet"):
             without_faults(splits, faults, root=tmp_path, skip=True)
-        assert caplog.messages[0].endswith("...") and len(caplog.messages) == 5
+        assert caplog.messages[0].endswith("...") and caplog.text.count("is empty") == len(faults)
 
     def test_a_class_that_is_not_evaluated_may_be_trained(self, splits, tmp_path, caplog):
         """Old behaviour: the run was refused where every held-out image of a class was damaged."""

@@ -55,12 +55,13 @@ def test_a_file_that_the_card_does_not_name(folder):
 
 
 def test_paths_that_are_no_export(folder, tmp_path):
-    with pytest.raises(UserError, match=r"gone\.mindir: no such model file; give the folder"):
+    with pytest.raises(UserError, match=r"model_path: .*gone\.mindir does not exist; give an export"):
         read_export(folder / "gone.mindir")
     (folder / "card.json").unlink()
     with pytest.raises(UserError, match=r"card\.json: no such model card"):
         read_export(folder / "model_b1.mindir")
-    for path in (tmp_path, tmp_path / "x.ckpt", folder / "model_b8_variables"):
+    (tmp_path / "x.txt").touch()
+    for path in (tmp_path, tmp_path / "x.txt", folder / "model_b8_variables"):
         with pytest.raises(
             UserError, match=r"given, allowed: the folder of an export, a \.mindir file in it"
         ):

@@ -97,7 +97,7 @@ def test_build_says_what_it_did_and_does_it_once(called, checkpoint, photos, tmp
     assert (code, err) == (0, "")
     assert {"files": 5, "unchanged": 5, "removed": 1}.items() <= json.loads(out[-1]).items()
     message = refused(called(*words, "--eval_image_size", "64"))
-    assert "was built with image_size 32, not 64" in message and "--rebuild" in message
+    assert "was built with eval_image_size 32, not 64" in message and "--rebuild" in message
     message = refused(called(*words, "--eval_pooling_exponent", "5"))
     assert "was built with eval_pooling_exponent 0.0, not 5" in message
     other = make_checkpoint(tmp_path / "other.ckpt", seed=1)
@@ -144,10 +144,12 @@ def test_a_folder_that_is_gone_does_not_empty_the_index(called, checkpoint, phot
     assert refused(called(*words)).endswith("drop them with --prune")
     code, out, err = called("search", index, moved / "0.png", "--json")
     assert (code, json.loads(out[-1])["results"][0]["found"]) == (0, [])
-    assert "passed over, since they are not there: 6 pictures of the index, as " in err
+    assert "passed over, since they are not there: 6 pictures of the index, such as " in err
     words[1] = moved
     facts = json.loads(called(*words)[1][-1])
     assert (facts["moved"], facts["added"]) == (6, 0)
+    moved.rename(photos.with_name("again"))
+    assert called(*words, "--prune")[1][0] == f"{moved} is no folder any more"
 
 
 def test_search_ranks_by_the_cosine_of_embeddings(called, checkpoint, photos, index):

@@ -40,7 +40,7 @@ COPIES, NEW = ["DIR/empty", "DIR/copies"], ["--output", "DIR/new.ckpt"]
         (summary, ["resnet9", "--num_classes", "0"], "num_classes: 0 given, allowed: a number > 0"),
         (summary, ["resnet9", "--card_memory", "nan"], "card_memory: nan given, allowed: a number > 0"),
         (summary, ["resnet9", "--depth", "x"], "argument --depth: invalid int value: 'x'; see --help"),
-        (summary, [*LARGE, "--image_size", "64"], "image_size: 64 given, allowed: 32 to 63"),
+        (summary, [*LARGE, "--image_size", "7"], "image_size: 7 given, allowed: at least 8"),
         (summary, ["--config_path", "none.yaml"], "config_path: none.yaml cannot be read"),
         (whiten, [*WHITEN, "--output", "new.npz"], "output: new.npz given, allowed: a name that ends"),
         (whiten, [*WHITEN, *NEW, "--regularisation", "-1"], "regularisation: -1 given, allowed: a number >="),

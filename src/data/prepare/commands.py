@@ -3,16 +3,17 @@
     python -m src.data.prepare cifar10  --output_path data [--archive FILE] [--md5 skip]
     python -m src.data.prepare cifar100 --output_path data [--archive FILE] [--md5 skip]
     python -m src.data.prepare shapes   --output_path DIR [--seed 0] [--train_images N] [--test_images N]
-    python -m src.data.prepare folder --data_path FOLDER --output_path DIR [--val_fraction 0.1] [--seed 0]
+    python -m src.data.prepare folder   --data_path FOLDER --output_path DIR [--val_fraction 0.1] [--seed 0]
     python -m src.data.prepare imagenet --data_path FOLDER --output_path DIR [--md5 skip] [--val_labels FILE]
-
     python -m src.data.prepare mindrecord --data_path FOLDER --output_path DIR [--shards 16]
-    python -m src.data.prepare samples --data_path DIR --output_path FOLDER [--count 8]
+        [--damaged_images skip] [--val_fraction 0.1] [--seed 0]
+    python -m src.data.prepare samples  --data_path DIR --output_path FOLDER [--count 8]
 
 The data set is then DIR/cifar-10-batches-bin, DIR/cifar-100-binary or DIR/train and DIR/val; give DIR as
-data_path. `folder` packs images at 32x32; for larger ones train on the folder as it is. `imagenet` unpacks
-the official ILSVRC2012 archives that you brought. `mindrecord` writes class folders of images, compressed as
-they are, into MindRecord shards; run it again to go on after a stop. `samples` writes test images as PNG.
+data_path. `folder` packs images at 32x32; damaged ones are named and left out. To train on larger ones, use
+the folder as it is. `imagenet` unpacks the official ILSVRC2012 archives that you brought. `mindrecord` writes
+class folders of images, compressed as they are, into MindRecord shards; run it again to go on after a stop.
+`samples` writes test images as PNG.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     drawn.add_argument("--train_images", type=int, default=50_000)
     drawn.add_argument("--test_images", type=int, default=10_000)
     folder = commands.add_parser("folder", help="pack class folders of your own images")
-    folder.add_argument("--data_path", type=Path, required=True, help=LAYOUT)
+    folder.add_argument("--data_path", type=Path, required=True, help=LAYOUT.removesuffix(", is needed"))
     imagenet = commands.add_parser(
         "imagenet", help="arrange the official ILSVRC2012 archives in class folders"
     )
@@ -79,9 +80,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help='in place of the devkit: lines "ILSVRC2012_val_00000001.JPEG n01751748"',
     )
     record = commands.add_parser("mindrecord", help="write class folders of images into MindRecord shards")
-    record.add_argument("--data_path", type=Path, required=True, help=LAYOUT)
+    record.add_argument("--data_path", type=Path, required=True, help=LAYOUT.removesuffix(", is needed"))
     record.add_argument("--shards", type=int, default=16, help="of each split, at most")
-    record.add_argument("--damaged_images", choices=("fail", "skip"), default="fail")
+    record.add_argument(
+        "--damaged_images",
+        choices=("fail", "skip"),
+        default="fail",
+        help="a damaged image; fail: nothing is put in place; skip: it is left out",
+    )
     samples = commands.add_parser("samples", help="write some test images as PNG files")
     samples.add_argument("--data_path", type=Path, required=True)
     samples.add_argument("--count", type=int, default=8)
@@ -90,8 +96,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             "--val_fraction",
             type=float,
             default=0.1,
-            help="held out of each class without a folder val or test",
+            help="share of each class held out for testing, if there is no folder val or test (0.1)",
         )
+        command.add_argument("--seed", type=int, default=0, help="of the held-out share: split_seed (0)")
     for command in (*official, imagenet):
         command.add_argument(
             "--md5",
@@ -99,8 +106,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             default="check",
             help="compare the archives with the official MD5",
         )
-    for command in (drawn, folder, record):
-        command.add_argument("--seed", type=int, default=0)
+    drawn.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
     for command in (*official, drawn, folder, imagenet, record, samples):
         command.add_argument("--output_path", type=Path, required=True)
     return made.parse_args(argv)

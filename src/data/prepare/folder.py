@@ -12,6 +12,7 @@ from ...common.errors import UserError
 from ...common.files import new_folder, working_in
 from ..binary import CIFAR10, IMAGE_SHAPE, MAX_CLASSES, ImageSet, write_cifar10
 from ..decode import UnreadableImage, decode_resized
+from ..folders import number_of
 from ..resize import square_plan
 from ..splits import Item, list_folder
 from .cifar import report
@@ -28,11 +29,17 @@ def prepare_folder(data_path: Path, output_path: Path, *, val_fraction: float = 
         output_path: the folder that will hold the data set's folder.
 
     Raises:
-        UserError: nothing was put in place: something is there already, there are too many classes for a
-            byte, a class has no readable training image, or there is no readable test image.
+        UserError: nothing was put in place: something is there already, it is the folder of the images, there
+            are too many classes for a byte, a class has no readable training image, or there is no readable
+            test image.
     """
     if seed < 0 or not 0 < val_fraction < 1:
         raise UserError("--seed must be 0 or above, and --val_fraction between 0 and 1")
+    if output_path.resolve() == data_path.resolve():
+        raise UserError(
+            f"output_path: {output_path} holds the images, and training would read the packed ones in their "
+            "place; give another folder"
+        )
     listing = list_folder(data_path, val_fraction=val_fraction, seed=seed, skip_unreadable=True)
     print(*listing.in_words(), sep="\n")
     if len(listing.class_names) > MAX_CLASSES:
@@ -52,7 +59,7 @@ def prepare_folder(data_path: Path, output_path: Path, *, val_fraction: float = 
         write_cifar10(folder, train, test)
     for line in skipped:
         print(f"skipped {line}", file=sys.stderr)
-    report(target, train, test, f"packed, {len(skipped)} unreadable files skipped")
+    report(target, train, test, f"packed, {number_of(len(skipped), 'unreadable file')} skipped")
 
 
 def _pack(items: Sequence[Item], class_names: tuple[str, ...], skipped: list[str]) -> ImageSet:

@@ -52,6 +52,13 @@ def test_packed_images_are_read_back_with_their_classes(images, folder):
         assert not green.any()
 
 
+def test_the_folder_of_the_images_is_no_place_for_the_packed_ones(images):
+    """Old behaviour: training on the folder then read 32x32 pictures, without a word."""
+    with pytest.raises(UserError, match="training would read the packed ones"):
+        pack(images, images / "a" / "..")
+    assert sorted(path.name for path in images.iterdir()) == ["a", "b"]
+
+
 def test_unreadable_files_are_named_and_left_out(images, folder, capsys):
     (images / "a" / "broken.jpg").write_bytes(b"not an image")
     whole = (images / "b" / "0.png").read_bytes()
