@@ -140,6 +140,11 @@ def test_a_wrong_call_of_the_script_is_one_line(script, tmp_path, arguments, var
             ["--labels", "folders"],
             "LICENSE in no folder named as a class of the model (red, green",
         ),
+        (
+            "infer.py",
+            ["--eval_image_size", "64"],
+            "of an export: --eval_image_size 64; its card has all settings",
+        ),
         ("export.py", ["--export_batch_size", "8,x"], "export_batch_size: 8,x given, allowed: whole numbers"),
         ("export.py", ["--input", "int8"], "invalid choice: 'int8'"),
     ],
