@@ -60,7 +60,7 @@ class Recipe:
     @property
     def image_size(self) -> int:
         """Side of the images that are evaluated, in pixels."""
-        return from_keys.eval_image_size(self.config)
+        return self.preparation.image_size
 
     @property
     def side_multiple(self) -> int:

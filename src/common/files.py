@@ -308,6 +308,17 @@ def _flush(path: Path) -> None:
         os.fsync(written.fileno())
 
 
+def read_text(path: str | os.PathLike, mend: str, *, key: str = "") -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark. Raises UserError: `key: ..., mend`."""
+    try:
+        data = Path(path).read_bytes()
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        of_key = f"{key}: " if key else ""
+        raise UserError(f"{of_key}cannot read {path}{relative_to(path)} ({reason}); {mend}") from error
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes UTF-8 text to `path`, whole or not at all. Raises UserError as `atomic_path` does."""
     with atomic_path(path) as temporary:

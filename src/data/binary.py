@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..common.errors import UserError
-from ..common.files import checksum, write_json, write_text
+from ..common.files import checksum, read_text, write_json, write_text
 from .resize import Plan
 
 SIZES_NAME = "sizes.json"
@@ -259,17 +259,9 @@ def _of_split(layout: Layout, names: Iterable[str], split: Split) -> list[str]:
     return sorted(training, key=lambda name: (len(name), name))  # 2 before 10
 
 
-def _read_text(path: Path, mend: str) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UserError(f"cannot read {path} ({reason}); {mend}") from error
-
-
 def _read_class_names(path: Path, notes: dict[str, dict]) -> tuple[str, ...]:
-    text = _read_text(path, "it must hold a class name a line")
-    _compare(path, text.encode(), notes.get(path.name, {}))
+    text = read_text(path, "it must hold a class name a line")
+    _compare(path, path.read_bytes(), notes.get(path.name, {}))
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not 1 <= len(names) <= MAX_CLASSES:
         raise UserError(
@@ -287,7 +279,7 @@ def _read_notes(layout: Layout, path: Path) -> dict[str, dict]:
         return {name: {"records": file.records} for name, file in layout.files.items()}
     form = f'it must be like {{"{next(iter(layout.files))}": 800, "{layout.test_name}": 200}}'
     try:
-        notes = json.loads(_read_text(path, form))
+        notes = json.loads(read_text(path, form))
     except ValueError as error:
         raise UserError(f"{path} is not JSON; {form}") from error
     if not isinstance(notes, dict):

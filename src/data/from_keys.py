@@ -167,15 +167,10 @@ def eval_batches(
     )
 
 
-def eval_image_size(c: Any) -> int:
-    """Side of the images that are evaluated, in pixels."""
-    return c.eval_image_size or c.image_size
-
-
 def preparation(c: Any) -> Preparation:
     """What evaluation makes of a picture; with `eval_crop` whole, of one that must be a square."""
     return Preparation(
-        image_size=eval_image_size(c),
+        image_size=c.eval_image_size or c.image_size,
         mean=c.image_mean,
         std=c.image_std,
         crop="centre" if c.eval_crop == "whole" else c.eval_crop,

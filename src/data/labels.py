@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..common.errors import UserError
-from ..common.files import relative_to
+from ..common.files import read_text
 from .folders import some_of
 from .names import ClassNames, nfc
 
@@ -48,7 +48,7 @@ def read_labels(
         UserError: the file cannot be read, a class is none of the names, an image has two classes or none, or
             several columns could be the class.
     """
-    lines = _lines_of(_text(path, "labels", "lines IMAGE,CLASS"))
+    lines = _lines_of(read_text(path, "give a file of lines IMAGE,CLASS in UTF-8", key="labels"))
     classes = ClassNames(class_names)
     tables = [list(_table(lines, separator, classes)) for separator in _SEPARATORS]
     table = max(tables, key=_sense)
@@ -108,7 +108,7 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     Raises:
         UserError: the file cannot be read, holds no names from number 0 on, or one that cannot be printed.
     """
-    text = _text(path, "class_names", "a name a line").strip()
+    text = read_text(path, "give a file of a name a line in UTF-8", key="class_names").strip()
     if text[:1] not in ("[", "{"):
         names = _names_of_lines([line.strip() for _, line in _lines_of(text)])
     else:
@@ -147,18 +147,6 @@ def _names_in(values: list | dict) -> list[str]:
         by_number = {int(number): name for number, name in values.items()}
         values = [by_number[number] for number in range(len(values))]
     return [" ".join(name if isinstance(name, list | tuple) else [name]) for name in values]
-
-
-def _text(path: str | os.PathLike, what: str, expected: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UserError(
-            f"{what}: cannot read {path}{relative_to(path)} ({reason}); give a file of {expected} in UTF-8"
-        ) from error
 
 
 def _lines_of(text: str) -> list[tuple[int, str]]:

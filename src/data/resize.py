@@ -16,10 +16,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 Interpolation = Literal["bilinear", "bicubic", "tf_bilinear"]
-EvalCrop = Literal["squash", "centre"]
 
 _TRIES = 10
-_LONGEST = 4  # times the short side: beyond, the ends of a panorama cannot be in its central square
 # How much a picture must still shrink after a decoder has reduced it: then the result is a third of a grey
 # level on average from that of the whole.
 _LEFT = 3
@@ -222,53 +220,3 @@ def random_box(height: int, width: int, numbers: np.ndarray, ratio: tuple[float,
     box_height = min(height, max(1, round(width / ratio[0])))
     box_width = min(width, max(1, round(height * ratio[1])))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
-
-
-def whole_plan(
-    height: int, width: int, *, size: int, interpolation: Interpolation, multiple: int = 1
-) -> Resizing:
-    """The whole of a (height, width) picture, its longer side to `size` pixels, the other in proportion.
-
-    Both are rounded to a multiple of `multiple`, once that at least: a panorama so thin that it would come
-    out below is stretched. A network that halves maps five times by windows that tile them takes 32.
-    """
-    scale = size / max(height, width)
-    resized = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
-    return resize_box((0, 0, height, width), *resized, interpolation)
-
-
-def square_plan(
-    height: int,
-    width: int,
-    *,
-    size: int,
-    crop: EvalCrop,
-    crop_percentage: float,
-    interpolation: Interpolation,
-) -> Resizing:
-    """What evaluation and inference make of a (height, width) picture: (size, size).
-
-    Args:
-        height: of the picture.
-        width: of the picture.
-        size: side of the result, in pixels.
-        crop: what is resized to `size / crop_percentage` before the central square is cut out: `squash` both
-            sides, whatever the shape, as the official BiT does; `centre` the short side, and the other in
-            proportion. A panorama is first cut to 4:1.
-        crop_percentage: share of the resized side that is shown, in (0, 1]: 0.875 and 224 make 256 before the
-            cut.
-        interpolation: see `Resizing`.
-    """
-    source, short = (0, 0, height, width), round(size / crop_percentage)
-    resized = (short, short)
-    if crop == "centre":
-        reach = _LONGEST * min(height, width)
-        source = _central(height, width, reach)
-        resized = tuple(round(side * short / min(height, width)) for side in source[2:])
-    return Resizing(source, *resized, _central(*resized, size), interpolation)
-
-
-def _central(height: int, width: int, side: int) -> Box:
-    """The central square of a side, or as much of it as there is."""
-    rows, columns = min(height, side), min(width, side)
-    return (height - rows) // 2, (width - columns) // 2, rows, columns

@@ -11,6 +11,15 @@ import pytest
 
 from src.data.binary import CIFAR100, ImageSet
 from tests.helpers.folders import save
+from tests.helpers.image_files import SAVED
+
+
+@pytest.fixture(params=SAVED)
+def path(tmp_path, request) -> Path:
+    """A file of each kind."""
+    path = tmp_path / request.param
+    SAVED[request.param](path)
+    return path
 
 
 @pytest.fixture

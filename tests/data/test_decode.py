@@ -21,13 +21,6 @@ from tests.helpers.pictures import photo
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
-@pytest.fixture(params=SAVED)
-def path(tmp_path, request):
-    path = tmp_path / request.param
-    SAVED[request.param](path)
-    return path
-
-
 def test_every_kind_of_file_has_the_pixels_that_pillow_gives(path):
     pixels = decode(path)
     assert pixels.dtype == np.uint8 and pixels.flags["C_CONTIGUOUS"] and pixels.flags["WRITEABLE"]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,8 @@ from PIL import Image
 
 from src.data import decode as module
 from src.data.decode import UnreadableImage, admit, decode, decode_resized, fault
-from src.data.resize import cut, resize, resize_box, square_plan
+from src.data.preparation import Preparation
+from src.data.resize import cut, resize, resize_box
 from src.model_utils.config import check
 from src.recipe import Recipe
 from src.shared_config import SharedConfig
@@ -24,11 +24,8 @@ from tests.helpers.pictures import photo
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
-@pytest.fixture(params=SAVED)
-def path(tmp_path, request):
-    path = tmp_path / request.param
-    SAVED[request.param](path)
-    return path
+def square_plan(size, crop="centre", **how):
+    return Preparation(size, (0, 0, 0), (1, 1, 1), crop, **how).plan_square
 
 
 def as_it_is(box):
@@ -96,7 +93,7 @@ class TestResized:
         height, width = 501, 603
         path = self.saved(tmp_path / "x.jpg", (height, width), **options)
         shapes = self.shapes_decoded(monkeypatch)
-        plan = partial(square_plan, size=size, crop="squash", crop_percentage=1.0, interpolation="bilinear")
+        plan = square_plan(size, "squash")
         square = decode_resized(path, plan)
         assert shapes == [(-(-height // reduction), -(-width // reduction))]
         off = np.abs(square.astype(int) - plan(height, width)(with_pillow(path)))
@@ -108,7 +105,7 @@ class TestResized:
     ):
         path = self.saved(tmp_path / "x.jpg", (504, width), exif=orientation(6))
         shapes = self.shapes_decoded(monkeypatch)
-        plan = partial(square_plan, size=16, crop="centre", crop_percentage=0.8, interpolation="bilinear")
+        plan = square_plan(16, crop_percentage=0.8)
         square = decode_resized(path, plan)
         assert shapes == [(504 // reduction, width // reduction)]
         off = np.abs(square.astype(int) - plan(width, 504)(with_pillow(path)))
@@ -123,7 +120,7 @@ class TestResized:
         for name, image in (("large", Image.fromarray(large)), ("small", small)):
             for suffix in ("jpg", "png"):
                 image.save(tmp_path / f"{name}.{suffix}", **({"quality": 95} if suffix == "jpg" else {}))
-        plan = partial(square_plan, size=64, crop="centre", crop_percentage=0.875, interpolation="bilinear")
+        plan = square_plan(64, crop_percentage=0.875)
         seen = {path.name: decode_resized(path, plan).astype(int) for path in tmp_path.iterdir()}
         for first, second in (
             ("large.jpg", "small.jpg"),
@@ -131,7 +128,7 @@ class TestResized:
             ("large.jpg", "small.png"),
         ):
             assert np.abs(seen[first] - seen[second]).mean() < 1
-        plan.keywords["interpolation"] = "tf_bilinear"
+        plan = square_plan(64, crop_percentage=0.875, interpolation="tf_bilinear")
         aliased = decode_resized(tmp_path / "large.png", plan)
         assert np.abs(aliased - seen["small.png"]).mean() > 10
 
@@ -220,9 +217,7 @@ def test_photographs_are_half_a_grey_level_from_pillows():
     apart = []
     for path in sorted(folder.iterdir()):
         image = with_pillow(path)
-        plan = square_plan(
-            *image.shape[:2], size=224, crop="centre", crop_percentage=0.875, interpolation="bilinear"
-        )
+        plan = square_plan(224, crop_percentage=0.875)(*image.shape[:2])
         resized = Image.fromarray(image).resize((plan.width, plan.height), Image.Resampling.BILINEAR)
         square = decode_resized(path, lambda *_: plan)  # noqa: B023
         apart.append(np.abs(square.astype(int) - cut(np.asarray(resized), plan.part)).mean())

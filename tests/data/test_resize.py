@@ -195,8 +195,8 @@ def test_without_a_fit_the_box_is_the_largest_central_one_and_never_empty(shape,
 
 
 def prepared(image, **settings):
-    defaults = {"size": 16, "crop": "centre", "crop_percentage": 1.0, "interpolation": "bilinear"}
-    return geometry.square_plan(*image.shape[:2], **{**defaults, **settings})(image)
+    size = settings.pop("size", 16)
+    return Preparation(size, (0, 0, 0), (1, 1, 1), **settings).square(image)
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -248,9 +248,7 @@ def test_shrinking_counts_every_pixel():
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_a_panorama_shows_its_centre_and_costs_no_more_than_4_to_1(interpolation):
     ramp = np.broadcast_to(np.arange(401, dtype=np.float32)[:, None, None] * 255 / 400, (401, 4, 3))
-    plan = geometry.square_plan(
-        401, 4, size=16, crop="centre", crop_percentage=1.0, interpolation=interpolation
-    )
+    plan = Preparation(16, (0, 0, 0), (1, 1, 1), interpolation=interpolation).plan_square(401, 4)
     assert (plan.height, plan.width) == (64, 16)
     result = plan(ramp.astype(np.uint8))
     assert abs(result.mean() - 127.5) < 1 and (np.diff(result[:, 0, 0].astype(int)) >= 0).all()
@@ -261,7 +259,7 @@ def test_a_panorama_shows_its_centre_and_costs_no_more_than_4_to_1(interpolation
     ((50, 50), 50, 1, (50, 50)),
 ])  # fmt: skip
 def test_a_whole_picture_keeps_its_shape(shape, size, multiple, expected):
-    plan = geometry.whole_plan(*shape, size=size, interpolation="bilinear", multiple=multiple)
+    plan = Preparation(size, (0, 0, 0), (1, 1, 1)).plan_whole(*shape, multiple=multiple)
     image = noise(*shape)
     np.testing.assert_array_equal(plan(image), geometry.resize(image, *expected, "bilinear"))
 

@@ -11,7 +11,6 @@ from src.common import heartbeat
 from src.common.errors import UserError
 from src.data.decode import UnreadableImage
 from src.data.preparation import Preparation
-from src.data.resize import whole_plan
 from src.retrieval.embedding import Embedder
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -62,7 +61,7 @@ def test_unit_vectors_in_the_given_order():
     assert [key for key, _ in found] == [f"picture {k}" for k in range(6)]
     assert network.seen == [(2, 3, 8, 16), (1, 3, 8, 16), (1, 3, 16, 8), (2, 3, 16, 16)]
     for (_, vector), image in zip(found, images, strict=True):
-        whole = whole_plan(*image.shape[:2], size=16, interpolation="bilinear")(image).astype(np.float64)
+        whole = Preparation(16, MEAN, STD).plan_whole(*image.shape[:2])(image).astype(np.float64)
         expected = ((whole - MEAN) / STD).mean(axis=(0, 1))
         assert vector.dtype == np.float32
         np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
@@ -116,7 +115,7 @@ def test_from_a_trained_network(interpolation):
     (image,) = pictures((90, 40))
     (_, vector), = Embedder.from_trained(trained).embed(named([image]))  # fmt: skip
     assert network.seen == [(1, 3, 32, 16)] and Embedder.from_trained(trained).workers == 3
-    whole = whole_plan(90, 40, size=32, interpolation=interpolation, multiple=16)(image)
+    whole = how.plan_whole(90, 40, multiple=16)(image)
     expected = ((whole.astype(np.float64) - MEAN) / STD).mean(axis=(0, 1))
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-5)
 

@@ -1,6 +1,5 @@
 """Packing class folders of images, of any size and colour mode, into the CIFAR-10 binary layout."""
 
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,12 @@ from ...common.files import new_folder, working_in
 from ..binary import CIFAR10, IMAGE_SHAPE, MAX_CLASSES, ImageSet, write_cifar10
 from ..decode import UnreadableImage, decode_resized
 from ..folders import number_of
-from ..resize import square_plan
+from ..preparation import Preparation
 from ..splits import Item, list_folder
 from .cifar import report
 
-# As the recipes for 32x32 images prepare larger ones (`Preparation`).
-_PLAN = functools.partial(square_plan, size=32, crop="centre", crop_percentage=1.0, interpolation="bicubic")
+# As the recipes for 32x32 images prepare larger ones.
+_PLAN = Preparation(32, (0, 0, 0), (1, 1, 1), interpolation="bicubic").plan_square
 
 
 def prepare_folder(data_path: Path, output_path: Path, *, val_fraction: float = 0.1, seed: int = 0) -> None:

@@ -24,6 +24,7 @@ from ...common.files import (
     discard_unfinished,
     is_free,
     new_folder,
+    read_text,
     unfinished_folder,
     unfinished_path,
     working_in,
@@ -273,10 +274,7 @@ def _checked(path: Path, pattern: str, archive: Path | str) -> str:
 
 def _read_labels(path: Path) -> dict[str, str]:
     """The wnid of each validation image, of a text file with the name and the wnid in each line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}); give a text file as --val_labels") from error
+    lines = read_text(path, "give a text file as --val_labels").splitlines()
     for number, line in enumerate(lines, 1):
         if not re.fullmatch(rf"{_VAL_IMAGE}\s+{_WNID}\s*", line, re.ASCII):
             raise UserError(
