@@ -13,9 +13,9 @@ from typing import Literal
 from ..common import heartbeat
 from ..common.errors import UserError
 from ..common.files import relative_to
-from .names import HEAD_BYTES, is_leftover, looks_like_picture, picture_extensions, split_of, to_convert
+from .names import HEAD_BYTES, is_leftover, looks_like_picture, picture_extensions, to_convert
 
-Why = Literal["extension", "leftover", "hidden", "special", "circle", "unreadable"]
+Why = Literal["extension", "leftover", "hidden", "special", "circle", "nowhere", "unreadable"]
 
 _SHOWN = 5  # names or extensions in a line
 
@@ -56,6 +56,8 @@ class LeftOut:
             parts.append(
                 f"{number_of(count, 'leftover')} of other programs ({some_of(self._names('leftover'))})"
             )
+        if names := self._names("nowhere"):
+            parts.append(f"{counted(names, 'link')} to nowhere")
         for why, title in (
             ("hidden", "hidden"),
             ("special", "no plain files (pipes, devices)"),
@@ -151,9 +153,9 @@ class Reader:
         return self.classed(folder)[0]
 
     def classed(self, folder: str | os.PathLike) -> tuple[list[str], set[str]]:
-        """`pictures`, and the splits that the folders directly in it are named as."""
+        """`pictures`, and the names of the folders directly in it."""
         found: list[str] = []
-        splits: set[str] = set()
+        folders: set[str] = set()
         top = os.fspath(folder)
         left = [(top, os.path.realpath(top))]
         seen = set()
@@ -171,12 +173,12 @@ class Reader:
             self.take(contents)
             found += [os.path.join(parent, name) for name in contents.files]
             if parent == top:
-                splits = {kind for name in contents.folders if (kind := split_of(name))}
+                folders = {*contents.folders}
             for name in reversed(contents.folders):
                 path = os.path.join(parent, name)
                 is_link = name in contents.links
                 left.append((path, os.path.realpath(path) if is_link else os.path.join(real, name)))
-        return sorted(found), splits
+        return sorted(found), folders
 
     def _look(self, folder: str) -> Contents:
         contents = Contents([], [], set(), LeftOut())
@@ -209,6 +211,8 @@ class Reader:
             left_out["special", entry.name] += 1
         elif self._is_picture(entry):
             contents.files.append(entry.name)
+        elif entry.is_symlink() and not os.path.exists(entry.path):
+            left_out["nowhere", entry.path] += 1
         else:
             left_out["extension", _extension(entry.name)] += 1
 

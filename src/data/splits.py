@@ -256,12 +256,8 @@ class _Reading:
         for folder in contents.folders:
             if not folder.isprintable() or folder != folder.strip():
                 raise UserError(f"the class folder {folder!r} in {root} has no plain name; rename it")
-            files, splits = self.reader.classed(root / folder)
-            if "train" in splits and len(splits) > 1:
-                raise UserError(
-                    f"{root / folder} holds folders for {' and '.join(sorted(splits))}: if it is a data set, "
-                    f"give it as data_path; if it is a class, move its pictures to {root / 'train' / folder}"
-                )
+            files, within = self.reader.classed(root / folder)
+            self._check_is_class(root, folder, within, contents.folders)
             if files:
                 found.setdefault(nfc(folder), []).extend(files)
             else:
@@ -275,6 +271,21 @@ class _Reading:
         if alike := [" and ".join(names) for names in folded.values() if len(names) > 1]:
             self.notes.append(f"classes that differ in case only: {some_of(alike)}")
         return found
+
+    def _check_is_class(self, root: Path, folder: str, within: set[str], folders: Sequence[str]) -> None:
+        """Refuses a data set among class folders, by the names of the folders within it."""
+        splits = {kind for name in within if (kind := split_of(name))}
+        if "train" in splits and len(splits) > 1:
+            raise UserError(
+                f"{root / folder} holds folders for {' and '.join(sorted(splits))}: if it is a data set, "
+                f"give it as data_path; if a class, move its pictures to {root / 'train' / folder}"
+            )
+        alike = sorted(within.intersection(folders))
+        if len(alike) > 1 or (alike and split_of(folder)):
+            raise UserError(
+                f"{root / folder} is no class: it holds {some_of(alike)}, as {root} does; move it out of "
+                "there"
+            )
 
     def _check_two(self, found: dict[str, list[str]], folders: list[str], root: Path) -> None:
         if len(found) > 1:

@@ -116,6 +116,11 @@ class TestFindIn:
         assert added == {"to_file.jpg", "gone.jpg", "itself.jpg"}
         assert "2 no plain files" in found.in_words()[1]
 
+    def test_links_that_lead_nowhere_are_named(self, images):
+        """Old: "files that are no pictures: 1 without an extension", where a class was on a lost drive."""
+        (images / "class").symlink_to("/nowhere/class")
+        assert f"1 link ({images / 'class'}) to nowhere" in find_in(images).in_words()[1]
+
     def test_does_not_depend_on_the_order_of_the_file_system(self, images, monkeypatch):
         expected = find_in(images).files
         real = os.scandir

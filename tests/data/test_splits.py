@@ -308,6 +308,19 @@ class TestRefused:
         assert f"{root / sets[0]} holds folders for train and val" in message
         assert str(root / "train" / sets[0]) in message
 
+    @pytest.mark.parametrize(
+        "folders",
+        [("train/a", "train/b", "train/val/a"), ("a", "b", "flowers/a", "flowers/b"),
+         ("train/a", "train/b", "train/all/a", "train/all/b", "val/a")],
+    )  # fmt: skip
+    def test_a_data_set_among_its_classes(self, make_folder, folders):
+        """Old: one class more, of pictures of all classes."""
+        message = fails(listed, make_folder(*folders))
+        assert "is no class: it holds a" in message and "move it out of there" in message
+
+    def test_a_class_may_hold_a_folder_of_the_name_of_another(self, make_folder):
+        assert listed(make_folder("cat", "dog", "dog/cat")).class_names == ("cat", "dog")
+
     @pytest.mark.parametrize("name", ["two\nlines", " padded", "padded ", "bell\a"])
     def test_names_that_are_not_plain(self, make_folder, name):
         message = fails(listed, make_folder("a", "b", name))
