@@ -49,12 +49,12 @@ Arrays = Mapping[str, np.ndarray | StoredArray]
 
 def is_foreign(path: str | Path) -> bool:
     """Whether a file is of others: it carries neither config nor names of classes. By its suffix alone."""
-    return Path(path).suffix in READERS.keys() - {OURS}
+    return Path(path).suffix.lower() in READERS.keys() - {OURS}
 
 
 def is_weights(path: str | Path) -> bool:
     """Whether a path means weights, not an exported model: a file of a kind in READERS, or a run's folder."""
-    return Path(path).suffix in READERS or Path(path).is_dir()
+    return Path(path).suffix.lower() in READERS or Path(path).is_dir()
 
 
 def find_weights(path: str | Path) -> Path:
@@ -98,7 +98,7 @@ def read_weights(path: Path, *, averaged: bool = True) -> tuple[Arrays, bool]:
         WeightsError: the kind is unknown, there is no such file, or it is damaged. An array that is still in
             its file raises the same when it is read.
     """
-    read = READERS.get(path.suffix)
+    read = READERS.get(path.suffix.lower())
     if read is None:
         raise WeightsError(f"{path}: known kinds of weights are {', '.join(READERS)}")
     if not path.is_file():

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
+from ..checkpoint.formats import READERS
 from ..common.errors import UserError
 from ..model_utils.local_adapter import get_device_id
 from . import lite
@@ -18,7 +19,10 @@ BACKENDS = ("auto", "mindspore", "lite")
 def exported_predictor(flags: argparse.Namespace, rest: Sequence[str] = ()) -> Predictor:
     """`open_predictor` for infer.py. Raises UserError also for the flags of weights."""
     if given := [name for name in ("config_path", "class_names", "raw_weights") if getattr(flags, name)]:
-        raise UserError(f"{given[0]}: given, but {flags.model_path} has its own settings; leave it out")
+        raise UserError(
+            f"{given[0]}: given, which is for weights ({', '.join(READERS)}), and {flags.model_path} is none "
+            "of them; leave it out, or give weights"
+        )
     how = {name: getattr(flags, name) for name in ("backend", "device_target", "batch_size")}
     return open_predictor(flags.model_path, **how)
 

@@ -41,6 +41,7 @@ def test_another_folder_is_refused(tmp_path, monkeypatch):
 def test_kinds(tmp_path):
     assert {suffix for suffix in READERS if is_foreign(f"a{suffix}")} == READERS.keys() - {".ckpt"}
     assert is_weights("a.ckpt") and is_weights(tmp_path) and is_weights("a.npz")
+    assert is_weights("A.NPZ") and is_foreign("A.NPZ")
     assert not is_weights("a.mindir") and not is_weights("a.json")
     assert not is_foreign("LICENSE")
     assert check_output("new.ckpt") == Path("new.ckpt")
