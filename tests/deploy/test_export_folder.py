@@ -1,11 +1,6 @@
 """Where an export goes, and what becomes of the folder that stands there."""
 
-import contextlib
 import itertools
-import random
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +14,6 @@ from src.deploy.export import export_model, output_folder
 from src.deploy.exported import read_export
 from src.deploy.formats import FORMATS, Format
 from src.deploy.predict import Opened, Predictor
-from tests.helpers.doors import start_door
-from tests.helpers.imports import ROOT
 from tests.helpers.kills import killed_at
 
 
@@ -85,33 +78,6 @@ def test_killed_while_it_writes_and_renames(quick, tmp_path):
             quick(folder, "old")
             assert [path.name for path in tmp_path.iterdir()] == ["net"]
     assert old in seen and new in seen
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments(data_path, tmp_path):
-    """export.py itself, 20 times; each time infer.py's reader finds a whole export."""
-    tiny = {
-        "model": "resnet9",
-        "widths": "[4,4,4,4]",
-        "batch_size": 20,
-        "train_steps": 2,
-        "device_target": "CPU",
-    }
-    start_door("train.py", **tiny, data_path=data_path, output_path=tmp_path, run_name="r")
-    words = [sys.executable, "export.py", "--checkpoint_path", str(tmp_path / "r")]
-    began = time.monotonic()
-    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
-    lasts = time.monotonic() - began
-    folder, rng = tmp_path / "r" / "resnet9_mindir", random.Random(0)
-    for _ in range(20):
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.5, 1) * lasts)  # before, nothing is written
-        process.kill()
-        process.wait()
-        assert len(read_export(folder).files) == 1
-    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
-    assert not list(folder.parent.glob(".quartet-tmp-*"))
 
 
 class TestOutput:

@@ -1,10 +1,6 @@
 """A preparation that is killed loses nothing, and the next call completes."""
 
-import os
 import shutil
-import signal
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,43 +12,11 @@ from src.data.prepare.commands import main as prepare
 from src.data.prepare.imagenet import DEVKIT_NAME, TRAIN_NAME, VAL_NAME, Release, prepare_imagenet
 from src.tools.make_copies import main as make_copies
 from tests.data.prepare.tars import pack
+from tests.helpers.kills import lines_until, of_source
 
-ROOT = Path(__file__).parents[3] / "src"
-WATCHED = ("common/files.py", "common/lock.py", "common/archive.py", "retrieval/copies.py", "data/binary.py",
-           "data/prepare/")  # fmt: skip
+WATCHED = of_source("common/files.py", "common/lock.py", "common/archive.py", "retrieval/copies.py",
+                    "data/binary.py", "data/prepare/")  # fmt: skip
 MOMENTS = 20
-
-
-def lines_until(call, kill_at):
-    """Runs `call` in a process that kills itself at its line of this number; the lines it ran, or None."""
-    told, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def trace(frame, event, _):
-            nonlocal count
-            name = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
-            if not name.startswith(WATCHED):
-                return None
-            if event == "line":
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-
-        sys.settrace(trace)
-        try:
-            call()
-            sys.settrace(None)
-            os.write(tell, str(count).encode())
-        finally:
-            os._exit(0)
-    os.close(tell)
-    with os.fdopen(told) as lines:
-        ran = lines.read()
-    os.waitpid(child, 0)
-    return int(ran) if ran else None
 
 
 def contents(folder):
@@ -124,7 +88,7 @@ def test_killed_at_random_lines(tmp_path, kind, capsys):
         import mindspore.mindrecord  # noqa: F401  once, before the processes are forked
     make = kind(tmp_path)
     whole = tmp_path / "whole"
-    lines = lines_until(lambda: make(whole), None)
+    lines = lines_until(lambda: make(whole), None, WATCHED)
     expected = contents(whole)
     assert lines > 50 and expected
     rng = np.random.default_rng(0)
@@ -136,7 +100,7 @@ def test_killed_at_random_lines(tmp_path, kind, capsys):
         for name, data in mine.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
-        lines_until(lambda out=out: make(out), int(moment))
+        lines_until(lambda out=out: make(out), int(moment), WATCHED)
         found = contents(out)
         assert found.items() >= mine.items()
         for top in {name.split("/")[0] for name in expected}:  # whole or absent
