@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from ..common.errors import UserError
 from ..common.files import atomic_path, relative_to
 
 AVERAGED = "ema."  # stands before a weight's name in that of its average
+
+_SUM, _SUM_BYTES = b"crc_num", 17  # what the checksum begins with, at the end of a file, and its length
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,13 @@ class Checkpoint:
         return {name: self.arrays[prefix + name] for name in self.network}
 
 
+def _has_checksum(path: Path) -> bool:
+    """Whether a file ends with one; without it the framework compares nothing."""
+    with path.open("rb") as file:
+        file.seek(-_SUM_BYTES, os.SEEK_END)
+        return file.read().startswith(_SUM)
+
+
 @contextmanager
 def _without_framework_log() -> Iterator[None]:
     """MindSpore logs a file's faults before it raises; our one line says them better."""
@@ -96,6 +106,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"checkpoint {path} does not exist{relative_to(path)}; give a .ckpt file, or the folder of a run"
         )
     try:
+        has_checksum = _has_checksum(path)
         with _without_framework_log():
             loaded = ms.load_checkpoint(str(path), crc_check=True)
     except (ValueError, RuntimeError, TypeError, OSError) as error:
@@ -107,6 +118,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(
             f"checkpoint {path} is not one of this project: it has no description inside"
         ) from error
+    if not has_checksum:
+        raise UserError(f"checkpoint {path} is damaged: its checksum is missing; choose another one")
     arrays = {name: parameter.asnumpy() for name, parameter in loaded.items()}
     if names != set(arrays) or not set(meta.get("network", ())) <= names:
         raise UserError(f"checkpoint {path} is damaged: arrays are missing; choose another one")

@@ -13,6 +13,7 @@ import pytest
 from src.checkpoint import file as checkpoint_file
 from src.checkpoint.file import Checkpoint, read_checkpoint, write_checkpoint
 from src.common.errors import UserError
+from tests.helpers.mutations import mutated
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -144,12 +145,21 @@ def _field_ends(content) -> list[int]:
 
 def test_a_file_that_was_cut_off(path, tmp_path):
     whole = path.read_bytes()
-    ends = _field_ends(whole)
-    assert len(ends) == len(ARRAYS) + 1
+    assert len(_field_ends(whole)) == len(ARRAYS) + 1
     cut = tmp_path / "cut.ckpt"
-    kept = [n for n in range(len(whole)) if _is_whole_or_refused(cut, whole[:n])]
-    # Without its checksum, but with all arrays and their list, the file still holds everything.
-    assert kept in ([], [ends[-1]])
+    assert not any(_is_whole_or_refused(cut, whole[:n]) for n in range(len(whole)))
+
+
+def test_a_file_without_its_checksum_is_refused(path):
+    """MindSpore compares nothing then: a flipped bit in an array was read without a word."""
+    whole = path.read_bytes()
+    content = bytearray(whole[: _field_ends(whole)[-1]])
+    content[content.index(ARRAYS["layer.weight"].tobytes())] ^= 1
+    path.write_bytes(content)
+    assert "is damaged: its checksum is missing" in _refused(path)
+    for number in range(60):  # of such, every fourth was accepted
+        path.write_bytes(mutated(bytes(content), number, other=whole)[1])
+        _refused(path)
 
 
 def test_a_file_that_was_cut_off_between_two_arrays(path, tmp_path):
@@ -182,14 +192,15 @@ def test_a_file_that_is_not_there(tmp_path, name):
     assert "does not exist; give a .ckpt file" in _refused(tmp_path / name)
 
 
+@pytest.mark.parametrize("crc_check", [True, False])
 @pytest.mark.parametrize(
     "description", [None, "a text", "[1, 2]", "5", '{"step": 1}', '{"names": 3}', 17], ids=str
 )
-def test_a_checkpoint_of_another_project(tmp_path, description):
+def test_a_checkpoint_of_another_project(tmp_path, description, crc_check):
     path = tmp_path / "foreign.ckpt"
     inside = None if description is None else {"meta": description}
     ms.save_checkpoint(
-        [{"name": "w", "data": ms.Tensor([1.0])}], str(path), append_dict=inside, crc_check=True
+        [{"name": "w", "data": ms.Tensor([1.0])}], str(path), append_dict=inside, crc_check=crc_check
     )
     assert "is not one of this project: it has no description inside" in _refused(path)
 
@@ -198,7 +209,9 @@ def test_a_checkpoint_of_another_project(tmp_path, description):
 def test_arrays_that_differ_from_the_list_of_names(tmp_path, names):
     path = tmp_path / "a.ckpt"
     meta = json.dumps({**META, "names": names})
-    ms.save_checkpoint([{"name": "w", "data": ms.Tensor([1.0])}], str(path), append_dict={"meta": meta})
+    ms.save_checkpoint(
+        [{"name": "w", "data": ms.Tensor([1.0])}], str(path), append_dict={"meta": meta}, crc_check=True
+    )
     assert "is damaged: arrays are missing" in _refused(path)
 
 
