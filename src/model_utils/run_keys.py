@@ -1,8 +1,11 @@
 """The keys of a run: what, where, on which device."""
 
+from pathlib import PurePath
 from typing import Literal
 
-from .keys import InputPath, Keys, OutputPath, key
+from pydantic import model_validator
+
+from .keys import InputPath, Keys, OutputPath, key, refusal
 
 DEVICE_TARGETS = ("auto", "Ascend", "GPU", "CPU")
 PRETRAINED_HEADS = ("keep", "replace", "zero")
@@ -25,3 +28,10 @@ class RunKeys(Keys):
     pretrained_head: Literal[PRETRAINED_HEADS] = key(
         "replace", "classifier of pretrained weights; keep: theirs; replace: a new one; zero: zeros"
     )
+
+    @model_validator(mode="after")
+    def _run_has_a_folder(self) -> "RunKeys":
+        name = PurePath(self.run_name)
+        if self.run_name and (not name.parts or name.is_absolute() or ".." in name.parts):
+            raise refusal("run_name", self.run_name, "the name of a folder in output_path")
+        return self

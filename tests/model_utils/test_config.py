@@ -217,6 +217,10 @@ def test_keys_must_be_text(tmp_path):
         ({"lr_schedule": "multi_step"}, "lr_milestones: []"),
         ({"cooldown_epochs": 2}, "cooldown_epochs: 2 given, allowed: 0 with lr_schedule one_cycle"),
         ({"image_std": [1, 0, 1]}, "image_std: [1.0, 0.0, 1.0]"),
+        ({"run_name": ".."}, "run_name: "),
+        ({"run_name": "a/../../b"}, "run_name: "),
+        ({"run_name": "/tmp/b"}, "run_name: "),
+        ({"run_name": "."}, "run_name: "),
         ({"image_std": [1, 2, -3]}, "image_std: [1.0, 2.0, -3.0]"),
     ],
 )
