@@ -183,7 +183,7 @@ class DataKeys(Keys):
     def _belongs_to_the_crop(self) -> "DataKeys":
         """No key that does nothing has a value of its own."""
         if self.train_crop == "pad" and self.image_size != 32:
-            allowed = "32 with train_crop pad; others want train_crop resize or random_resized"
+            allowed = "32 with train_crop pad; others need train_crop resize or random_resized"
             raise refusal("image_size", self.image_size, allowed)
         for name, crops in _CROPS.items():
             value, default = getattr(self, name), DataKeys.model_fields[name].default
