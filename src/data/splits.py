@@ -252,6 +252,7 @@ class _Reading:
         """
         found: dict[str, list[str]] = {}
         contents, empty = self.reader.look(root), []
+        inner: set[frozenset[str]] = set()
         self.take(root, contents)
         for folder in contents.folders:
             if not folder.isprintable() or folder != folder.strip():
@@ -260,6 +261,7 @@ class _Reading:
             self._check_is_class(root, folder, within, contents.folders)
             if files:
                 found.setdefault(nfc(folder), []).extend(files)
+                inner.add(frozenset(within))
             else:
                 empty.append(folder)
         if empty:
@@ -270,6 +272,8 @@ class _Reading:
             folded.setdefault(name.casefold(), []).append(name)
         if alike := [" and ".join(names) for names in folded.values() if len(names) > 1]:
             self.notes.append(f"classes that differ in case only: {some_of(alike)}")
+        if len(inner) == 1 and len(names := sorted(*inner)) > 1:
+            self.notes.append(f"each of them holds folders {some_of(names)}, which are not taken for classes")
         return found
 
     def _check_is_class(self, root: Path, folder: str, within: set[str], folders: Sequence[str]) -> None:

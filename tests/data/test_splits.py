@@ -318,6 +318,12 @@ class TestRefused:
         message = fails(listed, make_folder(*folders))
         assert "is no class: it holds a" in message and "move it out of there" in message
 
+    def test_folders_that_all_classes_hold_are_named(self, make_folder):
+        """Folds, domains or views: the classes may be one level below."""
+        root = make_folder("fold0/a", "fold0/b", "fold1/a", "fold1/b")
+        assert "each of them holds folders a, b, which are not taken" in listed(root).in_words()[0]
+        assert "each of them" not in listed(make_folder("fold0/c")).in_words()[0]
+
     def test_a_class_may_hold_a_folder_of_the_name_of_another(self, make_folder):
         assert listed(make_folder("cat", "dog", "dog/cat")).class_names == ("cat", "dog")
 
