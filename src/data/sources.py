@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +156,7 @@ def open_splits(
     dataset: str = "auto",
     val_fraction: float = 0.1,
     seed: int = 0,
-    skip_unreadable: bool = False,
+    **how: bool,
 ) -> list[Images]:
     """Opens splits of the binary CIFAR-10 or CIFAR-100, of a folder of class folders, or of MindRecord.
 
@@ -167,13 +168,13 @@ def open_splits(
         dataset: a name of DATASETS; "auto" looks.
         val_fraction: share of each class that is held out of a folder without val or test, between 0 and 1.
         seed: says which images are held out.
-        skip_unreadable: pass over folders that the system does not let us read; otherwise they are an error.
+        how: `skip_unreadable` of `list_folder`.
 
     Raises:
         UserError: there is no data set, there are several, or it is damaged, for the reason it gives.
     """
     data_path = Path(data_path)
-    how = {"val_fraction": val_fraction, "seed": seed, "skip_unreadable": skip_unreadable}
+    how |= {"val_fraction": val_fraction, "seed": seed}
     return DATASETS[_name_of(data_path, dataset)].open(data_path, splits, **how)
 
 
@@ -187,17 +188,14 @@ def open_tests(
     class_names: Sequence[str],
     *,
     dataset: str = "auto",
-    val_fraction: float | None = None,
-    seed: int = 0,
-    skip_unreadable: bool = False,
+    **how: Any,
 ) -> Images:
     """Opens the images to evaluate a network on: of all its classes, or of some. Labels are the network's.
 
     Args:
-        data_path: as `open_splits`; so are dataset, seed and skip_unreadable.
+        data_path: as `open_splits`; so is dataset.
         class_names: of the network, by label.
-        val_fraction: of class folders without val or test, the share that is held out, for the folder that
-            the network was trained on; None for all images.
+        how: of class folders, the settings of `list_tests`.
 
     Raises:
         UserError: as `open_splits`, or the data has a class that the network does not.
@@ -206,7 +204,6 @@ def open_tests(
     data_set = DATASETS[_name_of(data_path, dataset)]
     if data_set.open_tests is None:
         return _by_names(data_set.open(data_path, ("test",))[0], class_names, data_path)
-    how = {"val_fraction": val_fraction, "seed": seed, "skip_unreadable": skip_unreadable}
     return data_set.open_tests(data_path, class_names, **how)
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..common.table import table
+from ..common.table import as_text, table
 from ..evaluation.metrics import METRICS
 from .classify import Classified
 
@@ -35,8 +35,7 @@ def render_text(found: Classified, *, summary: bool = False) -> str:
         lines.append(_accuracy(found.accuracy))
     elif summary:
         lines.append("accuracy     not measured: no labels")
-    # A file name need not be valid UTF-8; a terminal's must be.
-    return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+    return as_text(lines)
 
 
 def render_export(report: dict[str, Any]) -> str:

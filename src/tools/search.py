@@ -182,6 +182,8 @@ def _embedder(own, index):
 def _show(own, results, skipped):
     import json
 
+    from ..common.table import as_text
+
     if own.json:
         names = ("file", "similarity")
         answers = [
@@ -192,9 +194,7 @@ def _show(own, results, skipped):
         print(json.dumps({"results": answers, "skipped": failed}))
         return
     for query, found in results.items():
-        lines = [query, *(f"  {similarity:7.4f}  {file}" for file, similarity in found)]
-        # A file name need not be valid UTF-8; a terminal's must be.
-        print("\n".join(lines).encode("utf-8", "replace").decode("utf-8"))
+        print(as_text([query, *(f"  {similarity:7.4f}  {file}" for file, similarity in found)]))
 
 
 def _draw(own, results):
