@@ -59,7 +59,7 @@ class DataKeys(Keys):
     )
     max_image_pixels: int = key(
         MAX_PIXELS,
-        "larger images are refused, but for a JPEG that can be decoded smaller; raise it for files you trust",
+        "larger images are refused; a JPEG counts at the size it is decoded at; raise it for files you trust",
         unit="pixels",
         ge=1,
     )
@@ -95,7 +95,7 @@ class DataKeys(Keys):
     crop_ratio: Range = key((0.75, 4 / 3), "random_resized: smallest and largest width / height")
     interpolation: Interpolation = key(
         "bilinear",
-        "of resizing; bilinear, bicubic: antialiased when shrinking; tf_bilinear: never, as TensorFlow",
+        "how images are resized; bilinear, bicubic: antialiased; tf_bilinear: not antialiased, as TensorFlow",
     )
     eval_image_size: int = key(0, "side of an evaluation image; 0: image_size", unit="pixels", ge=0)
     eval_crop: Literal["squash", "centre", "whole"] = key(
@@ -122,8 +122,8 @@ class DataKeys(Keys):
     randaugment_std: float = key(0.5, "RandAugment: standard deviation of the magnitude", ge=0)
     autoaugment: Literal["none", *POLICIES] = key(
         "none",
-        "AutoAugment policy; imagenet: every operator stronger with its magnitude; imagenet_paper: ranges of "
-        "the authors' TPU code",
+        "AutoAugment policy; imagenet: larger magnitudes always change more, as in MultiGrain's code; "
+        "imagenet_paper: ranges of the authors' TPU code",
     )
     colour_jitter: Jitter = key(
         (0.0, 0.0, 0.0, 0.0), "strength of random brightness, contrast, saturation (factors) and hue (turns)"

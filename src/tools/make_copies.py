@@ -28,7 +28,7 @@ def main(arguments):
     import numpy as np
 
     from ..common.errors import UserError
-    from ..data.folders import find_images
+    from ..data.folders import find_images, number_of
     from ..retrieval.copies import write_copies
 
     if own.seed < 0:
@@ -44,7 +44,7 @@ def main(arguments):
         print(f"left out: {line}", file=sys.stderr)
     print(
         f"{own.copies}: {len(chosen) - len(left_out)} originals and {len(own.kinds)} copies of each, "
-        f"{len(left_out)} unreadable pictures left out"
+        f"{number_of(len(left_out), 'unreadable picture')} left out"
     )
     found.left_out.refuse_unreadable()
 

@@ -46,7 +46,7 @@ def test_a_damaged_picture_is_named_left_out_and_counted(pictures, tmp_path, cap
     cut.write_bytes(cut.read_bytes()[:100])
     make_copies.main([str(pictures), str(tmp_path / "out"), "--kinds", "blur", "strong"])
     printed = capsys.readouterr()
-    assert printed.out.endswith("3 originals and 2 copies of each, 1 unreadable pictures left out\n")
+    assert printed.out.endswith("3 originals and 2 copies of each, 1 unreadable picture left out\n")
     assert printed.err.startswith(f"left out: {cut}: ") and len(printed.err.splitlines()) == 1
     numbers = sorted(path.stem for path in (tmp_path / "out" / "original").iterdir())
     assert numbers == ["200000", "200200", "200300"]
