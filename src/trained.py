@@ -166,7 +166,7 @@ def open_from_flags(
 ) -> Trained:
     """`open_trained` for a door: the flags of `checkpoint_parser`, and the words that are config keys."""
     return open_trained(
-        path or flags.checkpoint_path,
+        flags.checkpoint_path if path is None else path,
         parse_overrides(rest),
         config_path=flags.config_path,
         class_names=flags.class_names,

@@ -142,6 +142,13 @@ def test_a_predictor_gives_the_logits_of_the_averaged_network(averaged_checkpoin
     np.testing.assert_allclose(predictor.logits(images), expected, rtol=1e-5)
 
 
+def test_an_empty_path_is_the_folder_where_it_runs(tmp_path, monkeypatch):
+    """Old: a traceback, as where a shell's variable is not set."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"is a folder without checkpoints"):
+        _predictor("")
+
+
 def test_a_checkpoint_does_not_run_on_lite(averaged_checkpoint):
     with pytest.raises(UserError, match=r"backend: lite given, weights run on mindspore; export them"):
         _predictor(averaged_checkpoint, backend="lite")

@@ -38,9 +38,8 @@ def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, d
         raise UserError(
             f"--predictions: {flags.predictions} given with {device.size} processes, allowed: with one"
         )
-    class_names = tuple(trained.checkpoint.meta["class_names"])
-    all_images = trained.other_data and not _is_own(trained)
-    recipe = trained.recipe.evaluated_on(class_names, all_images=all_images)
+    recipe = evaluated_recipe(trained)
+    class_names = recipe.source("test").class_names
     batches = recipe.eval_batches(rank=device.rank, size=device.size)
     named = {"class_names": batches.class_names, "name_of": batches.source.name}
     with contextlib.ExitStack() as stack:
@@ -68,6 +67,16 @@ def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, d
         "top1_interval": list(interval(evaluation.metrics["top1"], count)),
     }
     return _as_text(trained, evaluation, batches.source), figures
+
+
+def evaluated_recipe(trained: Any) -> Any:
+    """The recipe of a trained network with the test images to evaluate it on, by its classes.
+
+    Of class folders that it was not trained on, all images are test images. Raises UserError as
+    `Recipe.evaluated_on`.
+    """
+    all_images = trained.other_data and not _is_own(trained)
+    return trained.recipe.evaluated_on(tuple(trained.checkpoint.meta["class_names"]), all_images=all_images)
 
 
 def _is_own(trained: Any) -> bool:

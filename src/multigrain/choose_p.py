@@ -26,6 +26,7 @@ def main(arguments):
 
     from ..common.errors import UserError
     from ..common.files import to_json
+    from ..evaluation.door import evaluated_recipe
     from ..trained import open_from_flags
     from .exponent import COARSE, choose, training_exponent
     from .network import MultiGrain
@@ -34,7 +35,7 @@ def main(arguments):
     config = trained.recipe.config
     if not isinstance(trained.network, MultiGrain):
         raise UserError(f"checkpoint {own.checkpoint_path} is of {config.model}; only MultiGrain pools by p")
-    choosing, reporting = _images(trained.recipe, own.split)
+    choosing, reporting = _images(evaluated_recipe(trained), own.split)
     best, tried = choose(
         _measure(trained, choosing), given or COARSE, refine=not given, by_loss=own.criterion == "loss"
     )

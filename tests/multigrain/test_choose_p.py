@@ -131,6 +131,18 @@ def test_training_images_choose_where_asked_to(planted, capsys):
     assert facts["top1_training"] == pytest.approx(100 * 15 / 27)
 
 
+def test_all_images_of_other_folders_are_used_by_name(planted, tmp_path, capsys):
+    """Old: a tenth of them, and a part of the classes was refused."""
+    rng = np.random.default_rng(1)
+    for name in ("green", "red"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        for k in range(5):
+            _picture(name, even=k % 2, rng=rng).save(tmp_path / "other" / name / f"{k}.png")
+    choose_p.main([*planted, "--data_path", str(tmp_path / "other"), "--p", "4"])
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["images_choosing"] + facts["images_reporting"] == 10 and facts["top1_star"] == 100
+
+
 def test_the_best_row():
     rows = [
         {"p": 1, "top1": 80, "loss": 0.5},
