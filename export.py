@@ -49,7 +49,7 @@ def main(arguments):
     report = export_model(
         trained.network, folder, **what,
         to_float16=trained.to_float16,
-        real_images=some_images(trained.recipe),
+        real_images=some_images(trained),
         accept_difference=own.accept_difference,
     )  # fmt: skip
     print(render_export(report), to_json(report), sep="\n")

@@ -21,6 +21,7 @@ from .data.labels import read_class_names
 from .deploy.card import ModelCard
 from .deploy.mindir import network_predictor
 from .deploy.predict import Predictor
+from .evaluation.door import evaluated_recipe
 from .model_utils.config import load_config, parse_overrides, read_yaml
 from .model_utils.device_adapter import Device, set_up_device
 from .recipe import Recipe
@@ -198,11 +199,12 @@ def checkpoint_predictor(flags: argparse.Namespace, rest: Sequence[str]) -> Pred
     return network_predictor(trained.network, trained.card, size, device=trained.device.target)
 
 
-def some_images(recipe: Recipe, *, count: int = 64) -> np.ndarray | None:
-    """The first test images, (count, 3, S, S) float32; None and a warning without the data set."""
-    if recipe.config.eval_crop == "whole":  # what an exported model takes are squares
-        recipe = recipe.changed(eval_crop="centre")
+def some_images(trained: Trained, *, count: int = 64) -> np.ndarray | None:
+    """The first images that eval.py takes, (count, 3, S, S) float32; None and a warning if there are none."""
     try:
+        recipe = evaluated_recipe(trained)
+        if recipe.config.eval_crop == "whole":  # what an exported model takes are squares
+            recipe = recipe.changed(eval_crop="centre")
         images, _, valid = next(iter(recipe.eval_batches()))
     except UserError as error:
         logging.getLogger("quartet").warning("no real images to compare with: %s", error)

@@ -156,8 +156,8 @@ def test_a_checkpoint_does_not_run_on_lite(averaged_checkpoint):
 
 @pytest.mark.parametrize(("count", "given"), [(5, 5), (100, 70)])
 def test_some_images_are_the_first_of_the_test_data(raw_checkpoint, data_path, count, given):
-    recipe = trained.open_trained(raw_checkpoint, {"data_path": str(data_path)}).recipe
-    images = trained.some_images(recipe, count=count)
+    opened = trained.open_trained(raw_checkpoint, {"data_path": str(data_path)})
+    images, recipe = trained.some_images(opened, count=count), opened.recipe
     assert images.shape == (given, 3, 32, 32) and images.dtype == np.float32
     stored = np.fromfile(data_path / "test_batch.bin", np.uint8)[1:3073].reshape(3, 32, 32)
     mean, std = (
@@ -190,9 +190,9 @@ def test_data_that_is_named_is_the_runs_own_or_other_data(raw_checkpoint, averag
 
 
 def test_no_images_without_the_data_set(raw_checkpoint, tmp_path, caplog):
-    recipe = trained.open_trained(raw_checkpoint, {"data_path": str(tmp_path / "none")}).recipe
+    opened = trained.open_trained(raw_checkpoint, {"data_path": str(tmp_path / "none")})
     logging.getLogger("quartet").propagate = True
-    assert trained.some_images(recipe) is None
+    assert trained.some_images(opened) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING" and str(tmp_path / "none") in record.getMessage()
 
@@ -262,6 +262,7 @@ def test_official_weights_on_validation_images_of_some_of_their_classes(official
     opened = trained.open_trained(official, keys, config_path=recipe, class_names=names)
     text, figures = evaluate_from_flags(opened, Namespace(predictions=None, pictures=None))
     assert (figures["count"], figures["classes"]) == (5, 1) and "1 of the network's 4 classes" in text
+    assert len(trained.some_images(opened)) == 5  # old: an export had no real images to compare with
     with pytest.raises(UserError, match=r"or name the classes of the weights: --class_names FILE"):
         trained.open_trained(official, keys, config_path=recipe)
 
