@@ -122,7 +122,7 @@ class DataKeys(Keys):
     randaugment_std: float = key(0.5, "RandAugment: standard deviation of the magnitude", ge=0)
     autoaugment: Literal["none", *POLICIES] = key(
         "none",
-        "AutoAugment policy; imagenet: larger magnitudes always change more, as in MultiGrain's code; "
+        "AutoAugment policy; imagenet: a larger magnitude always changes more; "
         "imagenet_paper: ranges of the authors' TPU code",
     )
     colour_jitter: Jitter = key(
