@@ -95,12 +95,13 @@ def test_killed_at_random_lines(tmp_path, kind, capsys):
     # the first kills are near the end, where things are put in place
     moments = [*(lines - k for k in range(0, 40, 8)), *rng.integers(1, lines, MOMENTS - 5)]
     mine = {"mine.txt": b"1", ".photos.library/x": b"2", ".quartet-tmp-mine/x": b"3", "train.d/x": b"4"}
+    killed = 0
     for moment in moments:
         out = tmp_path / "out"
         for name, data in mine.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
-        lines_until(lambda out=out: make(out), int(moment), WATCHED)
+        killed += lines_until(lambda out=out: make(out), int(moment), WATCHED) is None
         found = contents(out)
         assert found.items() >= mine.items()
         for top in {name.split("/")[0] for name in expected}:  # whole or absent
@@ -117,3 +118,4 @@ def test_killed_at_random_lines(tmp_path, kind, capsys):
             assert was_complete and "exists already" in str(error)
         assert contents(out) == expected | mine
         shutil.rmtree(out)
+    assert killed == MOMENTS
