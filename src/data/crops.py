@@ -61,7 +61,7 @@ class PadCrops:
             stream of random numbers (`keys.OPERATIONS`).
     """
 
-    least_rows: ClassVar = 128  # numpy's calls cost as much as some 10 images
+    least_rows: ClassVar = 256  # of fewer, numpy and its threads take longer
 
     source: ImageSet
     normalise: Normalise

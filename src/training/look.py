@@ -68,8 +68,10 @@ class FirstRankLooks:
         names = "\n".join(file[start:] for file in files)
         mine = np.array([len(files), zlib.crc32(names.encode("utf-8", "surrogateescape"))], np.int64)
         first = sum_over_ranks(mine * (self._rank == 0), size=self._size)
-        if (mine != first).any():
+        differs = bool((mine != first).any())
+        if sum_over_ranks(np.array([differs], np.int64), size=self._size)[0]:  # no rank waits for another
+            than = f"{first[0]:,} on rank 0, or others" if differs else "other ones on another rank"
             raise UserError(
-                f"data_path: {self.manifest.root} has {mine[0]:,} images on rank {self._rank} and "
-                f"{first[0]:,} on rank 0, or others; give all ranks the same data"
+                f"data_path: {self.manifest.root} has {mine[0]:,} images on rank {self._rank} and {than}; "
+                "give all ranks the same data"
             )

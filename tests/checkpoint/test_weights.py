@@ -196,7 +196,7 @@ def test_a_file_that_is_not_there(network, tmp_path, name):
     assert refused(network, tmp_path / name) == f"{tmp_path / name}: there is no such file of weights"
 
 
-@pytest.mark.parametrize("name", ["weights.h5", "weights", "weights.NPZ"])
+@pytest.mark.parametrize("name", ["weights.h5", "weights"])
 def test_a_kind_of_file_that_nobody_knows(network, tmp_path, name):
     (tmp_path / name).write_bytes(b"0")
     message = refused(network, str(tmp_path / name))
