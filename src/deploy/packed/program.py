@@ -44,8 +44,8 @@ WORD = 64
 Shape = tuple[int, ...]
 
 _MOST_STEPS = 10_000
-_MOST_VALUES = 1 << 28  # of one image behind one step: 1 GiB
-_MOST_WORK = 1 << 40  # multiply-adds of one image
+_MOST_VALUES = 1 << 29  # of one image behind all steps: 2 GiB
+_MOST_WORK = 1 << 38  # multiply-adds of one image
 _LARGEST_WINDOW = 64
 
 
@@ -101,29 +101,20 @@ class Program:
                 so large that a computer could not run it.
         """
         shapes: dict[str, Shape] = {IMAGES: (self.channels, height, width)}
-        work = 0
+        values = work = 0
         for step in self.steps:
             inputs = [shapes[name] for name in step.inputs]
             shape = KINDS[step.kind].shape(step, *inputs)
             if min(shape) < 1:
                 raise ValueError(f"step {step.output!r}: nothing is left of images of {height} x {width}")
-            weight = step.arrays.get("weight", step.arrays.get("bits"))
-            per_pixel = 1 if weight is None else weight[0].size * (WORD if "bits" in step.arrays else 1)
-            work += math.prod(shape) * per_pixel
-            if math.prod(shape) > _MOST_VALUES or work > _MOST_WORK:
+            values += math.prod(shape)
+            work += math.prod(shape) * _work(step)
+            if values > _MOST_VALUES or work > _MOST_WORK:
                 raise ValueError(f"step {step.output!r}: too large for images of {height} x {width}")
             shapes[step.output] = shape
         if len(shapes[LOGITS]) != 1:
             raise ValueError(f"{LOGITS!r} has the shape {shapes[LOGITS]}, which is not one number a class")
         return shapes
-
-    @property
-    def classes(self) -> int:
-        """K, the number of logits."""
-        array = next((a for a in self.steps[-1].arrays.values()), None)
-        if array is None:
-            raise ValueError(f"{LOGITS!r} come from a {self.steps[-1].kind}")
-        return len(array)
 
 
 @dataclass(frozen=True)
@@ -141,6 +132,13 @@ class Kind:
     shape: Callable[..., Shape]
     numbers: Mapping[str, tuple[int | float, int | float]] = field(default_factory=dict)
     arrays: Mapping[str, int] = field(default_factory=dict)
+
+
+def _work(step: Step) -> int:
+    """Multiply-adds, or comparisons, for each value of the output."""
+    if "bits" in step.arrays:
+        return WORD * step.arrays["bits"][0].size
+    return step.arrays["weight"][0].size if "weight" in step.arrays else step.numbers.get("size", 1) ** 2
 
 
 def _same(step: Step, x: Shape, y: Shape | None = None) -> Shape:
@@ -219,7 +217,7 @@ def _check_step(step: Step, known: set[str]) -> None:
     if kind is None:
         raise ValueError(f"{who}: unknown kind {step.kind!r}")
     if not kind.inputs[0] <= len(step.inputs) <= kind.inputs[1] or not known.issuperset(step.inputs):
-        raise ValueError(f"{who}: {step.kind} of {', '.join(step.inputs) or 'nothing'}")
+        raise ValueError(f"{who}: {step.kind} of {list(step.inputs)}")
     if step.output in known:
         raise ValueError(f"{who}: computed twice")
     if set(step.numbers) != set(kind.numbers) or set(step.arrays) != set(kind.arrays):
@@ -227,7 +225,7 @@ def _check_step(step: Step, known: set[str]) -> None:
     for name, (least, most) in kind.numbers.items():
         value = step.numbers[name]
         if type(value) is not type(least) or not least <= value <= most:
-            raise ValueError(f"{who}: {name} is {value!r}, not within {least} and {most}")
+            raise ValueError(f"{who}: {name} is {value!r:.80}, not within {least} and {most}")
     for name, dimensions in kind.arrays.items():
         dtype = np.uint64 if name == "bits" else np.float32
         _check_array(f"{who}: {name}", step.arrays[name], dimensions, dtype)
