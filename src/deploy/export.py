@@ -18,7 +18,7 @@ from ..layers.pixels import Pixels
 from .card import ModelCard
 from .exported import CARD, MODEL, REPORT, Exported, is_export
 from .formats import FORMATS, Format, find_format
-from .mindir import network_predictor
+from .mindir import export_graph, network_predictor
 from .parity import LIMITS, compare_logits
 from .predict import Predictor
 
@@ -188,24 +188,17 @@ def _images(card: ModelCard, real_images: np.ndarray | None) -> tuple[np.ndarray
 
 def _write(network: nn.Cell, card: ModelCard, path: Path, size: int, kind: Format) -> list[Path]:
     """Exports to `path` without its suffix; returns the model, and behind it the files of its weights."""
-    level = ms.get_context("jit_syntax_level")
     model = Inference(network, Pixels(card.preparation.mean, card.preparation.std))  # leaves float32 as it is
     images = ms.Tensor(np.zeros((size, *card.image_shape), card.image_dtype))
     written = path.with_name(path.name + kind.suffix)
-    try:
-        # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.
-        with tempfile.TemporaryDirectory() as short:
-            link = Path(short) / "target"
-            link.symlink_to(path.parent.resolve(), target_is_directory=True)
-            if kind.write:
-                kind.write(model, images, str(link / written.name))
-            else:
-                ms.export(model, images, file_name=str(link / written.name), file_format=kind.name)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"MindSpore cannot export {type(network).__name__}: {reason}") from error
-    finally:
-        ms.set_context(jit_syntax_level=level)  # ms.export leaves it on STRICT when it fails
+    # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.
+    with tempfile.TemporaryDirectory() as short:
+        link = Path(short) / "target"
+        link.symlink_to(path.parent.resolve(), target_is_directory=True)
+        if kind.write:
+            kind.write(model, images, str(link / written.name))
+        else:
+            export_graph(model, images, link / written.name, network=network, file_format=kind.name)
     split, weights = (path.with_name(f"{path.name}_{end}") for end in ("graph.mindir", "variables"))
     if split.exists():
         split.rename(written)

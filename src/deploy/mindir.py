@@ -43,6 +43,30 @@ def network_predictor(
     return Predictor({batch_size: run}, card=card, device=device)
 
 
+def export_graph(
+    model: nn.Cell, images: ms.Tensor, path: Path, *, network: nn.Cell, file_format: str = "MINDIR"
+) -> None:
+    """`ms.export` to a file whose name has its suffix, with one line for what it refuses.
+
+    Args:
+        model: what is exported, once; see `Inference`.
+        images: its input.
+        path: ASCII without a space, which `ms.export` refuses.
+        network: named in the message.
+
+    Raises:
+        UserError: MindSpore cannot export the network.
+    """
+    level = ms.get_context("jit_syntax_level")
+    try:
+        ms.export(model, images, file_name=str(path), file_format=file_format)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"MindSpore cannot export {type(network).__name__}: {reason}") from error
+    finally:
+        ms.set_context(jit_syntax_level=level)  # ms.export leaves it on STRICT when it fails
+
+
 def _read_proto(path: Path) -> ModelProto:
     """Parses the file in Python first: MindSpore's own loader prints a page of errors on a damaged one."""
     model = ModelProto()

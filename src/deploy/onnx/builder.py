@@ -1,0 +1,129 @@
+"""An ONNX graph while it is made: nodes, constants under names, and what can be computed at once."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+OPSET = 21  # May 2024: runtimes of the last two years read it, and later ones changed none of our operators
+IR_VERSION = 10  # the one of opset 21
+BATCH = "N"
+
+Tensor = str
+"""The name of a value that is computed when the model runs, or of a constant."""
+
+
+class Builder:
+    """Takes nodes one after another, each behind those whose outputs it takes.
+
+    Args:
+        parameters: constants by name, which stand in the graph if something uses them.
+
+    Attributes:
+        scope: what the names of new nodes begin with.
+        shapes, types: of the values that are known, as they were traced.
+    """
+
+    def __init__(self, parameters: Mapping[str, np.ndarray]):
+        self.scope = ""
+        self.shapes: dict[Tensor, tuple[int, ...]] = {name: a.shape for name, a in parameters.items()}
+        self.types: dict[Tensor, int] = {}
+        self._constants: dict[Tensor, np.ndarray] = dict(parameters)
+        self._made_of: dict[Tensor, frozenset[str]] = {name: frozenset([name]) for name in parameters}
+        self._nodes: dict[Tensor, onnx.NodeProto] = {}
+        self._taken: Counter[str] = Counter(self._constants)
+
+    def add(self, operator: str, *inputs: Tensor | np.ndarray | None, **attributes: Any) -> Tensor:
+        """Adds a node of one output; returns the output, a constant if all inputs are.
+
+        Args:
+            inputs: arrays become constants; None leaves out an optional input.
+            attributes: of the operator.
+        """
+        name = self._free("/".join(filter(None, (self.scope, operator))))
+        names = [self.constant(one) if isinstance(one, np.ndarray) else one or "" for one in inputs]
+        node = helper.make_node(operator, names, [name], name=name, **attributes)
+        if all(one in self._constants for one in names):
+            self._constants[name] = self._computed(node)
+            self._made_of[name] = frozenset().union(*(self._made_of[one] for one in names))
+        else:
+            self._nodes[name] = node
+        return name
+
+    def constant(self, array: np.ndarray) -> Tensor:
+        """The name of a constant; equal small ones are kept once."""
+        for name, other in self._constants.items():
+            small = array.size <= 16 and array.dtype == other.dtype and array.shape == other.shape
+            if small and not self._made_of[name] and array.tobytes() == other.tobytes():
+                return name
+        what = f"{array.item():g}" if array.ndim == 0 else "x".join(map(str, array.shape))
+        name = self._free(f"constant_{array.dtype}_{what}")
+        self._constants[name], self._made_of[name] = array, frozenset()
+        return name
+
+    def value(self, tensor: Tensor) -> np.ndarray | None:
+        """The value of a constant; None for what is computed when the model runs."""
+        return self._constants.get(tensor)
+
+    def producer(self, tensor: Tensor, operator: str) -> onnx.NodeProto | None:
+        """The node that computes a value, if it is of that operator."""
+        node = self._nodes.get(tensor)
+        return node if node is not None and node.op_type == operator else None
+
+    def graph(self, name: str, images: onnx.ValueInfoProto, outputs: Mapping[str, Tensor]) -> onnx.GraphProto:
+        """The graph of what the outputs need.
+
+        A constant that was computed of one parameter alone, which nothing else uses, has its name.
+
+        Args:
+            name: of the graph.
+            images: its input.
+            outputs: names of the outputs, and which values they are.
+        """
+        renamed = {tensor: output for output, tensor in outputs.items()}
+        extra = {
+            output: helper.make_node("Identity", [tensor], [output], name=output)
+            for output, tensor in outputs.items()
+            if renamed[tensor] != output or tensor in self._constants
+        }
+        needed = set(outputs.values())
+        for tensor, node in reversed(self._nodes.items()):
+            if tensor in needed:
+                needed.update(node.input)
+        constants = [one for one in self._constants if one in needed]
+        users = Counter(source for one in constants for source in self._made_of[one])
+        for one in constants:
+            if len(sources := self._made_of[one]) == 1 and users[source := next(iter(sources))] == 1:
+                renamed[one] = source
+        nodes = []
+        for tensor, node in self._nodes.items():
+            if tensor in needed:
+                new = onnx.NodeProto()
+                new.CopyFrom(node)
+                new.input[:] = [renamed.get(one, one) for one in node.input]
+                new.output[:] = [renamed.get(one, one) for one in node.output]
+                nodes.append(new)
+        tensors = [numpy_helper.from_array(self._constants[one], renamed.get(one, one)) for one in constants]
+        infos = [onnx.ValueInfoProto(name=output) for output in outputs]
+        return helper.make_graph([*nodes, *extra.values()], name, [images], infos, tensors)
+
+    def _computed(self, node: onnx.NodeProto) -> np.ndarray:
+        inputs = {one: self._constants[one] for one in node.input}
+        infos = [
+            helper.make_tensor_value_info(one, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for one, array in inputs.items()
+        ]
+        graph = helper.make_graph([node], "constant", infos, [onnx.ValueInfoProto(name=node.output[0])])
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        )
+        (answer,) = ReferenceEvaluator(model).run(None, inputs)
+        return np.asarray(answer)
+
+    def _free(self, name: str) -> str:
+        self._taken[name] += 1
+        return name if self._taken[name] == 1 else self._free(f"{name}_{self._taken[name] - 1}")
