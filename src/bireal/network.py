@@ -18,8 +18,9 @@ import numpy as np
 from mindspore import nn
 
 from ..layers.activation import activation, is_sign
-from ..layers.binary import BinaryConv2d, LeakyClip, ScaledSign, UnitDeviation, fold_scale
+from ..layers.binary import BinaryConv2d, LeakyClip, ScaledSign, UnitDeviation
 from ..layers.conv import conv2d, dense
+from ..layers.fold import fold_layers
 from ..layers.init import initialise, small_positive, torch_default
 from ..layers.norm import batch_norm2d
 from ..layers.pooling import AvgPool2d
@@ -54,16 +55,18 @@ class Binarisation:
 
     def conv(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Cell:
         """A convolution of one bit, or its real-valued twin."""
-        conv = BinaryConv2d(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel_size=kernel_size,
-            stride=stride,
-            quantiser=ScaledSign(gradient=self.weight_gradient) if self.binary_weights else None,
-            input_bits=1 if is_sign(self.activation) else 32,
-        )
+        sizes = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "kernel_size": kernel_size,
+            "stride": stride,
+        }
         if self.binary_weights:
+            conv = BinaryConv2d(**sizes, quantiser=ScaledSign(gradient=self.weight_gradient))
             conv.initialiser = small_positive
+        else:
+            conv = conv2d(**sizes)
+        conv.input_bits = 1 if is_sign(self.activation) else 32
         return conv
 
     def after_add(self) -> nn.Cell:
@@ -224,9 +227,8 @@ class BiRealNet(nn.Cell):
         return translate(weights, {p.name: tuple(p.shape) for p in self.get_parameters()})
 
     def fold(self) -> None:
-        """Leaves +-1 as the weights of binary convolutions, for inference; training is over then."""
-        for _, cell in self.cells_and_names():
-            pairs = {"binary_conv": "bn1", "conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
-            for conv, norm in pairs.items():
-                if getattr(getattr(cell, conv, None), "weight_bits", 32) == 1:
-                    fold_scale(getattr(cell, conv), getattr(cell, norm))
+        """Leaves -1 and +1 as the weights of binary convolutions, for inference; training is over then.
+
+        `head_norm` stays, as the features behind it are those that `embed` gives.
+        """
+        fold_layers(self)

@@ -25,6 +25,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..layers.conv import conv2d
+from ..layers.fold import fold_layers
 from ..layers.init import initialise, torch_default
 from ..layers.norm import GroupNorm
 from ..layers.pooling import ZeroPaddedMaxPool2d
@@ -158,6 +159,4 @@ class ResNetV2(nn.Cell):
 
     def fold(self) -> None:
         """Standardises the stored weights once and for all, for inference; training is over then."""
-        for _, cell in self.cells_and_names():
-            if isinstance(cell, StdConv2d):
-                cell.fold()
+        fold_layers(self)

@@ -32,6 +32,7 @@ def export_model(
     card: ModelCard,
     file_format: str = "MINDIR",
     batch_sizes: Sequence[int] = (1,),
+    fold: bool = True,
     to_float16: Callable[[nn.Cell], Any] | None = None,
     real_images: np.ndarray | None = None,
     accept_difference: bool = False,
@@ -55,6 +56,7 @@ def export_model(
             pixels and holds transposition and normalisation; it is compared on the same images.
         file_format: one of formats.FORMATS, in upper or lower case.
         batch_sizes: images a call, one file each.
+        fold: false leaves `fold` out, and the file computes all that evaluation computes.
         to_float16: lowers the precision of a network in place; None for a file in float32.
         real_images: normalised float32 (N, 3, S, S), compared in addition to random ones.
         accept_difference: a difference above the limit is reported, not refused.
@@ -64,7 +66,8 @@ def export_model(
         "bytes", "passed", "folding", "file", "top1_agreement", "files"}. `folding` and `file` are answers of
         `compare_logits`, that of the worst file; `top1_agreement` {"images", "agree"} counts the real images
         for which file and float32 network have the same largest logit; `files` has each file's {"path",
-        "batch_size", "bytes", "file"}. What was not compared is None.
+        "batch_size", "bytes", "file"}. What was not compared is None; so `folding` is None of a file that is
+        not folded.
 
     Raises:
         UserError: the format is unknown or not for this device, MindSpore cannot export the network, the
@@ -93,7 +96,7 @@ def export_model(
     with new_folder(folder, replace=True) as made:
         as_trained = expected = answers("train it again")
         folding = None
-        if hasattr(network, "fold"):
+        if fold and hasattr(network, "fold"):
             network.fold()
             expected = answers("report this network, whose weights cannot be folded")
             folding = compare_logits(as_trained, expected, limit=exact, signs=signs)
@@ -130,18 +133,25 @@ def export_model(
 
 
 def output_folder(
-    file_name: str | None, *, checkpoint: Path, card: ModelCard, file_format: str, batch_sizes: Sequence[int]
+    file_name: str | None,
+    *,
+    checkpoint: Path,
+    card: ModelCard,
+    file_format: str,
+    batch_sizes: Sequence[int],
+    fold: bool = True,
 ) -> Path:
     """Where an export goes: the folder that is named, or one of a name of its own in an existing folder.
 
     Its own name holds what tells exports of a model apart: format, input type unless float32, batch sizes
-    unless 1. Without `file_name` it goes into the folder of the checkpoint's run, or of the checkpoint where
-    that lies in none. The suffix of a model file, as in OUT.mindir, is left out: the export is the folder
-    OUT, with the file in it.
+    unless 1, and that it is not folded. Without `file_name` it goes into the folder of the checkpoint's run,
+    or of the checkpoint where that lies in none. The suffix of a model file, as in OUT.mindir, is left out:
+    the export is the folder OUT, with the file in it.
     """
     words = [card.model, file_format.lower()]
     words += [] if card.input_type == "float32" else [card.input_type]
     words += [] if list(batch_sizes) == [1] else [f"b{size}" for size in batch_sizes]
+    words += [] if fold else ["unfolded"]
     own = "_".join(words)
     if file_name is None:
         folder = checkpoint.resolve().parent

@@ -48,8 +48,8 @@ def render_export(report: dict[str, Any]) -> str:
         ("file", f"{Path(one['path']).name}  (batches of {one['batch_size']}, {one['bytes']:,} bytes)")
         for one in report["files"]
     ]
-    if report["folding"]:
-        rows.append(("folding", _distance(report["folding"], "the network as trained")))
+    folding = report["folding"]
+    rows.append(("folding", _distance(folding, "the network as trained") if folding else "none"))
     if report["file"]:
         images = sum(report["inputs"].values())
         rows.append(("parity", f"{_distance(report['file'], 'the network')}, over {images} images"))

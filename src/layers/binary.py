@@ -156,9 +156,13 @@ class BinaryConv2d(nn.Cell):
     The stored weight is the real one that training moves. The border is 0, neither +1 nor -1, as officially.
 
     Args:
-        quantiser: from the stored weight to the used one, as `ScaledSign()`; None for a real-valued twin.
-        input_bits: 1 where signs come in, else 32; for counting alone, as `weight_bits` is.
+        quantiser: from the stored weight to the used one, as `ScaledSign()`.
+
+    Attributes:
+        input_bits: 1 where signs come in, else 32.
     """
+
+    weight_bits = 1
 
     def __init__(
         self,
@@ -167,41 +171,15 @@ class BinaryConv2d(nn.Cell):
         out_channels: int,
         kernel_size: int,
         stride: int = 1,
-        quantiser: nn.Cell | None,
-        input_bits: int = 1,
+        quantiser: nn.Cell,
     ):
         super().__init__()
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
         self.conv = conv2d_operator(out_channels=out_channels, kernel_size=kernel_size, stride=stride)
-        self.quantiser = quantiser
-        self.weight_bits = 1 if quantiser else 32
-        self.input_bits = input_bits
+        self.quantiser = quantiser  # None once it is folded
+        self.input_bits = 1
 
     def construct(self, x):
         weight = self.weight if self.quantiser is None else self.quantiser(self.weight)
         return self.conv(x, weight.astype(x.dtype))
-
-
-def fold_scale(conv: BinaryConv2d, norm: nn.Cell) -> None:
-    """Stores +-1 as the convolution's weight and moves its scale into the batch normalisation behind it.
-
-    For inference: gamma (alpha c - mean) / d + beta = gamma alpha (c - mean / alpha) / d + beta, with c the
-    convolution by +-1, exact whole numbers, and d = sqrt(variance + eps). A filter of zeros (alpha 0), which
-    adds beta - gamma mean / d, stays so.
-    """
-    weight = conv.weight.asnumpy().astype(np.float64)
-    alpha = np.abs(weight).reshape(len(weight), -1).mean(axis=1)
-    gamma, mean = (p.asnumpy().astype(np.float64) for p in (norm.gamma, norm.moving_mean))
-    shift = gamma * mean / np.sqrt(norm.moving_variance.asnumpy().astype(np.float64) + norm.eps)
-    beta = norm.beta.asnumpy() - np.where(alpha > 0, 0, shift)
-    means = np.divide(mean, alpha, out=np.zeros_like(mean), where=alpha > 0)
-    new = {
-        conv.weight: np.where(weight >= 0, 1, -1),
-        norm.gamma: gamma * alpha,
-        norm.beta: beta,
-        norm.moving_mean: means,
-    }
-    for parameter, value in new.items():
-        parameter.set_data(ms.Tensor(value.astype(np.float32)))
-    conv.quantiser = None

@@ -37,10 +37,11 @@ class Network(Protocol):
         """
 
     def fold(self) -> None:
-        """Puts into the weights what training computes from them at each step, for inference.
+        """Puts into the weights what inference need not compute again, by `layers.fold.fold_layers`.
 
-        Called once, before `deploy.export` writes a file and `analysis.ascend_graphs` compiles one. No
-        training can follow. Without it the weights are exported as they are.
+        Called before `deploy.export` writes a file and `analysis.ascend_graphs` compiles one. Answers and
+        features stay the same, no training can follow, and a second call changes nothing. Without it the
+        weights are exported as they are.
         """
 
 

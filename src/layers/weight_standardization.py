@@ -74,7 +74,8 @@ class StdConv2d(nn.Cell):
 
     def fold(self):
         """Stores the standardised weight; from now on the cell is a plain convolution."""
-        self.weight.set_data(ms.Tensor(standardised(self.weight.asnumpy())))
+        if not self.folded:
+            self.weight.set_data(ms.Tensor(standardised(self.weight.asnumpy())))
         self.folded = True
 
     def construct(self, x):

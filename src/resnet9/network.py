@@ -13,18 +13,20 @@ Eight convolutions and one dense layer, for 3 x 32 x 32 images:
 | 64, 128, 256, 512 | 10      | 6,573,120  | 379 M                  |
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from mindspore import nn
 
 from ..layers.activation import NON_DECREASING, activation
 from ..layers.conv import conv2d, dense
+from ..layers.fold import fold_layers
 from ..layers.init import initialise, torch_default
 from ..layers.norm import batch_norm2d
 from ..layers.pooling import MaxPool2d
 
 
-class ConvBlock(nn.Cell):
+class ConvBlock(nn.SequentialCell):
     """3x3 convolution, batch normalisation, activation and, where `pool` > 1, maximum pooling.
 
     (N, in, H, W) -> (N, out, H / pool, W / pool). The pooling comes last, or right behind the convolution
@@ -34,23 +36,16 @@ class ConvBlock(nn.Cell):
     def __init__(
         self, in_channels, out_channels, *, pool=1, pool_before_norm=False, act="relu", celu_alpha=1.0
     ):
-        super().__init__()
-        self.conv = conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=3)
-        self.bn = batch_norm2d(channels=out_channels)
-        self.act = activation(act, celu_alpha=celu_alpha)
-        self.pool = MaxPool2d(pool) if pool > 1 else None
-        self.pool_before_norm = pool_before_norm
-        self.pool_before_act = act in NON_DECREASING
-
-    def construct(self, x):
-        x = self.conv(x)
-        if self.pool is None:
-            return self.act(self.bn(x))
-        if self.pool_before_norm:
-            return self.act(self.bn(self.pool(x)))
-        if self.pool_before_act:
-            return self.act(self.pool(self.bn(x)))
-        return self.pool(self.act(self.bn(x)))
+        cells = {
+            "conv": conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=3),
+            "bn": batch_norm2d(channels=out_channels),
+            "act": activation(act, celu_alpha=celu_alpha),
+        }
+        order = list(cells)
+        if pool > 1:
+            cells["pool"] = MaxPool2d(pool)
+            order.insert(1 if pool_before_norm else 2 if act in NON_DECREASING else 3, "pool")
+        super().__init__(OrderedDict((name, cells[name]) for name in order))
 
 
 class ResNet9(nn.Cell):
@@ -108,3 +103,14 @@ class ResNet9(nn.Cell):
 
     def construct(self, x):
         return self.linear(self.embed(x)) * self.head_scale
+
+    def fold(self) -> None:
+        """Leaves convolutions with bias and a scaled classifier, for inference; training is over then.
+
+        A normalisation behind a pooling stays (`pool_before_norm`): with a negative scale it turns largest
+        values into smallest.
+        """
+        fold_layers(self)
+        weight = self.linear.weight
+        weight.set_data(weight * self.head_scale)
+        self.head_scale = 1.0

@@ -106,24 +106,6 @@ def test_binary_weights_start_small_and_positive_others_as_a_resnets():
     ).any()
 
 
-@pytest.mark.parametrize(
-    ("binarisation", "bottleneck"), [({}, False), ({}, True), (PORT, True), (TWIN, False), (TWIN, True)]
-)
-def test_folding(binarisation, bottleneck):
-    network = small(**binarisation, bottleneck=bottleneck)
-    rng = np.random.default_rng(0)
-    for parameter in network.get_parameters():
-        low = 0.5 if parameter.name.endswith(("gamma", "variance")) else -0.5
-        parameter.set_data(ms.Tensor(rng.uniform(low, 1, parameter.shape).astype(np.float32)))
-    before = logits(network)
-    network.fold()
-    convs = [cell for _, cell in network.cells_and_names() if isinstance(cell, BinaryConv2d)]
-    assert len(convs) == (14 if bottleneck else 5)
-    for conv in convs:
-        assert (set(np.unique(conv.weight.asnumpy())) == {-1, 1}) == (binarisation != TWIN)
-    np.testing.assert_allclose(logits(network), before, rtol=1e-4, atol=1e-4)
-
-
 def test_the_published_structures():
     assert {name: tuple(keys.values()) for name, keys in BiRealConfig.VARIANTS.items()} == {
         "birealnet18": ((4, 4, 4, 4), False),

@@ -3,7 +3,6 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
 
 from src.bit.network import ResNetV2
 from src.common.errors import UserError
@@ -84,24 +83,6 @@ def test_recomputation_changes_nothing():
     for name, gradient in gradients.items():
         difference = np.abs(gradients_again[name] - gradient).max()
         assert difference <= 1e-5 * np.abs(gradient).max(), name
-
-
-def test_folding_makes_plain_convolutions():
-    network = small()
-    before = logits(network)
-    network.fold()
-
-    class Wrapped(nn.Cell):  # a cell that was compiled keeps its graph
-        def __init__(self):
-            super().__init__(auto_prefix=False)
-            self.network = network
-
-        def construct(self, x):
-            return self.network(x)
-
-    assert all(cell.folded for _, cell in network.cells_and_names() if isinstance(cell, StdConv2d))
-    after = logits(Wrapped())
-    assert np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
 
 
 @pytest.mark.parametrize(

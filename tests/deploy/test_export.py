@@ -136,6 +136,13 @@ class Folded(nn.Cell):
         return self.network(x) * self.factor
 
 
+def test_folding_can_be_left_out(make_network, card, tmp_path):
+    """And the file is compared all the same."""
+    network = Folded(make_network(), 3)
+    report = export_model(network, tmp_path / "net", card=card, fold=False)
+    assert report["folding"] is None and report["file"]["passed"] and network.factor == 1
+
+
 @pytest.mark.parametrize(("error", "passed"), [(1 + 5e-6, True), (1 + 5e-5, False)])
 @pytest.mark.parametrize("precision", [None, lambda network: network.to_float(ms.float16)])
 def test_folding_is_compared_in_float32_whatever_the_file_computes_in(

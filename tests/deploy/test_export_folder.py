@@ -87,14 +87,9 @@ class TestOutput:
     def here(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
-    def at(self, card, file_name=None, *, checkpoint="best.ckpt", file_format="MINDIR", batch_sizes=(1,)):
-        return output_folder(
-            file_name,
-            checkpoint=Path(checkpoint),
-            card=card,
-            file_format=file_format,
-            batch_sizes=batch_sizes,
-        )
+    def at(self, card, file_name=None, *, checkpoint="best.ckpt", **how):
+        how = {"file_format": "MINDIR", "batch_sizes": (1,)} | how
+        return output_folder(file_name, checkpoint=Path(checkpoint), card=card, **how)
 
     def test_beside_the_checkpoint_or_into_its_run(self, card, tmp_path):
         assert self.at(card, checkpoint="r1/checkpoints/best.ckpt") == tmp_path / "r1" / "small_mindir"
@@ -106,6 +101,7 @@ class TestOutput:
         assert self.at(pixels).name == "small_mindir_uint8"
         assert self.at(pixels, batch_sizes=[1, 8]).name == "small_mindir_uint8_b1_b8"
         assert self.at(card, batch_sizes=[8]).name == "small_mindir_b8"
+        assert self.at(card, batch_sizes=[8], fold=False).name == "small_mindir_b8_unfolded"
 
     def test_a_name_is_the_folder_and_a_folder_is_written_into(self, card):
         assert self.at(card, "new") == self.at(card, "new.mindir") == Path("new")

@@ -90,5 +90,9 @@ def test_an_export_as_a_table():
     ]
     several = report | {"folding": None, "file": None, "passed": None, "top1_agreement": None}
     lines = render_export(several | {"files": [one, one | {"batch_size": 1}]}).splitlines()
-    assert [line.split()[0] for line in lines] == ["folder", "format", "file", "file", "parity"]
-    assert lines[-1] == "parity  not compared: such a file cannot be run here"
+    assert [line.split()[0] for line in lines] == [
+        "folder", "format", "file", "file", "folding", "parity",
+    ]  # fmt: skip
+    assert (
+        lines[-2] == "folding  none" and lines[-1] == "parity   not compared: such a file cannot be run here"
+    )

@@ -41,6 +41,8 @@ def probe(network, *paths):
             holder = getattr(holder, name)
         probes[path] = Probe(getattr(holder, last))
         setattr(holder, last, probes[path])
+        if isinstance(holder, nn.SequentialCell):  # which calls those of a list
+            holder.cell_list = list(holder.name_cells().values())
         probes[path].bits.name = f"{path}.bits"
     return probes
 
