@@ -1,0 +1,180 @@
+"""Runs the program of a packed network on this CPU: a plan of kernels for each size of images."""
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from ...common.errors import UserError
+from ...model_utils.cpu import usable_cores
+from . import kernels
+from .layers import LAYERS, Call, Pointwise, Value, arrange
+from .layout import Buffer, Layout, filled_up
+from .native import native
+from .program import IMAGES, LOGITS, Program, Step
+
+_BATCH_BYTES = 1 << 20
+"""As many images go through the network at once as keep its largest value below this, or else one."""
+
+_PLANS = 4
+"""Sizes of images and batches that stay prepared."""
+
+_CHUNKS = 8
+"""Parts of a step's work for each thread."""
+
+
+class Engine:
+    """A network ready to run. Threads may call it at once; it answers one call after the other.
+
+    Args:
+        program: the network.
+        threads: that compute together; None for the cores that this process may use.
+
+    Raises:
+        UserError: `threads` is less than 1.
+    """
+
+    def __init__(self, program: Program, *, threads: int | None = None):
+        threads = usable_cores() if threads is None else threads
+        if threads < 1:
+            raise UserError(f"threads: {threads} given; give 1 or more")
+        self.program, self.threads = program, threads
+        self.native = native()
+        self.uses = Uses(program)
+        self.layers = [LAYERS[step.kind](step, narrow=self._is_narrow(step)) for step in program.steps]
+        self._helpers = ThreadPoolExecutor(threads - 1, "packed") if threads > 1 else None
+        self._plans: OrderedDict[tuple[int, int, int], Plan] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """(N, C, H, W) float32 -> logits (N, K). Neither the batch nor the threads change an image's logits.
+
+        Raises:
+            ValueError: the network does not take images of this shape.
+        """
+        images = np.ascontiguousarray(images, np.float32)
+        count, channels, height, width = images.shape
+        if channels != self.program.channels:
+            raise ValueError(f"{channels} channels; the network takes {self.program.channels}")
+        shapes = self.program.shapes(height, width)
+        largest = max(4 * int(np.prod(shape)) for shape in shapes.values())
+        at_once = max(1, _BATCH_BYTES // largest)
+        logits = np.empty((count, *shapes[LOGITS]), np.float32)
+        with self._lock:
+            for first in range(0, count, at_once):
+                batch = images[first : first + at_once]
+                logits[first : first + len(batch)] = self._plan(len(batch), height, width).run(batch)
+        return logits
+
+    def _is_narrow(self, step: Step) -> bool:
+        return self.uses.narrow and step.inputs[0] == IMAGES
+
+    def _plan(self, *size: int) -> "Plan":
+        plan = self._plans.pop(size, None) or Plan(self, *size)
+        self._plans[size] = plan
+        if len(self._plans) > _PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+    def help(self, plan: "Plan", counters: np.ndarray) -> None:
+        """Asks the other threads to work through a plan as well."""
+        for _ in range(self.threads - 1):
+            self._helpers.submit(plan.work, counters)
+
+
+class Uses:
+    """What the steps of a program read of its values; only that is kept.
+
+    Attributes:
+        values: the values that are read as numbers, with the border of zeros that is read around them.
+        bits: those that are read as signs, likewise.
+        last: for each step, the values that no later one reads.
+        narrow: only convolutions read the images, which take any number of channels; all other kernels take
+            whole vectors of them.
+    """
+
+    def __init__(self, program: Program):
+        self.values, self.bits = {LOGITS: 0}, {}
+        last: dict[str, int] = {}
+        self.narrow = True
+        for index, step in enumerate(program.steps):
+            for position, name in enumerate(step.inputs):
+                signs = step.kind == "binary_convolution" and position == 0
+                kept = self.bits if signs else self.values
+                border = step.numbers["padding"] if signs or step.kind == "convolution" else 0
+                kept[name] = max(kept.get(name, 0), border)
+                last[name] = index
+                self.narrow &= name != IMAGES or step.kind == "convolution"
+        self.last = [[name for name in last if last[name] == index] for index in range(len(program.steps))]
+
+
+class Plan:
+    """The calls of the kernels for one size of batch and image, and the memory that they work in."""
+
+    def __init__(self, engine: Engine, images: int, height: int, width: int):
+        self.engine, self.images = engine, images
+        self._free: dict[Layout, list[Buffer]] = {}
+        shapes = engine.program.shapes(height, width)
+        values = {IMAGES: self._new(engine.uses, IMAGES, shapes[IMAGES])}
+        calls = self._arrange(values[IMAGES])
+        for step, layer, last in zip(engine.program.steps, engine.layers, engine.uses.last):
+            values[step.output] = self._new(engine.uses, step.output, shapes[step.output])
+            if values[step.output].is_kept:
+                calls.append(layer.call(values[step.output], *(values[name] for name in step.inputs)))
+            for name in last:
+                self._release(values[name])
+        self._values, self._calls = values, calls
+        self._logits = values[LOGITS].values.array[:, 0, 0, : values[LOGITS].channels]
+        self._tables = [call.table() for call in calls]
+        self._source = calls[0].names.index("source")
+        self._steps = np.array([self._step(*pair) for pair in zip(calls, self._tables)], np.int64)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """float32 images (N, C, H, W), C-contiguous -> logits (N, K), overwritten by the next call."""
+        self._tables[0][self._source] = images.ctypes.data
+        counters = np.zeros((len(self._calls), 2, kernels.COUNTER // 8), np.int64)
+        self.engine.help(self, counters)
+        self.work(counters)
+        return self._logits
+
+    def work(self, counters: np.ndarray) -> None:
+        """Takes part in a run until it is done."""
+        native = self.engine.native
+        native.run(self._steps.ctypes.data, len(self._steps), counters.ctypes.data, native.give_way)
+
+    def _step(self, call: Call, table: np.ndarray) -> tuple[int, ...]:
+        chunk = -(-call.items // (_CHUNKS * self.engine.threads))
+        return self.engine.native.addresses[call.kernel], table.ctypes.data, call.items, chunk
+
+    def _arrange(self, images: Value) -> list[Call]:
+        calls = [arrange(replace(images, bits=None))]
+        if images.bits:
+            copy = Pointwise(Step("affine", (IMAGES,), IMAGES))
+            calls.append(copy.call(replace(images, values=None), images))
+        return calls
+
+    def _new(self, uses: Uses, name: str, shape: tuple[int, ...]) -> Value:
+        channels, height, width = shape if len(shape) == 3 else (*shape, 1, 1)
+        stored = channels if name == IMAGES and uses.narrow else filled_up(channels)
+        size = self.images, height, width, stored
+        values = name in uses.values or name == IMAGES
+        return Value(
+            channels,
+            height,
+            width,
+            self.images,
+            values=self._buffer(Layout(False, *size, uses.values.get(name, 0))) if values else None,
+            bits=self._buffer(Layout(True, *size, uses.bits[name])) if name in uses.bits else None,
+        )
+
+    def _buffer(self, layout: Layout) -> Buffer:
+        """New, or that of a value which is no longer read. What must be 0 in this layout still is."""
+        free = self._free.get(layout)
+        return free.pop() if free else layout.new()
+
+    def _release(self, value: Value) -> None:
+        for buffer in (value.values, value.bits):
+            if buffer:
+                self._free.setdefault(buffer.layout, []).append(buffer)

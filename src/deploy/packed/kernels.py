@@ -1,0 +1,307 @@
+"""The kernels of packed networks, written for LLVM.
+
+Inside the engine a value is (N, H, W, C): C is filled up to whole vectors of 16 channels, and there may be a
+border of zeros around the pixels. Beside its float32 `values`, or in their place, a value has the `bits` of
+its signs, 1 for x >= 0, which the kernel that computes it writes too. A pixel's bits are whole 32-bit words.
+
+A kernel works on items, each a row of its output or a part of one; any number of threads divide them. Which
+thread computes an item, and how many pixels at once, changes no bit of a result.
+"""
+
+from collections.abc import Callable, Mapping
+
+from llvmlite import ir
+
+from .emit import F32, FLOATS, I16, I32, I64, LANES, VECTOR, WORDS, Emitter
+
+
+def place(name: str) -> tuple[str, ...]:
+    """Entries of a table for a value: its address, and the distances of images, rows and pixels."""
+    return name, f"{name}_image", f"{name}_row", f"{name}_pixel"
+
+
+_OUTPUT = ("thresholds", *place("values"), *place("bits"))
+_SPINS = 2000  # before a waiting thread lets others run: about a microsecond
+_ROWS = ("rows", "height", "width")
+"""Of the output: rows of all images together, rows of an image, pixels of a row."""
+
+CONVOLUTION = (
+    *_ROWS,
+    *("weight", "group", "kernel", "length", "pitch"),
+    *("multiply", "add", "counts", "count_rows", "count_columns"),
+    *place("source"),
+    *place("residual"),
+    *_OUTPUT,
+)
+POINTWISE = (
+    *_ROWS,
+    *("blocks", "multiply", "add", "clips", "low", "high", "slope"),
+    *place("source"),
+    *place("residual"),
+    *_OUTPUT,
+)
+POOL = (
+    *_ROWS,
+    *("blocks", "size", "across", "stride", "padding", "source_height", "source_width", "scale"),
+    *place("source"),
+    *_OUTPUT,
+)
+ARRANGE = (*_ROWS, "channels", "channel", *place("source"), *place("values"))
+
+TILES = {(pixels, blocks): f"{pixels}x{blocks}" for pixels in (7, 4, 1) for blocks in (2, 1)}
+"""Pixels and vectors of output channels that a convolution computes at once, in registers."""
+
+NAMES = (
+    *(f"{kind}_{tile}" for kind in ("binary", "real") for tile in TILES.values()),
+    *("pointwise", "max_pool", "mean_pool", "arrange"),
+)
+
+
+def source() -> str:
+    """All kernels, and `run`, which works through a plan of them, in LLVM's language."""
+    module = ir.Module("quartet")
+    for (pixels, blocks), name in TILES.items():
+        for kind, accumulate in (("binary", _count), ("real", _multiply)):
+            _convolution(module, f"{kind}_{name}", kind == "binary", accumulate, pixels, blocks)
+    _pointwise(module)
+    _pool(module, "max_pool", float("-inf"), lambda e, old, new: e.call("maximum", old, new))
+    _pool(module, "mean_pool", 0.0, lambda e, old, new: e.build.fadd(old, new))
+    _arrange(module)
+    return f"{module}{_RUN}"
+
+
+def _count(e: Emitter, weight: ir.Value, source: ir.Value, old: ir.Value) -> ir.Value:
+    """Adds the number of different bits."""
+    return e.build.add(old, e.call("ctpop", e.build.xor(weight, source)))
+
+
+def _multiply(e: Emitter, weight: ir.Value, source: ir.Value, old: ir.Value) -> ir.Value:
+    return e.call("fmuladd", weight, source, old)
+
+
+def _at(e: Emitter, name: str, image: ir.Value, y: ir.Value, *more: ir.Value) -> ir.Value:
+    """The address of a row of a value."""
+    distances = e.times(image, getattr(e, f"{name}_image")), e.times(y, getattr(e, f"{name}_row"))
+    return e.sum(getattr(e, name), *distances, *more)
+
+
+def _convolution(
+    module: ir.Module, name: str, binary: bool, accumulate: Callable, pixels: int, blocks: int
+) -> None:
+    """Sums over a filter, multiply * sum + add + residual. An item is a row of a group of output channels.
+
+    A group is `blocks` vectors of channels; its filters stand together, (k, k, inputs, blocks, 16). As the
+    pixels of a row and their channels stand side by side, a row of the filter meets `length` = k * inputs
+    neighbours of the source (words of 32 bits where it is binary, else floats). `kernel` such rows, `pitch`
+    apart, make the sum.
+
+    Binary: the sum of products of signs is `counts` - 2 * (number of different bits). `counts` also puts
+    right what bits of the border added to the number; so it depends on the pixel: `count_rows` and
+    `count_columns` have the distances within it of each row and column of the output.
+    """
+    e = Emitter(module, name, CONVOLUTION)
+    b, wide = e.build, VECTOR * blocks
+    one, vector = (I32, WORDS) if binary else (F32, FLOATS)
+    with e.loop(e.end, begin=e.begin) as item:
+        group, row = e.divide(item, e.rows)
+        image, y = e.divide(row, e.height)
+        channels = e.times(group, wide)  # bytes of the channels before this group
+        weight = e.sum(e.weight, e.times(group, e.group))
+        source = _at(e, "source", image, y)
+        residual = _at(e, "residual", image, y, channels)
+        output = {"values": _at(e, "values", image, y, channels)}
+        output["bits"] = _at(e, "bits", image, y, b.sdiv(channels, I64(32)))
+        multiply, add, thresholds = (e.sum(p, channels) for p in (e.multiply, e.add, e.thresholds))
+        count_row = e.sum(e.counts, e.load(e.count_rows, e.times(y, 8), I64), channels) if binary else None
+        with e.loop(e.width, step=pixels) as tile:
+            x = e.least(tile, b.sub(e.width, I64(pixels)))  # the last tile moves back into the row
+            sums = [[e.variable(ir.Constant(vector, None)) for _ in range(blocks)] for _ in range(pixels)]
+            source_row = e.variable(e.sum(source, e.times(x, e.source_pixel)))
+            filters = e.variable(weight)
+            with e.loop(e.kernel):
+                starts = [e.sum(source_row.get(), e.times(e.source_pixel, p)) for p in range(pixels)]
+                with e.loop(e.length) as j:
+                    here = filters.get()
+                    loaded = [e.load(here, VECTOR * o, vector) for o in range(blocks)]
+                    for start, of_pixel in zip(starts, sums):
+                        number = e.spread(e.load(start, e.times(j, 4), one))
+                        for total, of_block in zip(of_pixel, loaded):
+                            total.set(accumulate(e, of_block, number, total.get()))
+                    filters.set(e.sum(here, wide))
+                source_row.set(e.sum(source_row.get(), e.pitch))
+            results = {}
+            for p in range(pixels):
+                column = e.sum(x, p)
+                added = e.sum(residual, e.times(column, e.residual_pixel))
+                if binary:
+                    counts = e.sum(count_row, e.load(e.count_columns, e.times(column, 8), I64))
+                for o in range(blocks):
+                    total, at = sums[p][o].get(), VECTOR * o
+                    if binary:
+                        total = b.sub(e.load(counts, at, WORDS), b.add(total, total))
+                        total = b.fmul(b.sitofp(total, FLOATS), e.load(multiply, at, FLOATS))
+                    total = b.fadd(total, e.load(add, at, FLOATS))
+                    results[column, o] = b.fadd(total, e.load(added, at, FLOATS))
+            _write(e, results, output, thresholds)
+    b.ret_void()
+
+
+def _write(
+    e: Emitter, results: Mapping[tuple[ir.Value, int], ir.Value], output: Mapping[str, ir.Value], thresholds
+) -> None:
+    """Stores values or their bits, or both, of pixels (column, block).
+
+    `thresholds` are 0, and infinity for the channels that fill up a vector, whose bits stay 0. NaN has the
+    bit of a negative number.
+    """
+    with e.when(e.values):
+        for (column, block), value in results.items():
+            e.store(value, e.sum(output["values"], e.times(column, e.values_pixel)), VECTOR * block)
+    with e.when(e.bits):
+        for (column, block), value in results.items():
+            signs = e.build.fcmp_ordered(">=", value, e.load(thresholds, VECTOR * block, FLOATS))
+            place = e.sum(output["bits"], e.times(column, e.bits_pixel))
+            e.store(e.build.bitcast(signs, I16), place, LANES // 8 * block)
+
+
+def _each_vector(e: Emitter, compute: Callable) -> None:
+    """The loops of a kernel whose item is a row: `compute(image, y, x, bytes of the channels before)`."""
+    with e.loop(e.end, begin=e.begin) as item:
+        image, y = e.divide(item, e.height)
+        with e.loop(e.width) as x, e.loop(e.blocks) as block:
+            channels = e.times(block, VECTOR)
+            output = {
+                "values": _at(e, "values", image, y, channels),
+                "bits": _at(e, "bits", image, y, e.times(block, LANES // 8)),
+            }
+            value = compute(image, y, x, channels)
+            _write(e, {(x, 0): value}, output, e.sum(e.thresholds, channels))
+    e.build.ret_void()
+
+
+def _pointwise(module: ir.Module) -> None:
+    """multiply * x + add + residual, then, where `clips`, c + slope * (x - c) with c within [low, high]."""
+    e = Emitter(module, "pointwise", POINTWISE)
+    b = e.build
+    low, high, slope = (e.spread(b.bitcast(b.trunc(n, I32), F32)) for n in (e.low, e.high, e.slope))
+
+    def compute(image, y, x, channels):
+        value = e.load(_at(e, "source", image, y, e.times(x, e.source_pixel)), channels, FLOATS)
+        added = e.load(_at(e, "residual", image, y, e.times(x, e.residual_pixel)), channels, FLOATS)
+        value = b.fmul(value, e.load(e.multiply, channels, FLOATS))
+        result = e.variable(b.fadd(b.fadd(value, e.load(e.add, channels, FLOATS)), added))
+        with e.when(e.clips):
+            value = result.get()
+            clipped = b.select(b.fcmp_ordered("<", value, low), low, value)
+            clipped = b.select(b.fcmp_ordered(">", clipped, high), high, clipped)
+            beyond = b.fadd(clipped, b.fmul(slope, b.fsub(value, clipped)))
+            flat = b.fcmp_ordered("==", slope, ir.Constant(FLOATS, None))  # infinity times 0 is NaN
+            result.set(b.select(flat, clipped, beyond))
+        return result.get()
+
+    _each_vector(e, compute)
+
+
+def _pool(module: ir.Module, name: str, start: float, combine: Callable) -> None:
+    """Windows of `size` rows and `across` columns, as far as they lie in the image; times `scale`."""
+    e = Emitter(module, name, POOL)
+    b = e.build
+    scale = e.spread(b.bitcast(b.trunc(e.scale, I32), F32))
+
+    def window(position: ir.Value, size: ir.Value, side: ir.Value) -> tuple[ir.Value, ir.Value]:
+        first = b.sub(e.times(position, e.stride), e.padding)
+        return e.greatest(first, 0), e.least(e.sum(first, size), side)
+
+    def compute(image, y, x, channels):
+        result = e.variable(ir.Constant(FLOATS, [start] * LANES))
+        top, bottom = window(y, e.size, e.source_height)
+        left, right = window(x, e.across, e.source_width)
+        with e.loop(bottom, begin=top) as row:
+            at = _at(e, "source", image, row, channels)
+            with e.loop(right, begin=left) as column:
+                value = e.load(at, e.times(column, e.source_pixel), FLOATS)
+                result.set(combine(e, result.get(), value))
+        return b.fmul(result.get(), scale)
+
+    _each_vector(e, compute)
+
+
+def _arrange(module: ir.Module) -> None:
+    """(N, C, H, W) images to (N, H, W, C)."""
+    e = Emitter(module, "arrange", ARRANGE)
+    with e.loop(e.end, begin=e.begin) as item:
+        image, y = e.divide(item, e.height)
+        source, values = _at(e, "source", image, y), _at(e, "values", image, y)
+        with e.loop(e.width) as x:
+            place = e.sum(values, e.times(x, e.values_pixel))
+            pixel = e.sum(source, e.times(x, e.source_pixel))
+            with e.loop(e.channels) as c:
+                e.store(e.load(pixel, e.times(c, e.channel), F32), place, e.times(c, 4))
+    e.build.ret_void()
+
+
+STEP = ("kernel", "table", "items", "chunk")
+"""What stands in a plan for each step: two addresses and two numbers."""
+
+COUNTER = 64
+"""Bytes between counters: a line of the cache each."""
+
+_RUN = f"""
+; Works through a plan of kernels, together with any other threads that were given the same counters (of
+; each step two, taken and done, 0 at first). A thread takes one chunk of a step's items after the other, as
+; long as there are any, waits until the others have done theirs, and goes on with the next step. Nobody
+; waits for a thread that has not begun: one that comes late, or never, finds its work done.
+define void @run(ptr %plan, i64 %steps, ptr %counters, ptr %give_way) {{
+entry:
+  br label %step
+step:
+  %index = phi i64 [0, %entry], [%next, %leave]
+  %distance = mul i64 %index, {8 * len(STEP)}
+  %kernel.at = getelementptr i8, ptr %plan, i64 %distance
+  %table.at = getelementptr i8, ptr %kernel.at, i64 8
+  %items.at = getelementptr i8, ptr %kernel.at, i64 16
+  %chunk.at = getelementptr i8, ptr %kernel.at, i64 24
+  %kernel = load ptr, ptr %kernel.at
+  %table = load ptr, ptr %table.at
+  %items = load i64, ptr %items.at
+  %chunk = load i64, ptr %chunk.at
+  %counter = mul i64 %index, {2 * COUNTER}
+  %taken = getelementptr i8, ptr %counters, i64 %counter
+  %done = getelementptr i8, ptr %taken, i64 {COUNTER}
+  br label %take
+take:
+  %begin = atomicrmw add ptr %taken, i64 %chunk monotonic
+  %any = icmp slt i64 %begin, %items
+  br i1 %any, label %work, label %look
+work:
+  %full = add i64 %begin, %chunk
+  %end = call i64 @llvm.smin.i64(i64 %full, i64 %items)
+  call void %kernel(ptr %table, i64 %begin, i64 %end)
+  %many = sub i64 %end, %begin
+  %before = atomicrmw add ptr %done, i64 %many release
+  br label %take
+look:
+  br label %waiting
+waiting:
+  %looks = phi i64 [0, %look], [%again, %on]
+  %now = load atomic i64, ptr %done acquire, align 8
+  %ready = icmp sge i64 %now, %items
+  %next = add i64 %index, 1
+  %more = icmp slt i64 %next, %steps
+  br i1 %ready, label %leave, label %spin
+leave:
+  br i1 %more, label %step, label %out
+spin:
+  %again = add i64 %looks, 1
+  %patient = icmp slt i64 %again, {_SPINS}
+  br i1 %patient, label %on, label %yield
+yield:
+  call i32 %give_way()
+  br label %on
+on:
+  br label %waiting
+out:
+  ret void
+}}
+declare i64 @llvm.smin.i64(i64, i64)
+"""
