@@ -3,9 +3,9 @@
     8 bytes   MAGIC
     4 bytes   version of the format, 1
     4 bytes   length of the header
-    header    JSON in UTF-8: {"card": {...}, "channels": 3, "steps": [{"kind", "inputs", "output", "numbers",
-              "arrays": {name: {"dtype", "shape"}}}]}; see `program` for what a step has
-    arrays    in the order of the header, C-contiguous, each at the next multiple of 64 bytes in the file;
+    header    JSON in UTF-8, compressed by zlib: {"card": {...}, "channels": 3, "steps": [{"kind", "inputs",
+              "output", "numbers", "arrays": {name: {"dtype", "shape"}}}]}; see `program` for what a step has
+    arrays    in the order of the header, C-contiguous, each at the next multiple of 8 bytes in the file;
               zeros lie between
     32 bytes  SHA-256 of all before
 
@@ -18,6 +18,7 @@ import math
 import os
 import stat
 import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ REAL_TYPES = ("float32", "float16")
 
 _START = struct.Struct("<8sII")
 _SEAL = 32
-_ALIGNMENT = 64
+_ALIGNMENT = 8
 _LARGEST_FILE = 1 << 31
 _LONGEST_HEADER = 1 << 24
 _LARGEST_IMAGE = 1 << 14
@@ -68,7 +69,7 @@ def write_packed(
         facts = {"kind": step.kind, "inputs": step.inputs, "output": step.output}
         described.append({**facts, "numbers": dict(step.numbers), "arrays": shapes})
     facts = {"card": card, "channels": program.channels, "steps": described}
-    header = _to_json(facts)
+    header = zlib.compress(_to_json(facts), 9)
     data = bytearray(_START.pack(MAGIC, VERSION, len(header)) + header)
     for array in arrays:
         data += bytes(-len(data) % _ALIGNMENT)
@@ -163,10 +164,16 @@ def _header(data: np.ndarray) -> tuple[dict[str, Any], int]:
     """The header, with the types that it must have down to the steps, and where it ends."""
     length = _START.unpack(data[: _START.size].tobytes())[2]
     end = _START.size + length
-    if length > _LONGEST_HEADER or end > len(data):
+    if end > len(data):
         raise ValueError(f"damaged: a header of {length} bytes")
+    inflater = zlib.decompressobj()
+    try:
+        header = inflater.decompress(data[_START.size : end].tobytes(), _LONGEST_HEADER)
+    except zlib.error as error:
+        raise ValueError(f"damaged: its header is not compressed by zlib ({error})") from error
+    if not inflater.eof or inflater.unused_data:
+        raise ValueError("damaged: its header is cut off, or too long")
 
-    header = data[_START.size : end].tobytes()
     facts = json.loads(header.decode())
     if _to_json(facts) != header:  # a key twice, half a character, NaN
         raise ValueError("damaged: its header is not as one is written")

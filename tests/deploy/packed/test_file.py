@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -24,16 +25,20 @@ def sealed(data: bytes) -> bytes:
     return data + hashlib.sha256(data).digest()
 
 
+def started(header: bytes, *, version: int = 1) -> bytes:
+    compressed = zlib.compress(header)
+    return START.pack(MAGIC, version, len(compressed)) + compressed
+
+
 def with_header(whole: bytes, header: bytes) -> bytes:
     """A file of these arrays behind another header, with the checksum of all."""
     end = START.size + START.unpack(whole[: START.size])[2]
-    arrays = whole[end + -end % 64 : -SEAL]
-    start = START.pack(MAGIC, 1, len(header)) + header
-    return sealed(start + bytes(-len(start) % 64) + arrays)
+    start = started(header)
+    return sealed(start + bytes(-len(start) % 8) + whole[end + -end % 8 : -SEAL])
 
 
 def facts_of(whole: bytes) -> dict:
-    return json.loads(whole[START.size : START.size + START.unpack(whole[: START.size])[2]])
+    return json.loads(zlib.decompress(whole[START.size : START.size + START.unpack(whole[: START.size])[2]]))
 
 
 def dumped(facts: object) -> bytes:
@@ -84,6 +89,15 @@ def test_float16_halves_the_weights_and_rounds_them(tmp_path, program, packed_fi
             assert now.arrays[name].dtype == array.dtype and (now.arrays[name] == expected).all()
 
 
+def test_it_is_hardly_larger_than_its_arrays(tmp_path, program, card):
+    """1,000 names are compressed: they are of a dozen letters each."""
+    path = tmp_path / "model.packed"
+    program = random_program(classes=1000)
+    write_packed(path, program, {**card, "class_names": [f"n{10000000 + 7919 * k}" for k in range(1000)]})
+    arrays = sum(array.nbytes for step in program.steps for array in step.arrays.values())
+    assert 0 < path.stat().st_size - arrays < 6000
+
+
 def test_a_weight_that_float16_has_not(tmp_path, card):
     steps = list(random_program().steps)
     steps[-1].arrays["weight"][0, 0] = 1e5
@@ -98,10 +112,12 @@ def test_a_weight_that_float16_has_not(tmp_path, card):
         (b"", "not a packed model"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a packed model"),
         (MAGIC, "damaged"),
-        (sealed(START.pack(MAGIC, 2, 2) + b"{}"), "of format 2, and this program reads format 1"),
+        (sealed(started(b"{}", version=2)), "of format 2, and this program reads format 1"),
         (sealed(START.pack(MAGIC, 1, 1 << 31) + b"{}"), "a header of 2147483648 bytes"),
-        (sealed(START.pack(MAGIC, 1, 2) + b"{}"), "the header has not card, channels, steps"),
-        (sealed(START.pack(MAGIC, 1, 90000) + b"[" * 90000), "recursion"),
+        (sealed(START.pack(MAGIC, 1, 2) + b"{}"), "not compressed by zlib"),
+        (sealed(started(bytes(1 << 25))), "cut off, or too long"),
+        (sealed(started(b"{}")), "the header has not card, channels, steps"),
+        (sealed(started(b"[" * 90000)), "recursion"),
     ],
 )
 def test_what_is_no_packed_file(tmp_path, data, reason):
