@@ -1,4 +1,4 @@
-"""A packed file as a model, for other programs: numpy and numba are all that it needs."""
+"""A packed file as a model, for other programs: numpy and llvmlite are all that it needs."""
 
 import os
 from pathlib import Path

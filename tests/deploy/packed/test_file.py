@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
+from src.deploy.packed import PackedModel
 from src.deploy.packed.file import MAGIC, read_packed, write_packed
 from src.deploy.packed.program import LOGITS, Program, Step
 from tests.helpers.mutations import outcomes
@@ -248,13 +249,9 @@ def test_a_thousand_changed_headers(narrow_file):
             assert str(error).startswith(f"{narrow_file}: ") and len(str(error).splitlines()) == 1, number
             outcome["refused"] += 1
             continue
-        try:
-            shapes = program.shapes(16, 16)
-        except ValueError:
-            outcome["other size"] += 1
-            continue
-        values = interpret(program, images)
-        assert {name: value.shape[1:] for name, value in values.items()} == shapes, number
-        assert len(card["class_names"]) == values[LOGITS].shape[1]
+        expected = interpret(program, images)[LOGITS]
+        assert expected.shape == (1, len(card["class_names"])), number
+        found = PackedModel(narrow_file, threads=1).logits(images)
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), err_msg=str(number))
         outcome["computed"] += 1
     assert outcome["refused"] > 700 and outcome["computed"] > 20, outcome
