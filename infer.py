@@ -12,13 +12,14 @@ the exit code is then 2.
 from src.common.cli import add_weights_flags, parser, run
 
 HELP = {
-    "model_path": "an export's folder, a .mindir in it, a run's folder, or any weights",
-    "backend": "mindspore, lite (MindSpore Lite), or auto: lite where it is installed",
+    "model_path": "an export's folder, a .mindir in it, an .onnx, a run's folder, or any weights",
+    "backend": "of .mindir mindspore or lite, of .onnx onnxruntime; auto: lite where it is installed",
     "device_target": "auto, Ascend, GPU or CPU (default auto)",
     "max_image_pixels": "larger images are skipped, as unsafe (default 178,956,970)",
     "labels": 'a file of lines "IMAGE,CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
     "workers": "threads that read images; 0: one for each core that may be used, at most 8 (default 0)",
-    "batch_size": "images a call; of an export, one of its sizes (default the largest)",
+    "batch_size": "images a call; of a .mindir, one of its sizes (default its largest, otherwise 32)",
+    "threads": "that compute, for .onnx; 0: one for each core that may be used (default 0)",
 }
 
 
@@ -29,6 +30,7 @@ def main(arguments):
     flags.add_argument("--backend", default="auto", help=HELP["backend"])
     flags.add_argument("--device_target", default="auto", help=HELP["device_target"])
     flags.add_argument("--batch_size", type=int, help=HELP["batch_size"])
+    flags.add_argument("--threads", type=int, help=HELP["threads"])
     flags.add_argument("--workers", type=int, default=0, help=HELP["workers"])
     flags.add_argument("--max_image_pixels", type=int, help=HELP["max_image_pixels"])
     flags.add_argument("--labels", help=HELP["labels"])

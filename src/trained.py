@@ -20,7 +20,7 @@ from .common.log import setup_logging
 from .data.labels import read_class_names
 from .deploy.card import ModelCard
 from .deploy.mindir import network_predictor
-from .deploy.predict import Predictor
+from .deploy.predict import BATCH_SIZE, Predictor
 from .evaluation.door import evaluated_recipe
 from .model_utils.config import load_config, parse_overrides, read_yaml
 from .model_utils.device_adapter import Device, set_up_device
@@ -190,12 +190,16 @@ def checkpoint_predictor(flags: argparse.Namespace, rest: Sequence[str]) -> Pred
     """
     if flags.backend not in ("auto", "mindspore"):
         raise UserError(
-            f"backend: {flags.backend} given, weights run on mindspore; export them for MindSpore Lite: "
+            f"backend: {flags.backend} given, weights run on mindspore; export them for others: "
             f"python export.py --checkpoint_path {flags.model_path}"
+        )
+    if flags.threads is not None:
+        raise UserError(
+            f"threads: {flags.threads} given, and MindSpore has settings of its own; leave it out"
         )
     words = [*rest, f"--device_target={flags.device_target}"]
     trained = open_from_flags(flags, words, path=flags.model_path)
-    size = 32 if flags.batch_size is None else flags.batch_size
+    size = BATCH_SIZE if flags.batch_size is None else flags.batch_size
     return network_predictor(trained.network, trained.card, size, device=trained.device.target)
 
 

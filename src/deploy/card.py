@@ -24,6 +24,7 @@ RESIZE_RULE = (
     "interpolation bilinear and bicubic: as Pillow, antialiased when shrinking; tf_bilinear: as TensorFlow, "
     "which is not"
 )
+ANY_BATCH = 0  # in the place of a batch size: any
 _SEAL = "sha256"  # the first line of a card: the checksum of all others
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -42,8 +43,9 @@ class ModelCard(BaseModel):
         class_names: one name a class, in the order of the logits.
         preparation: from a picture of any size to the input; gives S.
         input_type: one of INPUT_RULES.
-        files: of an export. For each batch size its files by their names in the folder of the card, each with
-            its SHA-256: the model first, then what holds its weights, if they stand apart.
+        files: of an export. For each batch size (ANY_BATCH: any) its files by their names in the folder of
+            the card, each with its SHA-256: the model first, then what holds its weights, if they stand
+            apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -52,7 +54,7 @@ class ModelCard(BaseModel):
     class_names: tuple[Text, ...] = Field(min_length=1)
     preparation: Preparation
     input_type: Literal["float32", "uint8"] = "float32"
-    files: dict[Annotated[int, Field(ge=1)], dict[FileName, str]] = Field(default_factory=dict)
+    files: dict[Annotated[int, Field(ge=0)], dict[FileName, str]] = Field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -65,31 +67,50 @@ class ModelCard(BaseModel):
         """The type of its values."""
         return np.dtype(self.input_type)
 
+    def to_text(self) -> str:
+        """The card as JSON, sealed by a checksum, with the rules in words for who has not this code."""
+        words = {"input": INPUT_RULES[self.input_type], "resize": RESIZE_RULE}
+        return _sealed({**self.model_dump(mode="json"), **words})
+
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the card as JSON, sealed by a checksum, with the rules in words for who has not this code.
+        """Writes `to_text`.
 
         Raises:
             UserError: the file cannot be written.
         """
-        words = {"input": INPUT_RULES[self.input_type], "resize": RESIZE_RULE}
-        write_text(path, _sealed({**self.model_dump(mode="json"), **words}))
+        write_text(path, self.to_text())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """Reads a card that `save` wrote. One without its checksum was changed on purpose: a warning says so.
+        """Reads a card that `save` wrote.
 
         Raises:
-            UserError: the card is missing, damaged, changed, or a value is wrong; the message names the file.
+            UserError: the card is missing, or as `from_text`.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            values = json.loads(text)
-            if not isinstance(values, dict):
-                raise ValueError("no object")
+            text = Path(path).read_bytes()
         except OSError as error:
             raise UserError(
                 f"{path}: cannot read this model card: {error.strerror or error}; export the model again"
             ) from error
+        return cls.from_text(text, path)
+
+    @classmethod
+    def from_text(cls, text: str | bytes, path: str | os.PathLike) -> Self:
+        """The card of `to_text`. One without its checksum was changed on purpose: a warning says so.
+
+        Args:
+            text: the card, in UTF-8.
+            path: the file that it is from, for messages.
+
+        Raises:
+            UserError: the card is damaged, changed, or a value is wrong; the message names the file.
+        """
+        try:
+            text = text.decode() if isinstance(text, bytes) else text
+            values = json.loads(text)
+            if not isinstance(values, dict):
+                raise ValueError("no object")
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: damaged model card (not JSON); export the model again") from error
         if _SEAL not in values:

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..common.files import checksum, new_folder, write_json
 from ..layers.device import use_plain_operators
 from ..layers.inference import Inference
 from ..layers.pixels import Pixels
-from .card import ModelCard
+from .card import ANY_BATCH, ModelCard
 from .exported import CARD, MODEL, REPORT, Exported, is_export
 from .formats import FORMATS, Format, find_format
 from .mindir import export_graph, network_predictor
@@ -31,7 +32,7 @@ def export_model(
     *,
     card: ModelCard,
     file_format: str = "MINDIR",
-    batch_sizes: Sequence[int] = (1,),
+    batch_sizes: Sequence[int] | None = None,
     fold: bool = True,
     to_float16: Callable[[nn.Cell], Any] | None = None,
     real_images: np.ndarray | None = None,
@@ -39,10 +40,11 @@ def export_model(
 ) -> dict[str, Any]:
     """Exports, opens each file again and compares it with the network, before all of it takes its place.
 
-    A file takes batches of exactly one size: a free batch dimension can be exported, but MindSpore 2.10 then
-    fails at run time on CPU for some networks. So several sizes are several files: `model_b1.mindir`,
-    `model_b8.mindir`; a single one is `model.mindir`. Beside them are `card.json` and the report,
-    `parity.json`. Above 1 GiB MindSpore puts the weights of a file into a folder `model_variables`.
+    A MINDIR or AIR takes batches of exactly one size: a free batch dimension can be exported, but MindSpore
+    2.10 then fails at run time on CPU for some networks. So several sizes are several files, as
+    `model_b1.mindir` and `model_b8.mindir`; a single one is `model.mindir`. Other formats take any size, and
+    are compared at 1, 3 and more. Beside the files are `card.json` and the report, `parity.json`. Above 1 GiB
+    MindSpore puts the weights of a file into a folder `model_variables`.
 
     The network's `fold`, if it has one, first computes what inference need not compute again. In float32 the
     folded network must answer as the network did (`folding`), and the file as the network of the file's own
@@ -55,7 +57,7 @@ def export_model(
         card: what is written beside the model; gives S and K. With its `input_type` uint8, the file takes
             pixels and holds transposition and normalisation; it is compared on the same images.
         file_format: one of formats.FORMATS, in upper or lower case.
-        batch_sizes: images a call, one file each.
+        batch_sizes: images a call, one file each; None for 1, or for any where the format takes any.
         fold: false leaves `fold` out, and the file computes all that evaluation computes.
         to_float16: lowers the precision of a network in place; None for a file in float32.
         real_images: normalised float32 (N, 3, S, S), compared in addition to random ones.
@@ -63,16 +65,16 @@ def export_model(
 
     Returns:
         The report: {"folder", "file_format", "input_type", "compute_type", "inputs": {"random", "real"},
-        "bytes", "passed", "folding", "file", "top1_agreement", "files"}. `folding` and `file` are answers of
-        `compare_logits`, that of the worst file; `top1_agreement` {"images", "agree"} counts the real images
-        for which file and float32 network have the same largest logit; `files` has each file's {"path",
-        "batch_size", "bytes", "file"}. What was not compared is None; so `folding` is None of a file that is
-        not folded.
+        "bytes", "passed", "folding", "file", "embedding", "top1_agreement", "files"}. `folding`, `file` and
+        `embedding` are answers of `compare_logits`, those of the worst file; `top1_agreement` {"images",
+        "agree"} counts the real images for which file and float32 network have the same largest logit;
+        `files` has each file's {"path", "batch_size", "bytes", "file", "embedding"}, where the size is None
+        for any. What was not compared is None; so `folding` is None of a file that is not folded.
 
     Raises:
-        UserError: the format is unknown or not for this device, MindSpore cannot export the network, the
-            answers differ by more than the limit, or nothing can be written. What was at `folder` before is
-            then untouched.
+        UserError: the format is unknown, not for this device, or not for these batch sizes or this
+            precision, the network cannot be exported, the answers differ by more than the limit, or nothing
+            can be written. What was at `folder` before is then untouched.
     """
     kind = find_format(file_format)
     device = ms.get_context("device_target")
@@ -80,17 +82,22 @@ def export_model(
         raise UserError(
             f"file_format: {kind.name} needs an {kind.device} device and this is {device}; use MINDIR"
         )
-    folder, sizes = Path(folder), _checked(batch_sizes)
+    if to_float16 and not kind.float16:
+        raise UserError(f"file_format: {kind.name} is written in float32 alone; leave out --amp_level")
+    folder, sizes = Path(folder), _checked(batch_sizes, kind)
     asked, images = _images(card, real_images)
+    batches = np.split(asked, [1, 4]) if kind.any_batch else [asked]
     # Elsewhere convolutions of float32 may compute by TF32 or HF32, whose mantissa is that of float16.
     exact = LIMITS["float32" if device == "CPU" else "float16"]
     limit = LIMITS["float16"] if to_float16 else exact
     signs = any(getattr(cell, "input_bits", 32) == 1 for _, cell in network.cells_and_names())
 
-    def answers(mend: str) -> np.ndarray:
+    def reference() -> Predictor:
         plain = card.model_copy(update={"input_type": "float32"})
-        logits = network_predictor(network, plain, min(sizes)).logits(images)
-        return _finite(logits, f"{folder}: not written: the network", mend)
+        return network_predictor(network, plain, min(sizes) or RANDOM_IMAGES)
+
+    def answers(mend: str) -> np.ndarray:
+        return _finite(reference().logits(images), f"{folder}: not written: the network", mend)
 
     files, entries, same = {}, [], []
     with new_folder(folder, replace=True) as made:
@@ -109,13 +116,19 @@ def export_model(
             parts = _write(network, card, made / name, size, kind)
             files[size] = {str(part.relative_to(made)): checksum(part) for part in parts}
             total = sum(part.stat().st_size for part in parts)
-            entry = {"path": str(folder / parts[0].name), "batch_size": size, "bytes": total, "file": None}
+            entry = {"path": str(folder / parts[0].name), "batch_size": size or None, "bytes": total}
+            entry |= {"file": None, "embedding": None}
             if kind.open:
                 exported, opened = Exported(folder, card, (parts[0],)), kind.open(parts[0])
-                predictor = Predictor.from_files(exported, [opened], backend="mindspore", device=device)
-                logits = _finite(predictor.logits(asked), entry["path"], "report this network")
+                predictor = Predictor.from_files(exported, [opened], backend=kind.backends[0], device=device)
+                logits = np.concatenate([predictor.logits(batch) for batch in batches])
+                _finite(logits, entry["path"], "report this network")
                 entry["file"] = compare_logits(expected, logits, limit=limit, signs=signs)
                 same.append((logits.argmax(axis=1) == as_trained.argmax(axis=1))[RANDOM_IMAGES:])
+                if opened.embed:
+                    embedded = np.concatenate([predictor.embeddings(batch) for batch in batches])
+                    own = reference().embeddings(images)
+                    entry["embedding"] = compare_logits(own, embedded, limit=limit, signs=signs)
             entries.append(entry)
         report = {
             "folder": str(folder),
@@ -138,7 +151,7 @@ def output_folder(
     checkpoint: Path,
     card: ModelCard,
     file_format: str,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int] | None = None,
     fold: bool = True,
 ) -> Path:
     """Where an export goes: the folder that is named, or one of a name of its own in an existing folder.
@@ -150,7 +163,7 @@ def output_folder(
     """
     words = [card.model, file_format.lower()]
     words += [] if card.input_type == "float32" else [card.input_type]
-    words += [] if list(batch_sizes) == [1] else [f"b{size}" for size in batch_sizes]
+    words += [] if list(batch_sizes or [1]) == [1] else [f"b{size}" for size in batch_sizes]
     words += [] if fold else ["unfolded"]
     own = "_".join(words)
     if file_name is None:
@@ -170,8 +183,12 @@ def _finite(logits: np.ndarray, who: str, mend: str) -> np.ndarray:
     return logits
 
 
-def _checked(batch_sizes: Sequence[int]) -> list[int]:
-    sizes = sorted({*batch_sizes})
+def _checked(batch_sizes: Sequence[int] | None, kind: Format) -> list[int]:
+    if kind.any_batch:
+        if batch_sizes is not None:
+            raise UserError(f"export_batch_size: a file of {kind.name} takes any batch size; leave it out")
+        return [ANY_BATCH]
+    sizes = sorted({*([1] if batch_sizes is None else batch_sizes)})
     if not sizes or sizes[0] < 1:
         raise UserError(f"export_batch_size: {sizes[0] if sizes else 0} is not a batch; give 1 or more")
     return sizes
@@ -198,22 +215,9 @@ def _images(card: ModelCard, real_images: np.ndarray | None) -> tuple[np.ndarray
 
 def _write(network: nn.Cell, card: ModelCard, path: Path, size: int, kind: Format) -> list[Path]:
     """Exports to `path` without its suffix; returns the model, and behind it the files of its weights."""
-    model = Inference(network, Pixels(card.preparation.mean, card.preparation.std))  # leaves float32 as it is
-    images = ms.Tensor(np.zeros((size, *card.image_shape), card.image_dtype))
     written = path.with_name(path.name + kind.suffix)
-    # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.
-    with tempfile.TemporaryDirectory() as short:
-        link = Path(short) / "target"
-        link.symlink_to(path.parent.resolve(), target_is_directory=True)
-        if kind.write:
-            kind.write(model, images, str(link / written.name))
-        else:
-            export_graph(model, images, link / written.name, network=network, file_format=kind.name)
-    split, weights = (path.with_name(f"{path.name}_{end}") for end in ("graph.mindir", "variables"))
-    if split.exists():
-        split.rename(written)
-        weights.chmod(0o755)
-    parts = [written, *sorted(weights.glob("*"))]
+    write = kind.write or partial(_export, size=size, file_format=kind.name)
+    parts = write(network, card, written)
     for part in parts:  # readable by all, as what a user writes, and on the disk
         part.chmod(0o644)
         with part.open("rb") as file:
@@ -221,35 +225,58 @@ def _write(network: nn.Cell, card: ModelCard, path: Path, size: int, kind: Forma
     return parts
 
 
+def _export(network: nn.Cell, card: ModelCard, path: Path, *, size: int, file_format: str) -> list[Path]:
+    """By `ms.export`, for one batch size."""
+    model = Inference(network, Pixels(card.preparation.mean, card.preparation.std))  # leaves float32 as it is
+    images = ms.Tensor(np.zeros((size, *card.image_shape), card.image_dtype))
+    # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.
+    with tempfile.TemporaryDirectory() as short:
+        link = Path(short) / "target"
+        link.symlink_to(path.parent.resolve(), target_is_directory=True)
+        export_graph(model, images, link / path.name, network=network, file_format=file_format)
+    split, weights = (path.with_name(f"{path.stem}_{end}") for end in ("graph.mindir", "variables"))
+    if split.exists():
+        split.rename(path)
+        weights.chmod(0o755)
+    return [path, *sorted(weights.glob("*"))]
+
+
 def _summary(
     entries: list[dict[str, Any]], folding: dict[str, Any] | None, same: list[np.ndarray]
 ) -> dict[str, Any]:
     """What all files say together. `same`: of each, for which real images the largest class is the same."""
-    compared = [entry["file"] for entry in entries if entry["file"]]
-    worst = min(compared, key=lambda one: (one["passed"], -one["relative_difference"]), default=None)
-    passed = all(one["passed"] for one in (folding, worst) if one)
+    worst = {
+        what: min(
+            filter(None, (entry[what] for entry in entries)),
+            key=lambda one: (one["passed"], -one["relative_difference"]),
+            default=None,
+        )
+        for what in ("file", "embedding")
+    }
+    passed = all(one["passed"] for one in (folding, *worst.values()) if one)
     images = same[0].size if same else 0
     return {
         "bytes": sum(entry["bytes"] for entry in entries),
-        "passed": None if passed and not worst else passed,
+        "passed": None if passed and not worst["file"] else passed,
         "folding": folding,
-        "file": worst,
+        **worst,
         "top1_agreement": {"images": images, "agree": int(np.all(same, axis=0).sum())} if images else None,
         "files": entries,
     }
 
 
 def _refuse(report: dict[str, Any]) -> None:
-    failed = next(name for name in ("folding", "file") if report[name] and not report[name]["passed"])
-    one = report[failed]
     what = {
         "folding": "the folded network differs from the network",
         "file": "the file differs from the network",
+        "embedding": "the file's embedding differs from the network's",
     }
+    failed = next(name for name in what if report[name] and not report[name]["passed"])
+    one, unit = report[failed], "value" if failed == "embedding" else "logit"
     agree = report["top1_agreement"]
     top1 = f", the same class for {agree['agree']} of {agree['images']} test images" if agree else ""
     raise UserError(
         f"{report['folder']}: not written: {what[failed]} by {one['relative_difference']:.3g} of its largest "
-        f"logit (limit {one['limit']:g}){top1}; report this network, or write it all the same with "
+        f"{unit} (limit {one['limit']:g}){top1}; report this network, or write it all the same with "
         "--accept_difference"
     )

@@ -9,7 +9,7 @@ from .formats import find_format, names_in_words
 HELP = {
     "file_format": f"{names_in_words()} (default MINDIR)",
     "file_name": "the export's folder, or FOLDER/ to have it in (default: in the run's folder)",
-    "export_batch_size": "images a call (default 1); of several sizes each is a file of its own, model_bN",
+    "export_batch_size": "images a call (default 1, ONNX: any); of several sizes each is a file, model_bN",
     "input": "float32: normalised NCHW; uint8: NHWC pixels, normalised in the file (default float32)",
     "fold": "false: leave batch norms, weight standardisation and scales as they were trained (default true)",
     "accept_difference": "write a model whose answers differ too much from the network's, too",
@@ -20,7 +20,7 @@ def add_export_flags(flags: argparse.ArgumentParser) -> None:
     """Adds them to those that name the checkpoint."""
     flags.add_argument("--file_format", default="MINDIR", help=HELP["file_format"])
     flags.add_argument("--file_name", metavar="FOLDER", help=HELP["file_name"])
-    flags.add_argument("--export_batch_size", default="1", metavar="N[,N...]", help=HELP["export_batch_size"])
+    flags.add_argument("--export_batch_size", metavar="N[,N...]", help=HELP["export_batch_size"])
     flags.add_argument("--input", default="float32", choices=("float32", "uint8"), help=HELP["input"])
     flags.add_argument("--fold", default="true", choices=("true", "false"), help=HELP["fold"])
     flags.add_argument("--accept_difference", action="store_true", help=HELP["accept_difference"])
@@ -32,13 +32,18 @@ def export_choices(flags: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: one of them is none.
     """
-    sizes = flags.export_batch_size.split(",")
-    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
-        raise UserError(
-            f"export_batch_size: {flags.export_batch_size} given, allowed: whole numbers above 0, as 1,8,32"
-        )
+    sizes, kind = flags.export_batch_size, find_format(flags.file_format)
+    if sizes is not None:
+        if kind.any_batch:
+            raise UserError(
+                f"export_batch_size: {sizes} given, a file of {kind.name} takes any batch size; leave it out"
+            )
+        words = sizes.split(",")
+        if not all(size.strip().isdecimal() and int(size) > 0 for size in words):
+            raise UserError(f"export_batch_size: {sizes} given, allowed: whole numbers above 0, as 1,8,32")
+        sizes = sorted(set(map(int, words)))
     return {
-        "file_format": find_format(flags.file_format).name,
-        "batch_sizes": sorted(set(map(int, sizes))),
+        "file_format": kind.name,
+        "batch_sizes": sizes,
         "fold": flags.fold == "true",
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..common.errors import UserError
 from ..common.files import checksum, relative_to
 from .card import ModelCard
-from .formats import format_of
+from .formats import format_of, suffixes_in_words
 
 CARD, REPORT, MODEL = "card.json", "parity.json", "model"
 
@@ -33,7 +33,8 @@ def read_export(path: str | os.PathLike) -> Exported:
     this comes before a file is opened.
 
     Args:
-        path: the folder of an export, or one of the model files in it, which is then meant alone.
+        path: the folder of an export, or one of the model files in it, which is then meant alone; or a file
+            that holds its card, wherever it lies.
 
     Raises:
         UserError: it is neither, a file is missing, damaged or changed, or cannot be run here.
@@ -41,19 +42,22 @@ def read_export(path: str | os.PathLike) -> Exported:
     path = Path(path)
     if not path.exists():
         raise UserError(f"model_path: {path} does not exist{relative_to(path)}; give an export or weights")
-    if not is_export(path) and not format_of(path):
+    kind = None if path.is_dir() else format_of(path)
+    if not is_export(path) and not kind:
         raise UserError(
-            f"model_path: {path} given, allowed: the folder of an export, a .mindir file in it, or weights "
-            "(.ckpt ...)"
+            f"model_path: {path} given, allowed: the folder of an export, a {suffixes_in_words()} file in "
+            "it, or weights (.ckpt ...)"
         )
     folder = path if path.is_dir() else path.parent
-    if not is_export(folder):
-        raise UserError(f"{folder / CARD}: no such model card; the export writes it beside the model")
-    card = ModelCard.load(folder / CARD)
-    models = {next(iter(parts), ""): parts for parts in card.files.values()}
+    card = ModelCard.load(folder / CARD) if is_export(folder) else None
+    models = {next(iter(parts), ""): parts for parts in card.files.values()} if card else {}
+    if path != folder and path.name not in models:
+        if kind.read_card:
+            return Exported(folder, kind.read_card(path), (path,))
+        if not card:
+            raise UserError(f"{folder / CARD}: no such model card; the export writes it beside the model")
+        raise UserError(f"{path}: not of the export in its folder, which has {', '.join(models)}")
     if path != folder:
-        if path.name not in models:
-            raise UserError(f"{path}: not of the export in its folder, which has {', '.join(models)}")
         models = {path.name: models[path.name]}
     if not models or not all(format_of(folder / name) for name in models):
         raise UserError(f"{folder}: has no model that can be run here; export to MINDIR")

@@ -1,17 +1,20 @@
 """The formats of an export, by the names that `--file_format` takes.
 
 A format is added by a row here: how it is written, if not by `ms.export` under its name, and how it is opened
-again, if it can be, to be compared and run. MindSpore is not imported before one is used.
+again, if it can be, to be compared and run. Neither MindSpore nor a runtime is imported before one is used.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..common.errors import UserError
 
 if TYPE_CHECKING:
+    from mindspore import nn
+
+    from .card import ModelCard
     from .predict import Opened
 
 
@@ -22,16 +25,26 @@ class Format:
     Attributes:
         name: as `--file_format` and MindSpore call it.
         suffix: of its files.
-        write: (network, its input, the file to write) -> nothing; None: `ms.export` does it.
+        write: (network in evaluation mode, card, the file to write) -> the files that it wrote, that one
+            first; None: `ms.export` does it, for one batch size.
         device: the one kind of device on which it can be written; None: on each.
         open: a file -> what runs it; None: it cannot be run here, and so not be compared.
+        backends: what runs it, by the names that `--backend` takes, the one for comparisons first.
+        any_batch: one file takes batches of any size.
+        read_card: the card that stands in a file, after the file was compared with its checksum in it; None:
+            it holds none, and needs the folder of its export.
+        float16: whether networks of that precision can be written.
     """
 
     name: str
     suffix: str
-    write: Callable[[Any, Any, str], None] | None = None
+    write: "Callable[[nn.Cell, ModelCard, Path], list[Path]] | None" = None
     device: str | None = None
-    open: "Callable[[Path], Opened] | None" = None
+    open: "Callable[..., Opened] | None" = None
+    backends: tuple[str, ...] = ("mindspore",)
+    any_batch: bool = False
+    read_card: "Callable[[Path], ModelCard] | None" = None
+    float16: bool = True
 
 
 def _open_mindir(path: Path) -> "Opened":
@@ -40,17 +53,45 @@ def _open_mindir(path: Path) -> "Opened":
     return open_mindir(path)
 
 
+def _write_onnx(network: "nn.Cell", card: "ModelCard", path: Path) -> list[Path]:
+    from .onnx.metadata import write_onnx
+    from .onnx.translate import to_onnx
+
+    return write_onnx(to_onnx(network, card), card, path)
+
+
+def _open_onnx(path: Path, *, threads: int = 0) -> "Opened":
+    from .onnx.session import open_onnx
+
+    return open_onnx(path, threads=threads)
+
+
+def _read_onnx_card(path: Path) -> "ModelCard":
+    from .onnx.metadata import read_card
+
+    return read_card(path)
+
+
 FORMATS = {
     format.name: format
     for format in (
-        Format("MINDIR", ".mindir", open=_open_mindir),
+        Format("MINDIR", ".mindir", open=_open_mindir, backends=("mindspore", "lite")),
+        Format(
+            "ONNX",
+            ".onnx",
+            write=_write_onnx,
+            open=_open_onnx,
+            backends=("onnxruntime",),
+            any_batch=True,
+            read_card=_read_onnx_card,
+        ),
         Format("AIR", ".air", device="Ascend"),
     )
 }
 
 
 def names_in_words() -> str:
-    """`MINDIR, AIR (on Ascend)`."""
+    """`MINDIR, ONNX, AIR (on Ascend)`."""
     return ", ".join(
         f"{format.name} (on {format.device})" if format.device else format.name for format in FORMATS.values()
     )
@@ -70,3 +111,8 @@ def find_format(name: str) -> Format:
 def format_of(path: Path) -> Format | None:
     """The format of a file that can be run here; None: it is none of them."""
     return next((f for f in FORMATS.values() if f.open and f.suffix == path.suffix), None)
+
+
+def suffixes_in_words() -> str:
+    """`.mindir or .onnx`: of the files that can be run here."""
+    return " or ".join(f.suffix for f in FORMATS.values() if f.open)

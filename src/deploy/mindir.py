@@ -9,7 +9,7 @@ from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto, TensorProto
 
 from ..common.errors import UserError
-from ..layers.inference import Inference
+from ..layers.inference import Embedding, Inference
 from .card import ModelCard
 from .predict import Opened, Predictor, Run
 
@@ -39,8 +39,9 @@ def network_predictor(
     network: nn.Cell, card: ModelCard, batch_size: int, *, device: str = "CPU"
 ) -> Predictor:
     """Uses a network as it is now, float32 (N, 3, S, S) -> (N, K); it stays in evaluation mode."""
-    run = _as_function(Inference(network), name=type(network).__name__)
-    return Predictor({batch_size: run}, card=card, device=device)
+    name = type(network).__name__
+    run, embed = (_as_function(kind(network), name=name) for kind in (Inference, Embedding))
+    return Predictor({batch_size: run}, embeds={batch_size: embed}, card=card, device=device)
 
 
 def export_graph(

@@ -1,15 +1,18 @@
 """Running any number of prepared images through a model, whatever runs it and whatever batches it takes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from ..common.errors import UserError
-from .card import ModelCard
+from .card import ANY_BATCH, ModelCard
 from .exported import Exported
+
+BATCH_SIZE = 32
+"""Images a call, where a model takes any number and none is asked for."""
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -20,39 +23,52 @@ class Opened:
 
     Attributes:
         run: images of exactly `input_shape` and `input_type` -> logits (N, K) float32.
-        input_shape: (N, 3, S, S), or (N, S, S, 3).
+        input_shape: (N, 3, S, S), or (N, S, S, 3); N is ANY_BATCH where the model takes any number.
         input_type: float32 or uint8.
         output_shape: (N, K); None where the backend does not say before it has run.
+        embed: the same images -> embeddings (N, D) float32; None: the file does not give them.
     """
 
     run: Run
     input_shape: tuple[int, ...]
     input_type: str
     output_shape: tuple[int, ...] | None = None
+    embed: Run | None = None
 
 
 class Predictor:
-    """A model that takes any number of images, by calls of fixed batch sizes.
+    """A model that takes any number of images, by calls of fixed batch sizes, or of any.
 
     Args:
-        runs: for each batch size what runs that many images, (N, ...) as the card says -> (N, K) float32.
+        runs: for each batch size what runs that many images, (N, ...) as the card says -> (N, K) float32; for
+            ANY_BATCH what runs any number.
         card: what the model takes, and its K class names.
-        backend: mindspore or lite.
+        backend: a name of `formats.Format.backends`.
         device: where it runs: Ascend, GPU or CPU.
+        batch_size: images a call, with ANY_BATCH.
+        embeds: as `runs`, (N, ...) -> (N, D) float32; None: the model gives no embeddings.
 
     Attributes:
         batch_size: the largest.
-        calls: batch size and seconds of every call since the last `warm_up`.
+        calls: batch size and seconds of every call for logits since the last `warm_up`.
     """
 
     def __init__(
-        self, runs: Mapping[int, Run], *, card: ModelCard, backend: str = "mindspore", device: str = "CPU"
+        self,
+        runs: Mapping[int, Run],
+        *,
+        card: ModelCard,
+        backend: str = "mindspore",
+        device: str = "CPU",
+        batch_size: int = BATCH_SIZE,
+        embeds: Mapping[int, Run] | None = None,
     ) -> None:
-        if not runs or min(runs) < 1:
-            raise UserError(f"batch_size: {min(runs, default=0)} is not a batch; give 1 or more")
-        self._runs = dict(sorted(runs.items()))
+        if not runs or min(runs) < 0 or batch_size < 1:
+            size = min(batch_size, min(runs, default=0))
+            raise UserError(f"batch_size: {size} is not a batch; give 1 or more")
+        self._runs, self._embeds = dict(sorted(runs.items())), dict(sorted((embeds or {}).items()))
         self.card, self.backend, self.device = card, backend, device
-        self.batch_size = max(runs)
+        self.batch_size = max(runs) or batch_size
         self.calls: list[tuple[int, float]] = []
 
     @classmethod
@@ -70,7 +86,7 @@ class Predictor:
         Args:
             exported: the export.
             opened: its files, each ready to run.
-            batch_size: the largest that is used; None for the largest there is.
+            batch_size: the largest that is used; None for the largest there is, or BATCH_SIZE.
 
         Raises:
             UserError: they do not belong together, or no file takes such a batch.
@@ -86,26 +102,35 @@ class Predictor:
                     f"{taken[1]} and gives {classes}; export the model again"
                 )
         runs = {model.input_shape[0]: model.run for model in opened}
-        if batch_size is not None:
-            if batch_size not in runs:
-                sizes = ", ".join(map(str, sorted(runs)))
-                raise UserError(
-                    f"batch_size: {batch_size} given, {exported.folder.name} was exported for {sizes}; "
-                    f"export with --export_batch_size {batch_size}, or give one of these"
-                )
-            runs = {size: run for size, run in runs.items() if size <= batch_size}
-        return cls(runs, card=card, backend=backend, device=device)
+        embeds = {model.input_shape[0]: model.embed for model in opened if model.embed}
+        how = {"card": card, "backend": backend, "device": device, "embeds": embeds}
+        if batch_size is None:
+            return cls(runs, **how)
+        if ANY_BATCH in runs:
+            return cls(runs, batch_size=batch_size, **how)
+        if batch_size not in runs:
+            sizes = ", ".join(map(str, sorted(runs)))
+            raise UserError(
+                f"batch_size: {batch_size} given, {exported.folder.name} was exported for {sizes}; "
+                f"export with --export_batch_size {batch_size}, or give one of these"
+            )
+        return cls({size: run for size, run in runs.items() if size <= batch_size}, **how)
 
     def warm_up(self) -> None:
-        """Runs each batch size once, on zeros, and forgets the calls: the first ones compile."""
+        """Runs each batch size once, on zeros, and forgets the calls: the first ones compile.
+
+        A model of any batch size gets one image.
+        """
         for size in self._runs:
-            self._call(size, np.zeros((size, *self.card.image_shape), self.card.image_dtype))
+            images = np.zeros((size or 1, *self.card.image_shape), self.card.image_dtype)
+            self._timed(size)(images)
         self.calls.clear()
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Runs prepared images, each time the largest batch that they fill.
 
-        What is left for the smallest batch is filled up with copies of the last image.
+        What is left for the smallest batch is filled up with copies of the last image; a model of any batch
+        size takes it as it is.
 
         Args:
             images: (N, ...) of the card's `image_shape` and `image_dtype`, N >= 0.
@@ -116,26 +141,48 @@ class Predictor:
         Raises:
             UserError: the images or the model's answer are not of the shape that the card says.
         """
+        answers = self._in_batches({size: self._timed(size) for size in self._runs}, images)
+        return np.concatenate([np.empty((0, len(self.card.class_names)), np.float32), *answers])
+
+    def embeddings(self, images: np.ndarray) -> np.ndarray:
+        """What the network's `embed` gives, (N, D) float32, not normalised, N >= 1; batches as `logits`.
+
+        Raises:
+            UserError: as `logits`, or the model gives no embeddings.
+        """
+        if not self._embeds:
+            raise UserError(f"{self.card.model}: this export gives no embeddings; export to ONNX")
+        return np.concatenate(list(self._in_batches(self._embeds, images)))
+
+    def _in_batches(self, runs: Mapping[int, Run], images: np.ndarray) -> Iterator[np.ndarray]:
+        """The answers of one batch after another, without those to what a batch was filled up with."""
         shape = self.card.image_shape
         if images.shape[1:] != shape:
             raise UserError(f"images of shape {images.shape}: {self.card.model} takes (N, {str(shape)[1:]}")
-        logits = np.empty((len(images), len(self.card.class_names)), np.float32)
+        images = np.ascontiguousarray(images, self.card.image_dtype)
         done = 0
         while done < len(images):
-            size = max((s for s in self._runs if s <= len(images) - done), default=min(self._runs))
-            batch = np.ascontiguousarray(images[done : done + size], self.card.image_dtype)
-            filler = np.repeat(batch[-1:], size - len(batch), axis=0)
-            logits[done : done + len(batch)] = self._call(size, np.concatenate([batch, filler]))[: len(batch)]
-            done += len(batch)
-        return logits
+            left = len(images) - done
+            key = max((size for size in runs if size <= left), default=min(runs))
+            size = key or min(self.batch_size, left)
+            batch = images[done : done + size]
+            if len(batch) < size:
+                batch = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+            yield runs[key](batch)[:left]
+            done += size
 
-    def _call(self, size: int, batch: np.ndarray) -> np.ndarray:
-        began = time.perf_counter()
-        answer = self._runs[size](batch)
-        self.calls.append((size, time.perf_counter() - began))
-        if answer.shape != (size, len(self.card.class_names)):
-            raise UserError(
-                f"{self.card.model}: answers {answer.shape} for {size} images and "
-                f"{len(self.card.class_names)} class names; it must give one logit a class"
-            )
-        return answer
+    def _timed(self, key: int) -> Run:
+        """What runs batches of that size, with its time noted and the shape of its answer checked."""
+
+        def run(batch: np.ndarray) -> np.ndarray:
+            began = time.perf_counter()
+            answer = self._runs[key](batch)
+            self.calls.append((len(batch), time.perf_counter() - began))
+            if answer.shape != (len(batch), len(self.card.class_names)):
+                raise UserError(
+                    f"{self.card.model}: answers {answer.shape} for {len(batch)} images and "
+                    f"{len(self.card.class_names)} class names; it must give one logit a class"
+                )
+            return answer
+
+        return run

@@ -8,7 +8,7 @@ from ..common.table import as_text, table
 from ..evaluation.metrics import METRICS
 from .classify import Classified
 
-_NAMES = {"mindspore": "MindSpore", "lite": "MindSpore Lite"}
+_NAMES = {"mindspore": "MindSpore", "lite": "MindSpore Lite", "onnxruntime": "ONNX Runtime"}
 
 
 def render_json(found: Classified) -> str:
@@ -44,10 +44,9 @@ def render_export(report: dict[str, Any]) -> str:
         ("folder", report["folder"]),
         ("format", f"{report['file_format']}, {report['input_type']} input, {report['compute_type']} inside"),
     ]
-    rows += [
-        ("file", f"{Path(one['path']).name}  (batches of {one['batch_size']}, {one['bytes']:,} bytes)")
-        for one in report["files"]
-    ]
+    for one in report["files"]:
+        size = one["batch_size"] or "any size"
+        rows.append(("file", f"{Path(one['path']).name}  (batches of {size}, {one['bytes']:,} bytes)"))
     folding = report["folding"]
     rows.append(("folding", _distance(folding, "the network as trained") if folding else "none"))
     if report["file"]:
@@ -55,6 +54,8 @@ def render_export(report: dict[str, Any]) -> str:
         rows.append(("parity", f"{_distance(report['file'], 'the network')}, over {images} images"))
     else:
         rows.append(("parity", "not compared: such a file cannot be run here"))
+    if embedding := report["embedding"]:
+        rows.append(("embedding", _distance(embedding, "the network's", "value")))
     if top1 := report["top1_agreement"]:
         rows.append(
             ("top-1", f"as by the network in float32 for {top1['agree']} of {top1['images']} test images")
@@ -62,10 +63,10 @@ def render_export(report: dict[str, Any]) -> str:
     return table(rows)
 
 
-def _distance(compared: dict[str, Any], other: str) -> str:
+def _distance(compared: dict[str, Any], other: str, unit: str = "logit") -> str:
     accepted = "" if compared["passed"] else ", accepted"
     return (
-        f"differs from {other} by {compared['relative_difference']:.1e} of its largest logit "
+        f"differs from {other} by {compared['relative_difference']:.1e} of its largest {unit} "
         f"(limit {compared['limit']:.0e}{accepted})"
     )
 

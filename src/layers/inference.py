@@ -19,6 +19,23 @@ class Inference(nn.Cell):
         self.set_train(False)
 
     def construct(self, images: ms.Tensor) -> ms.Tensor:
-        if self.inputs is not None:
-            images = self.inputs(images)
-        return self.network(images)
+        return self.network(self.prepared(images))
+
+    def prepared(self, images: ms.Tensor) -> ms.Tensor:
+        """What the network takes."""
+        return images if self.inputs is None else self.inputs(images)
+
+
+class Embedding(Inference):
+    """What the network's `embed` gives."""
+
+    def construct(self, images: ms.Tensor) -> ms.Tensor:
+        return self.network.embed(self.prepared(images))
+
+
+class LogitsAndEmbedding(Inference):
+    """Both; the compiler merges what they share."""
+
+    def construct(self, images: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        images = self.prepared(images)
+        return self.network(images), self.network.embed(images)

@@ -107,7 +107,7 @@ def test_a_missing_key_is_named(path, key):
         ("class_names", ["ant", 3]),
         ("class_names", ["ant", ""]),
         ("input_type", "float16"),
-        ("files", {"0": {"a.mindir": SHA}}),
+        ("files", {"-1": {"a.mindir": SHA}}),
         ("files", {"x": {"a.mindir": SHA}}),
         ("files", {"1": {"../a.mindir": SHA}}),
         ("files", {"1": {"/a.mindir": SHA}}),

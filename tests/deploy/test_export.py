@@ -58,9 +58,10 @@ def test_parity_passes_and_the_report_is_true(make_network, card, images, tmp_pa
     assert report == {
         "folder": str(folder), "file_format": "MINDIR", "input_type": "float32", "compute_type": "float32",
         "inputs": {"random": 8, "real": 7}, "bytes": model.stat().st_size, "passed": True, "folding": None,
-        "file": compared, "top1_agreement": {"images": 7, "agree": 7},
+        "file": compared, "embedding": None, "top1_agreement": {"images": 7, "agree": 7},
         "files": [
-            {"path": str(model), "batch_size": 3, "file": compared, "bytes": model.stat().st_size},
+            {"path": str(model), "batch_size": 3, "file": compared, "bytes": model.stat().st_size,
+             "embedding": None},
         ],
     }  # fmt: skip
     assert compared["passed"] is True and compared["limit"] == 1e-5 and compared["top1_agreement"] == 1.0

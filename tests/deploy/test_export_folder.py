@@ -47,13 +47,19 @@ def quick(make_network, card, monkeypatch):
     def open_it(path):
         return Opened(logits, (int(path.stem[-1]), 3, 16, 16), "float32", (2, 4))
 
+    def write(network, card, path):
+        path.write_text(writes[-1])
+        return [path]
+
+    writes = []
     network = make_network()
     monkeypatch.setattr(
         export, "network_predictor", lambda network, card, size: Predictor({size: logits}, card=card)
     )
 
     def call(folder, content):
-        row = Format("MINE", ".mine", write=lambda _, __, name: Path(name).write_text(content), open=open_it)
+        writes.append(content)
+        row = Format("MINE", ".mine", write=write, open=open_it)
         monkeypatch.setitem(FORMATS, "MINE", row)
         export_model(network, folder, card=card, file_format="MINE", batch_sizes=[1, 4])
 

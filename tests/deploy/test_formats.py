@@ -23,7 +23,7 @@ def test_mindir_in_either_case(make_network, card, tmp_path):
     ("file_format", "message"),
     [
         ("AIR", "AIR needs an Ascend device and this is CPU"),
-        ("ONNX", r"ONNX given, allowed: MINDIR, AIR \(on Ascend\)"),
+        ("CAFFE", r"CAFFE given, allowed: MINDIR, ONNX, AIR \(on Ascend\)"),
     ],
 )
 def test_refused(make_network, card, tmp_path, file_format, message):
@@ -36,8 +36,9 @@ def test_a_format_is_one_row(make_network, card, images, tmp_path, monkeypatch):
     """Written, compared, found and run, and named in messages, by what the row says."""
     network = make_network()
 
-    def write(cell, images, name):
-        Path(name).write_bytes(b"mine")
+    def write(cell, card, path):
+        path.write_bytes(b"mine")
+        return [path]
 
     def open_mine(path):
         assert path.read_bytes() == b"mine"
@@ -51,7 +52,7 @@ def test_a_format_is_one_row(make_network, card, images, tmp_path, monkeypatch):
     expected = network(ms.Tensor(images)).asnumpy()
     for path in (folder, folder / "model.mine"):
         np.testing.assert_allclose(opened(path).logits(images), expected, rtol=1e-6)
-    with pytest.raises(UserError, match=r"zip given, allowed: MINDIR, AIR \(on Ascend\), MINE"):
+    with pytest.raises(UserError, match=r"zip given, allowed: MINDIR, ONNX, AIR \(on Ascend\), MINE"):
         export_model(network, folder, file_format="zip", card=card)
 
 

@@ -128,7 +128,7 @@ def test_what_lite_cannot_run(exported, installed, monkeypatch):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"backend": "onnx"}, "backend: 'onnx' given, allowed: one of auto, mindspore, lite"),
+        ({"backend": "onnx"}, "backend: 'onnx' given, allowed: one of auto, mindspore, lite, onnxruntime"),
         ({"backend": "lite", "device_target": "GPU"}, "device_target: GPU given, --backend lite runs on"),
     ],
 )

@@ -93,10 +93,27 @@ def test_an_answer_of_another_shape(card):
         Predictor({2: lambda batch: np.zeros((2, 5))}, card=card).logits(numbered(1))
 
 
-@pytest.mark.parametrize("runs", [{}, {0: Recorded()}])
-def test_no_batch(card, runs):
-    with pytest.raises(UserError, match="batch_size: 0 is not a batch"):
-        Predictor(runs, card=card)
+@pytest.mark.parametrize(("runs", "size"), [({}, 32), ({-1: Recorded()}, 32), ({0: Recorded()}, 0)])
+def test_no_batch(card, runs, size):
+    with pytest.raises(UserError, match=r"batch_size: -?[01] is not a batch"):
+        Predictor(runs, card=card, batch_size=size)
+
+
+def test_a_model_of_any_batch_size_gets_no_filler(card):
+    run, embed = Recorded(), Recorded()
+    predictor = Predictor({0: run}, card=card, batch_size=4, embeds={0: embed})
+    assert predictor.batch_size == 4
+    assert predictor.logits(numbered(9))[:, 0].tolist() == list(range(9))
+    assert predictor.embeddings(numbered(6))[:, 0].tolist() == list(range(6))
+    assert run.sizes == [4, 4, 1] == [size for size, _ in predictor.calls] and embed.sizes == [4, 2]
+    predictor.warm_up()
+    assert run.sizes[3:] == [1] and predictor.calls == []
+    assert predictor.logits(numbered(0)).shape == (0, 4)
+
+
+def test_a_model_without_embeddings(card):
+    with pytest.raises(UserError, match="small: this export gives no embeddings; export to ONNX"):
+        Predictor({2: Recorded()}, card=card).embeddings(numbered(1))
 
 
 class TestFromFiles:
@@ -116,6 +133,8 @@ class TestFromFiles:
         assert (predictor.backend, predictor.device) == ("lite", "CPU")
         with pytest.raises(UserError, match="batch_size: 4 given, net was exported for 1, 2, 8; export with"):
             self.make(card, *models, batch_size=4)
+        assert self.make(card, self.model(0)).batch_size == 32
+        assert self.make(card, self.model(0), batch_size=5).batch_size == 5
 
     @pytest.mark.parametrize(
         ("keys", "message"),

@@ -76,7 +76,7 @@ def test_an_export_as_a_table():
     report = {
         "folder": "out/net", "file_format": "MINDIR", "input_type": "uint8", "compute_type": "float16",
         "inputs": {"random": 8, "real": 64}, "passed": True, "folding": distance,
-        "file": {"relative_difference": 0.03, "limit": 2e-2, "passed": False},
+        "file": {"relative_difference": 0.03, "limit": 2e-2, "passed": False}, "embedding": None,
         "top1_agreement": {"images": 64, "agree": 63}, "files": [one],
     }  # fmt: skip
     assert render_export(report).splitlines() == [
@@ -93,6 +93,13 @@ def test_an_export_as_a_table():
     assert [line.split()[0] for line in lines] == [
         "folder", "format", "file", "file", "folding", "parity",
     ]  # fmt: skip
+    exported = render_export(
+        report | {"embedding": distance, "files": [one | {"batch_size": None}]}
+    ).splitlines()
+    assert exported[2] == "file       model.mindir  (batches of any size, 1,234,567 bytes)"
+    assert (
+        exported[5] == "embedding  differs from the network's by 1.2e-07 of its largest value (limit 1e-05)"
+    )
     assert (
         lines[-2] == "folding  none" and lines[-1] == "parity   not compared: such a file cannot be run here"
     )

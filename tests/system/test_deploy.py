@@ -133,7 +133,11 @@ def test_a_wrong_call_of_the_script_is_one_line(script, tmp_path, arguments, var
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("infer.py", ["--backend", "onnx"], "backend: 'onnx' given, allowed: one of auto, mindspore, lite"),
+        (
+            "infer.py",
+            ["--backend", "onnx"],
+            "backend: 'onnx' given, allowed: one of auto, mindspore, lite, onnxruntime",
+        ),
         ("infer.py", ["--batch_size", "4"], "batch_size: 4 given, m was exported for 1, 8; export with"),
         (
             "infer.py",

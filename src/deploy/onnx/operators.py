@@ -69,7 +69,7 @@ def _mul(b: Builder, node: Node, x: Value, y: Value) -> Value:
 
 
 def _sub(b: Builder, node: Node, x: Value, y: Value) -> Value:
-    if isinstance(x, str) and x == y:  # what a rule for gradients leaves behind
+    if isinstance(x, str) and isinstance(y, str) and x == y:  # what a rule for gradients leaves behind
         return _tensor(b, node, 0)
     if (signed := _sign_of(b, x, y)) is not None:
         return b.add("Where", signed, _tensor(b, node, 1), _tensor(b, node, -1))

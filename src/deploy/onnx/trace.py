@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-from ...layers.inference import Inference
+from ...layers.inference import LogitsAndEmbedding
 from ..mindir import export_graph
 
 TRACED_BATCH = 97
@@ -67,15 +67,6 @@ class Traced:
     image_shape: tuple[int, ...]
     image_type: int
     answers: str
-
-
-class LogitsAndEmbedding(Inference):
-    """Both answers of a network in evaluation mode, (N, K) and (N, D); the compiler merges their trunks."""
-
-    def construct(self, images: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        if self.inputs is not None:
-            images = self.inputs(images)
-        return self.network(images), self.network.embed(images)
 
 
 def trace(network: nn.Cell, image_shape: Sequence[int], dtype: np.dtype, inputs: nn.Cell) -> Traced:
