@@ -92,7 +92,7 @@ class Emitter:
         function = self.module.globals.get(name) or ir.Function(
             self.module, ir.FunctionType(kind, [kind] * len(values)), name
         )
-        return self.build.call(function, values)
+        return self.build.call(function, values, fastmath=("nsz",) if kind == FLOATS else ())
 
     @contextlib.contextmanager
     def loop(self, end: ir.Value, *, begin: ir.Value | int = 0, step: int = 1) -> Iterator[ir.Value]:

@@ -1,5 +1,6 @@
 """Runs the program of a packed network on this CPU: a plan of kernels for each size of images."""
 
+import functools
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,7 @@ class Engine:
         self.layers = [LAYERS[step.kind](step, narrow=self._is_narrow(step)) for step in program.steps]
         self._helpers = ThreadPoolExecutor(threads - 1, "packed") if threads > 1 else None
         self._plans: OrderedDict[tuple[int, int, int], Plan] = OrderedDict()
+        self._shapes = functools.lru_cache(_PLANS)(program.shapes)
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -58,7 +60,7 @@ class Engine:
         count, channels, height, width = images.shape
         if channels != self.program.channels:
             raise ValueError(f"{channels} channels; the network takes {self.program.channels}")
-        shapes = self.program.shapes(height, width)
+        shapes = self._shapes(height, width)
         largest = max(4 * int(np.prod(shape)) for shape in shapes.values())
         at_once = max(1, _BATCH_BYTES // largest)
         logits = np.empty((count, *shapes[LOGITS]), np.float32)

@@ -51,10 +51,16 @@ ARRANGE = (*_ROWS, "channels", "channel", *place("source"), *place("values"))
 TILES = {(pixels, blocks): f"{pixels}x{blocks}" for pixels in (7, 4, 1) for blocks in (2, 1)}
 """Pixels and vectors of output channels that a convolution computes at once, in registers."""
 
+VECTORS = (4, 1)
+"""Vectors of channels that the other kernels compute at once."""
+
 NAMES = (
     *(f"{kind}_{tile}" for kind in ("binary", "real") for tile in TILES.values()),
-    *("pointwise", "max_pool", "mean_pool", "arrange"),
+    *(f"{kind}_{vectors}" for kind in ("pointwise", "max_pool", "mean_pool") for vectors in VECTORS),
+    *("arrange", "arrange_colours"),
 )
+
+COLOURS = 3
 
 
 def source() -> str:
@@ -63,10 +69,12 @@ def source() -> str:
     for (pixels, blocks), name in TILES.items():
         for kind, accumulate in (("binary", _count), ("real", _multiply)):
             _convolution(module, f"{kind}_{name}", kind == "binary", accumulate, pixels, blocks)
-    _pointwise(module)
-    _pool(module, "max_pool", float("-inf"), lambda e, old, new: e.call("maximum", old, new))
-    _pool(module, "mean_pool", 0.0, lambda e, old, new: e.build.fadd(old, new))
+    for vectors in VECTORS:
+        _pointwise(module, vectors)
+        _pool(module, "max_pool", float("-inf"), lambda e, old, new: e.call("maximum", old, new), vectors)
+        _pool(module, "mean_pool", 0.0, lambda e, old, new: e.build.fadd(old, new), vectors)
     _arrange(module)
+    _arrange_colours(module)
     return f"{module}{_RUN}"
 
 
@@ -164,47 +172,57 @@ def _write(
             e.store(e.build.bitcast(signs, I16), place, LANES // 8 * block)
 
 
-def _each_vector(e: Emitter, compute: Callable) -> None:
-    """The loops of a kernel whose item is a row: `compute(image, y, x, bytes of the channels before)`."""
+def _each_row(e: Emitter, vectors: int, compute: Callable[..., list[ir.Value]]) -> None:
+    """The loops of a kernel whose item is a row of the output.
+
+    `compute(image, y, x, bytes of the channels before)` gives so many `vectors` of channels at once.
+    """
     with e.loop(e.end, begin=e.begin) as item:
         image, y = e.divide(item, e.height)
-        with e.loop(e.width) as x, e.loop(e.blocks) as block:
+        with e.loop(e.width) as x, e.loop(e.blocks, step=vectors) as block:
             channels = e.times(block, VECTOR)
             output = {
                 "values": _at(e, "values", image, y, channels),
                 "bits": _at(e, "bits", image, y, e.times(block, LANES // 8)),
             }
-            value = compute(image, y, x, channels)
-            _write(e, {(x, 0): value}, output, e.sum(e.thresholds, channels))
+            results = compute(image, y, x, channels)
+            _write(e, {(x, v): r for v, r in enumerate(results)}, output, e.sum(e.thresholds, channels))
     e.build.ret_void()
 
 
-def _pointwise(module: ir.Module) -> None:
+def _pointwise(module: ir.Module, vectors: int) -> None:
     """multiply * x + add + residual, then, where `clips`, c + slope * (x - c) with c within [low, high]."""
-    e = Emitter(module, "pointwise", POINTWISE)
+    e = Emitter(module, f"pointwise_{vectors}", POINTWISE)
     b = e.build
     low, high, slope = (e.spread(b.bitcast(b.trunc(n, I32), F32)) for n in (e.low, e.high, e.slope))
 
+    def clip(value: ir.Value) -> ir.Value:
+        clipped = b.select(b.fcmp_ordered("<", value, low), low, value)
+        clipped = b.select(b.fcmp_ordered(">", clipped, high), high, clipped)
+        beyond = b.fadd(clipped, b.fmul(slope, b.fsub(value, clipped)))
+        flat = b.fcmp_ordered("==", slope, ir.Constant(FLOATS, None))  # infinity times 0 is NaN
+        return b.select(flat, clipped, beyond)
+
     def compute(image, y, x, channels):
-        value = e.load(_at(e, "source", image, y, e.times(x, e.source_pixel)), channels, FLOATS)
-        added = e.load(_at(e, "residual", image, y, e.times(x, e.residual_pixel)), channels, FLOATS)
-        value = b.fmul(value, e.load(e.multiply, channels, FLOATS))
-        result = e.variable(b.fadd(b.fadd(value, e.load(e.add, channels, FLOATS)), added))
+        source = _at(e, "source", image, y, e.times(x, e.source_pixel), channels)
+        added = _at(e, "residual", image, y, e.times(x, e.residual_pixel), channels)
+        multiply, add = e.sum(e.multiply, channels), e.sum(e.add, channels)
+        results = []
+        for at in range(0, VECTOR * vectors, VECTOR):
+            value = b.fmul(e.load(source, at, FLOATS), e.load(multiply, at, FLOATS))
+            value = b.fadd(b.fadd(value, e.load(add, at, FLOATS)), e.load(added, at, FLOATS))
+            results.append(e.variable(value))
         with e.when(e.clips):
-            value = result.get()
-            clipped = b.select(b.fcmp_ordered("<", value, low), low, value)
-            clipped = b.select(b.fcmp_ordered(">", clipped, high), high, clipped)
-            beyond = b.fadd(clipped, b.fmul(slope, b.fsub(value, clipped)))
-            flat = b.fcmp_ordered("==", slope, ir.Constant(FLOATS, None))  # infinity times 0 is NaN
-            result.set(b.select(flat, clipped, beyond))
-        return result.get()
+            for result in results:
+                result.set(clip(result.get()))
+        return [result.get() for result in results]
 
-    _each_vector(e, compute)
+    _each_row(e, vectors, compute)
 
 
-def _pool(module: ir.Module, name: str, start: float, combine: Callable) -> None:
+def _pool(module: ir.Module, name: str, start: float, combine: Callable, vectors: int) -> None:
     """Windows of `size` rows and `across` columns, as far as they lie in the image; times `scale`."""
-    e = Emitter(module, name, POOL)
+    e = Emitter(module, f"{name}_{vectors}", POOL)
     b = e.build
     scale = e.spread(b.bitcast(b.trunc(e.scale, I32), F32))
 
@@ -213,17 +231,18 @@ def _pool(module: ir.Module, name: str, start: float, combine: Callable) -> None
         return e.greatest(first, 0), e.least(e.sum(first, size), side)
 
     def compute(image, y, x, channels):
-        result = e.variable(ir.Constant(FLOATS, [start] * LANES))
+        results = [e.variable(ir.Constant(FLOATS, [start] * LANES)) for _ in range(vectors)]
         top, bottom = window(y, e.size, e.source_height)
         left, right = window(x, e.across, e.source_width)
         with e.loop(bottom, begin=top) as row:
             at = _at(e, "source", image, row, channels)
             with e.loop(right, begin=left) as column:
-                value = e.load(at, e.times(column, e.source_pixel), FLOATS)
-                result.set(combine(e, result.get(), value))
-        return b.fmul(result.get(), scale)
+                pixel = e.sum(at, e.times(column, e.source_pixel))
+                for v, result in enumerate(results):
+                    result.set(combine(e, result.get(), e.load(pixel, VECTOR * v, FLOATS)))
+        return [b.fmul(result.get(), scale) for result in results]
 
-    _each_vector(e, compute)
+    _each_row(e, vectors, compute)
 
 
 def _arrange(module: ir.Module) -> None:
@@ -232,11 +251,24 @@ def _arrange(module: ir.Module) -> None:
     with e.loop(e.end, begin=e.begin) as item:
         image, y = e.divide(item, e.height)
         source, values = _at(e, "source", image, y), _at(e, "values", image, y)
+        with e.loop(e.channels) as c:
+            plane, first = e.sum(source, e.times(c, e.channel)), e.sum(values, e.times(c, 4))
+            with e.loop(e.width) as x:
+                e.store(e.load(plane, e.times(x, 4), F32), first, e.times(x, e.values_pixel))
+    e.build.ret_void()
+
+
+def _arrange_colours(module: ir.Module) -> None:
+    """`arrange` for three channels and nothing behind them, which LLVM makes three times faster."""
+    e = Emitter(module, "arrange_colours", ARRANGE)
+    with e.loop(e.end, begin=e.begin) as item:
+        image, y = e.divide(item, e.height)
+        source, values = _at(e, "source", image, y), _at(e, "values", image, y)
         with e.loop(e.width) as x:
-            place = e.sum(values, e.times(x, e.values_pixel))
-            pixel = e.sum(source, e.times(x, e.source_pixel))
-            with e.loop(e.channels) as c:
-                e.store(e.load(pixel, e.times(c, e.channel), F32), place, e.times(c, 4))
+            pixel = e.sum(source, e.times(x, 4))
+            for c in range(COLOURS):
+                number = e.load(pixel, e.times(e.channel, c), F32)
+                e.store(number, values, e.sum(e.times(x, 4 * COLOURS), 4 * c))
     e.build.ret_void()
 
 

@@ -167,7 +167,7 @@ class Pointwise:
             **source.read(),
             **output.written(),
         }
-        return Call("pointwise", kernels.POINTWISE, entries["rows"], entries)
+        return Call(_name("pointwise", output), kernels.POINTWISE, entries["rows"], entries)
 
 
 class Pool:
@@ -191,7 +191,7 @@ class Pool:
             **source.read(),
             **output.written(),
         }
-        return Call(self.kernel, kernels.POOL, entries["rows"], entries)
+        return Call(_name(self.kernel, output), kernels.POOL, entries["rows"], entries)
 
 
 def arrange(output: Value) -> Call:
@@ -204,7 +204,8 @@ def arrange(output: Value) -> Call:
         "source_pixel": 4,
     }
     entries = {"channels": output.channels, "channel": channel, **source, **output.written()}
-    return Call("arrange", kernels.ARRANGE, entries["rows"], entries)
+    kernel = "arrange_colours" if output.values.layout.channels == kernels.COLOURS else "arrange"
+    return Call(kernel, kernels.ARRANGE, entries["rows"], entries)
 
 
 LAYERS = {
@@ -218,6 +219,12 @@ LAYERS = {
     "average_pool": Pool,
     "mean": Pool,
 }
+
+
+def _name(kernel: str, output: Value) -> str:
+    """Of the variant that computes as many channels at once as divide the output's."""
+    blocks = filled_up(output.channels) // LANES
+    return f"{kernel}_{next(v for v in kernels.VECTORS if blocks % v == 0)}"
 
 
 def _as_bits(number: float) -> int:
