@@ -7,7 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from src.deploy.packed import PackedModel
+from src.deploy.packed.file import write_packed
+from tests.helpers.packed import random_program
 
 ROOT = Path(__file__).parents[1]
 USE = """
@@ -68,3 +73,39 @@ def test_a_tool_says_how_it_is_called_there(site):
     said = called(site, "-m", "quartet.tools.summary", "--help")
     assert "usage: python -m quartet.tools.summary [MODEL]" in said
     assert "src." not in said
+
+
+ALONE = """
+import sys, numpy as np
+from quartet.deploy.packed import PackedModel
+model = PackedModel(sys.argv[1])
+np.save(sys.argv[2], model.logits(np.load(sys.argv[2])))
+print(PackedModel.__module__, *model.class_names)
+"""
+PACKED_NEEDS = ("numpy", "llvmlite")
+
+
+@pytest.mark.slow
+def test_a_packed_model_in_an_environment_of_two_packages(site, tmp_path):
+    """Installed by pip, as a user would; skipped where it has no packages to install."""
+    pinned = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    needed = [line for line in pinned if line.partition("==")[0] in PACKED_NEEDS]
+    assert len(needed) == len(PACKED_NEEDS)
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    ended = subprocess.run([*install, *needed], capture_output=True, text=True)
+    if ended.returncode:
+        pytest.skip(f"pip cannot install {', '.join(needed)} here: {ended.stderr.strip().splitlines()[-1]}")
+    preparation = {"image_size": 16, "mean": [125.0, 123.0, 114.0], "std": [63.0, 62.0, 66.5]}
+    card = {"class_names": ["ant", "bee", "cat", "dog", "elk"], "preparation": preparation}
+    write_packed(tmp_path / "model.packed", random_program(), card)
+    images = np.random.default_rng(0).normal(size=(3, 3, 16, 16)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    words = ["-c", ALONE, str(tmp_path / "model.packed"), str(tmp_path / "images.npy")]
+    environment = {**os.environ, "PYTHONPATH": str(site), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    said = subprocess.run([python, *words], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.split() == ["quartet.deploy.packed.model", "ant", "bee", "cat", "dog", "elk"]
+    expected = PackedModel(tmp_path / "model.packed").logits(images)
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), expected)
