@@ -12,14 +12,14 @@ the exit code is then 2.
 from src.common.cli import add_weights_flags, parser, run
 
 HELP = {
-    "model_path": "an export's folder, a .mindir in it, an .onnx, a run's folder, or any weights",
-    "backend": "of .mindir mindspore or lite, of .onnx onnxruntime; auto: lite where it is installed",
+    "model_path": "an export's folder, a .mindir in it, an .onnx or .packed, a run's folder, or any weights",
+    "backend": "of .mindir mindspore, or lite, auto where it is installed; others have one each",
     "device_target": "auto, Ascend, GPU or CPU (default auto)",
     "max_image_pixels": "larger images are skipped, as unsafe (default 178,956,970)",
     "labels": 'a file of lines "IMAGE,CLASS"; folders: FOLDER/CLASS/*; auto: as folders if they are classes',
     "workers": "threads that read images; 0: one for each core that may be used, at most 8 (default 0)",
     "batch_size": "images a call; of a .mindir, one of its sizes (default its largest, otherwise 32)",
-    "threads": "that compute, for .onnx; 0: one for each core that may be used (default 0)",
+    "threads": "that compute, for .onnx and .packed; 0: one for each core that may be used (default 0)",
 }
 
 

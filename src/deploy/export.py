@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def export_model(
     to_float16: Callable[[nn.Cell], Any] | None = None,
     real_images: np.ndarray | None = None,
     accept_difference: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Exports, opens each file again and compares it with the network, before all of it takes its place.
 
@@ -62,6 +63,7 @@ def export_model(
         to_float16: lowers the precision of a network in place; None for a file in float32.
         real_images: normalised float32 (N, 3, S, S), compared in addition to random ones.
         accept_difference: a difference above the limit is reported, not refused.
+        options: of the format; see `formats.Format.options`.
 
     Returns:
         The report: {"folder", "file_format", "input_type", "compute_type", "inputs": {"random", "real"},
@@ -83,7 +85,7 @@ def export_model(
             f"file_format: {kind.name} needs an {kind.device} device and this is {device}; use MINDIR"
         )
     if to_float16 and not kind.float16:
-        raise UserError(f"file_format: {kind.name} is written in float32 alone; leave out --amp_level")
+        raise UserError(f"file_format: {kind.name} computes in float32; give --amp_level O0")
     folder, sizes = Path(folder), _checked(batch_sizes, kind)
     asked, images = _images(card, real_images)
     batches = np.split(asked, [1, 4]) if kind.any_batch else [asked]
@@ -113,7 +115,7 @@ def export_model(
             expected = answers("it needs float32: --amp_level O0")
         for size in sizes:
             name = f"{MODEL}_b{size}" if len(sizes) > 1 else MODEL
-            parts = _write(network, card, made / name, size, kind)
+            parts = _write(network, card, made / name, size, kind, options or {})
             files[size] = {str(part.relative_to(made)): checksum(part) for part in parts}
             total = sum(part.stat().st_size for part in parts)
             entry = {"path": str(folder / parts[0].name), "batch_size": size or None, "bytes": total}
@@ -153,6 +155,7 @@ def output_folder(
     file_format: str,
     batch_sizes: Sequence[int] | None = None,
     fold: bool = True,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Where an export goes: the folder that is named, or one of a name of its own in an existing folder.
 
@@ -165,6 +168,7 @@ def output_folder(
     words += [] if card.input_type == "float32" else [card.input_type]
     words += [] if list(batch_sizes or [1]) == [1] else [f"b{size}" for size in batch_sizes]
     words += [] if fold else ["unfolded"]
+    words += map(str, (options or {}).values())
     own = "_".join(words)
     if file_name is None:
         folder = checkpoint.resolve().parent
@@ -213,11 +217,13 @@ def _images(card: ModelCard, real_images: np.ndarray | None) -> tuple[np.ndarray
     return pixels, np.stack([card.preparation.normalise(one) for one in pixels])
 
 
-def _write(network: nn.Cell, card: ModelCard, path: Path, size: int, kind: Format) -> list[Path]:
+def _write(
+    network: nn.Cell, card: ModelCard, path: Path, size: int, kind: Format, options: Mapping[str, Any]
+) -> list[Path]:
     """Exports to `path` without its suffix; returns the model, and behind it the files of its weights."""
     written = path.with_name(path.name + kind.suffix)
     write = kind.write or partial(_export, size=size, file_format=kind.name)
-    parts = write(network, card, written)
+    parts = write(network, card, written, **options)
     for part in parts:  # readable by all, as what a user writes, and on the disk
         part.chmod(0o644)
         with part.open("rb") as file:

@@ -4,14 +4,15 @@ import argparse
 from typing import Any
 
 from ..common.errors import UserError
-from .formats import find_format, names_in_words
+from .formats import FORMATS, find_format, names_in_words
 
 HELP = {
     "file_format": f"{names_in_words()} (default MINDIR)",
     "file_name": "the export's folder, or FOLDER/ to have it in (default: in the run's folder)",
-    "export_batch_size": "images a call (default 1, ONNX: any); of several sizes each is a file, model_bN",
+    "export_batch_size": "MINDIR, AIR: images a call (default 1); of several sizes each is a file, model_bN",
     "input": "float32: normalised NCHW; uint8: NHWC pixels, normalised in the file (default float32)",
     "fold": "false: leave batch norms, weight standardisation and scales as they were trained (default true)",
+    "real_weights": "of PACKED, the weights of its real layers: float32 or float16 (default float32)",
     "accept_difference": "write a model whose answers differ too much from the network's, too",
 }
 
@@ -23,11 +24,12 @@ def add_export_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--export_batch_size", metavar="N[,N...]", help=HELP["export_batch_size"])
     flags.add_argument("--input", default="float32", choices=("float32", "uint8"), help=HELP["input"])
     flags.add_argument("--fold", default="true", choices=("true", "false"), help=HELP["fold"])
+    flags.add_argument("--real_weights", choices=("float32", "float16"), help=HELP["real_weights"])
     flags.add_argument("--accept_difference", action="store_true", help=HELP["accept_difference"])
 
 
 def export_choices(flags: argparse.Namespace) -> dict[str, Any]:
-    """`file_format`, `batch_sizes` and `fold`, as `export_model` and `output_folder` take them.
+    """`file_format`, `batch_sizes`, `fold` and `options`, as `export_model` and `output_folder` take them.
 
     Raises:
         UserError: one of them is none.
@@ -42,8 +44,16 @@ def export_choices(flags: argparse.Namespace) -> dict[str, Any]:
         if not all(size.strip().isdecimal() and int(size) > 0 for size in words):
             raise UserError(f"export_batch_size: {sizes} given, allowed: whole numbers above 0, as 1,8,32")
         sizes = sorted(set(map(int, words)))
+    given = {}
+    for other in FORMATS.values():
+        of_it = {name: getattr(flags, name) for name in other.options if getattr(flags, name) is not None}
+        if of_it and other is not kind:
+            name = next(iter(of_it))
+            raise UserError(f"{name}: given, which is for --file_format {other.name}; leave it out")
+        given |= of_it
     return {
         "file_format": kind.name,
         "batch_sizes": sizes,
         "fold": flags.fold == "true",
+        "options": given,
     }

@@ -25,8 +25,8 @@ class Format:
     Attributes:
         name: as `--file_format` and MindSpore call it.
         suffix: of its files.
-        write: (network in evaluation mode, card, the file to write) -> the files that it wrote, that one
-            first; None: `ms.export` does it, for one batch size.
+        write: (network in evaluation mode, card, the file to write, and by name `options`) -> the files that
+            it wrote, that one first; None: `ms.export` does it, for one batch size.
         device: the one kind of device on which it can be written; None: on each.
         open: a file -> what runs it; None: it cannot be run here, and so not be compared.
         backends: what runs it, by the names that `--backend` takes, the one for comparisons first.
@@ -34,17 +34,19 @@ class Format:
         read_card: the card that stands in a file, after the file was compared with its checksum in it; None:
             it holds none, and needs the folder of its export.
         float16: whether networks of that precision can be written.
+        options: flags of export.py that are for this format alone.
     """
 
     name: str
     suffix: str
-    write: "Callable[[nn.Cell, ModelCard, Path], list[Path]] | None" = None
+    write: "Callable[..., list[Path]] | None" = None
     device: str | None = None
     open: "Callable[..., Opened] | None" = None
     backends: tuple[str, ...] = ("mindspore",)
     any_batch: bool = False
     read_card: "Callable[[Path], ModelCard] | None" = None
     float16: bool = True
+    options: tuple[str, ...] = ()
 
 
 def _open_mindir(path: Path) -> "Opened":
@@ -72,6 +74,24 @@ def _read_onnx_card(path: Path) -> "ModelCard":
     return read_card(path)
 
 
+def _write_packed(network: "nn.Cell", card: "ModelCard", path: Path, **options: str) -> list[Path]:
+    from .packed.backend import write_network
+
+    return write_network(network, card, path, **options)
+
+
+def _open_packed(path: Path, *, threads: int = 0) -> "Opened":
+    from .packed.backend import open_packed
+
+    return open_packed(path, threads=threads)
+
+
+def _read_packed_card(path: Path) -> "ModelCard":
+    from .packed.backend import read_card
+
+    return read_card(path)
+
+
 FORMATS = {
     format.name: format
     for format in (
@@ -85,13 +105,24 @@ FORMATS = {
             any_batch=True,
             read_card=_read_onnx_card,
         ),
+        Format(
+            "PACKED",
+            ".packed",
+            write=_write_packed,
+            open=_open_packed,
+            backends=("packed",),
+            any_batch=True,
+            read_card=_read_packed_card,
+            float16=False,
+            options=("real_weights",),
+        ),
         Format("AIR", ".air", device="Ascend"),
     )
 }
 
 
 def names_in_words() -> str:
-    """`MINDIR, ONNX, AIR (on Ascend)`."""
+    """`MINDIR, ONNX, PACKED, AIR (on Ascend)`."""
     return ", ".join(
         f"{format.name} (on {format.device})" if format.device else format.name for format in FORMATS.values()
     )
@@ -114,5 +145,6 @@ def format_of(path: Path) -> Format | None:
 
 
 def suffixes_in_words() -> str:
-    """`.mindir or .onnx`: of the files that can be run here."""
-    return " or ".join(f.suffix for f in FORMATS.values() if f.open)
+    """`.mindir, .onnx or .packed`: of the files that can be run here."""
+    *others, last = (f.suffix for f in FORMATS.values() if f.open)
+    return f"{', '.join(others)} or {last}"

@@ -8,7 +8,12 @@ from ..common.table import as_text, table
 from ..evaluation.metrics import METRICS
 from .classify import Classified
 
-_NAMES = {"mindspore": "MindSpore", "lite": "MindSpore Lite", "onnxruntime": "ONNX Runtime"}
+_NAMES = {
+    "mindspore": "MindSpore",
+    "lite": "MindSpore Lite",
+    "onnxruntime": "ONNX Runtime",
+    "packed": "1-bit kernels",
+}
 
 
 def render_json(found: Classified) -> str:

@@ -23,7 +23,7 @@ def test_mindir_in_either_case(make_network, card, tmp_path):
     ("file_format", "message"),
     [
         ("AIR", "AIR needs an Ascend device and this is CPU"),
-        ("CAFFE", r"CAFFE given, allowed: MINDIR, ONNX, AIR \(on Ascend\)"),
+        ("CAFFE", r"CAFFE given, allowed: MINDIR, ONNX, PACKED, AIR \(on Ascend\)"),
     ],
 )
 def test_refused(make_network, card, tmp_path, file_format, message):
@@ -52,7 +52,7 @@ def test_a_format_is_one_row(make_network, card, images, tmp_path, monkeypatch):
     expected = network(ms.Tensor(images)).asnumpy()
     for path in (folder, folder / "model.mine"):
         np.testing.assert_allclose(opened(path).logits(images), expected, rtol=1e-6)
-    with pytest.raises(UserError, match=r"zip given, allowed: MINDIR, ONNX, AIR \(on Ascend\), MINE"):
+    with pytest.raises(UserError, match=r"zip given, allowed: MINDIR, ONNX, PACKED, AIR \(on Ascend\), MINE"):
         export_model(network, folder, file_format="zip", card=card)
 
 

@@ -146,8 +146,8 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(door, script, arguments, messa
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-def test_air_without_ascend_and_onnx_are_refused(door, best):
-    for file_format, word in (("AIR", "Ascend"), ("ONNX", "MINDIR"), ("ZIP", "MINDIR")):
+def test_formats_that_are_not_for_this_network_or_device_are_refused(door, best):
+    for file_format, word in (("AIR", "Ascend"), ("PACKED", "ONNX"), ("ZIP", "MINDIR")):
         done = door("export.py", checkpoint_path=best, file_format=file_format)
         assert done.returncode == 2 and word in done.stderr.splitlines()[-1]
 

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...common.files import to_json
 from ..card import ANY_BATCH, ModelCard
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from mindspore import nn
 
 
-def write_network(network: "nn.Cell", card: ModelCard, path: Path, *, real_weights: str = "float32") -> list[Path]:
+def write_network(
+    network: "nn.Cell", card: ModelCard, path: Path, *, real_weights: str = "float32"
+) -> list[Path]:
     """Packs a network in evaluation mode, after `fold` and `layers.device.use_plain_operators`.
 
     Args:
@@ -37,12 +39,16 @@ def write_network(network: "nn.Cell", card: ModelCard, path: Path, *, real_weigh
 
 def open_packed(path: str | os.PathLike, *, threads: int = 0) -> Opened:
     """A packed file for the predictor; 0 threads are one for each core. Raises UserError as `read_packed`."""
-    model, card = PackedModel(path, threads=threads or None), read_card(path)
+    model = PackedModel(path, threads=threads or None)
+    card = _card(model.card, path)
     shape = (ANY_BATCH, len(card.class_names))
     return Opened(model.logits, (ANY_BATCH, *card.image_shape), card.input_type, shape)
 
 
 def read_card(path: str | os.PathLike) -> ModelCard:
     """The card in a packed file. Raises UserError as `read_packed`, or if the card is damaged."""
-    _, card = read_packed(path)
-    return ModelCard.from_text(to_json(card, indent=2) + "\n", path)
+    return _card(read_packed(path)[1], path)
+
+
+def _card(values: dict[str, Any], path: str | os.PathLike) -> ModelCard:
+    return ModelCard.from_text(to_json(values, indent=2) + "\n", path)

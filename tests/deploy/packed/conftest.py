@@ -22,7 +22,7 @@ def program() -> Program:
 
 
 @pytest.fixture
-def card() -> dict:
+def facts() -> dict:
     return copy.deepcopy(CARD)
 
 

@@ -63,24 +63,24 @@ def same(one: Program, other: Program) -> bool:
     )
 
 
-def test_what_was_written_is_read(packed_file, program, card):
+def test_what_was_written_is_read(packed_file, program, facts):
     read, read_card = read_packed(packed_file)
-    assert read_card == card and same(read, program)
+    assert read_card == facts and same(read, program)
     for step in read.steps:
         for array in step.arrays.values():
             assert array.flags.aligned and array.flags.writeable
 
 
 @pytest.mark.parametrize("width", [1, 64, 130])
-def test_each_width(tmp_path, card, width):
+def test_each_width(tmp_path, facts, width):
     program = random_program(width=width)
-    write_packed(tmp_path / "model.packed", program, card)
+    write_packed(tmp_path / "model.packed", program, facts)
     assert same(read_packed(tmp_path / "model.packed")[0], program)
 
 
-def test_float16_halves_the_weights_and_rounds_them(tmp_path, program, packed_file, card):
+def test_float16_halves_the_weights_and_rounds_them(tmp_path, program, packed_file, facts):
     path = tmp_path / "model.packed"
-    write_packed(path, program, card, real_weights="float16")
+    write_packed(path, program, facts, real_weights="float16")
     saved = packed_file.stat().st_size - path.stat().st_size
     numbers = sum(step.arrays["weight"].size for step in program.steps if "weight" in step.arrays)
     assert abs(saved - 2 * numbers) < 1000
@@ -90,20 +90,20 @@ def test_float16_halves_the_weights_and_rounds_them(tmp_path, program, packed_fi
             assert now.arrays[name].dtype == array.dtype and (now.arrays[name] == expected).all()
 
 
-def test_it_is_hardly_larger_than_its_arrays(tmp_path, program, card):
+def test_it_is_hardly_larger_than_its_arrays(tmp_path, program, facts):
     """1,000 names are compressed: they are of a dozen letters each."""
     path = tmp_path / "model.packed"
     program = random_program(classes=1000)
-    write_packed(path, program, {**card, "class_names": [f"n{10000000 + 7919 * k}" for k in range(1000)]})
+    write_packed(path, program, {**facts, "class_names": [f"n{10000000 + 7919 * k}" for k in range(1000)]})
     arrays = sum(array.nbytes for step in program.steps for array in step.arrays.values())
     assert 0 < path.stat().st_size - arrays < 6000
 
 
-def test_a_weight_that_float16_has_not(tmp_path, card):
+def test_a_weight_that_float16_has_not(tmp_path, facts):
     steps = list(random_program().steps)
     steps[-1].arrays["weight"][0, 0] = 1e5
     with pytest.raises(UserError, match=r"^real_weights: .*logits has larger weights; use float32"):
-        write_packed(tmp_path / "model.packed", Program(tuple(steps)), card, real_weights="float16")
+        write_packed(tmp_path / "model.packed", Program(tuple(steps)), facts, real_weights="float16")
     assert not os.listdir(tmp_path)
 
 
@@ -196,8 +196,8 @@ def test_weights_that_are_no_numbers(program, value):
 
 
 @pytest.fixture
-def narrow_file(tmp_path, card) -> Path:
-    write_packed(tmp_path / "model.packed", random_program(width=8), card)
+def narrow_file(tmp_path, facts) -> Path:
+    write_packed(tmp_path / "model.packed", random_program(width=8), facts)
     return tmp_path / "model.packed"
 
 

@@ -46,19 +46,19 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(3, 3, 16, 16)).astype(np.float32)
 
 
-def test_it_answers_as_its_program(model, program, images, card):
+def test_it_answers_as_its_program(model, program, images, facts):
     expected = interpret(program, images)[LOGITS]
     np.testing.assert_allclose(model.logits(images), expected, atol=1e-5 * np.abs(expected).max())
-    assert model.class_names == tuple(card["class_names"]) and model.image_size == 16
+    assert model.class_names == tuple(facts["class_names"]) and model.image_size == 16
 
 
 def test_the_folder_of_an_export_is_its_file(model, packed_file, images):
     assert (PackedModel(packed_file.parent, threads=1).logits(images) == model.logits(images)).all()
 
 
-def test_pixels_are_normalised_as_by_the_preparation(model, card):
+def test_pixels_are_normalised_as_by_the_preparation(model, facts):
     pixels = np.random.default_rng(1).integers(0, 256, (2, 24, 16, 3), np.uint8)
-    how = Preparation(**card["preparation"])
+    how = Preparation(**facts["preparation"])
     normalised = np.stack([how.normalise(one) for one in pixels])
     assert (model.logits(pixels) == model.logits(normalised)).all()
 
