@@ -44,7 +44,7 @@ WORD = 64
 Shape = tuple[int, ...]
 
 _MOST_STEPS = 10_000
-_MOST_VALUES = 1 << 29  # of one image behind all steps: 2 GiB
+_MOST_VALUES = 1 << 30  # of one image behind all steps, in whole words of channels: 4 GiB
 _MOST_WORK = 1 << 38  # multiply-adds of one image
 _LARGEST_WINDOW = 64
 
@@ -107,7 +107,7 @@ class Program:
             shape = KINDS[step.kind].shape(step, *inputs)
             if min(shape) < 1:
                 raise ValueError(f"step {step.output!r}: nothing is left of images of {height} x {width}")
-            values += math.prod(shape)
+            values += -(-shape[0] // WORD) * WORD * math.prod(shape[1:])
             work += math.prod(shape) * _work(step)
             if values > _MOST_VALUES or work > _MOST_WORK:
                 raise ValueError(f"step {step.output!r}: too large for images of {height} x {width}")

@@ -41,3 +41,12 @@ def test_the_shapes_are_those_of_the_values(program, height, width):
     values = interpret(program, images)
     assert program.shapes(height, width) == {name: value.shape[1:] for name, value in values.items()}
     assert values[LOGITS].shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    "height, width, reason",
+    [(2, 2, "nothing is left"), (17, 20, "adds"), (1 << 14, 1 << 14, "too large")],
+)
+def test_images_that_are_not_for_it(program, height, width, reason):
+    with pytest.raises(ValueError, match=f"^step .*{reason}"):
+        program.shapes(height, width)
