@@ -31,9 +31,12 @@ class Builder:
     def __init__(self, parameters: Mapping[str, np.ndarray]):
         self.scope = ""
         self.shapes: dict[Tensor, tuple[int, ...]] = {name: a.shape for name, a in parameters.items()}
-        self.types: dict[Tensor, int] = {}
+        self.types: dict[Tensor, int] = {
+            name: helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in parameters.items()
+        }
         self._constants: dict[Tensor, np.ndarray] = dict(parameters)
         self._made_of: dict[Tensor, frozenset[str]] = {name: frozenset([name]) for name in parameters}
+        self._given: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
         self._nodes: dict[Tensor, onnx.NodeProto] = {}
         self._taken: Counter[str] = Counter(self._constants)
 
@@ -45,7 +48,7 @@ class Builder:
             attributes: of the operator.
         """
         name = self._free("/".join(filter(None, (self.scope, operator))))
-        names = [self.constant(one) if isinstance(one, np.ndarray) else one or "" for one in inputs]
+        names = ["" if one is None else one if isinstance(one, str) else self.constant(one) for one in inputs]
         node = helper.make_node(operator, names, [name], name=name, **attributes)
         if all(one in self._constants for one in names):
             self._constants[name] = self._computed(node)
@@ -54,16 +57,22 @@ class Builder:
             self._nodes[name] = node
         return name
 
+    def cast(self, tensor: Tensor, kind: int) -> Tensor:
+        """The tensor in that type, one of ONNX's numbers; itself if it is so already."""
+        if self.types.get(tensor) == kind:
+            return tensor
+        made = self.add("Cast", tensor, to=kind)
+        self.shapes[made], self.types[made] = self.shapes[tensor], kind
+        return made
+
     def constant(self, array: np.ndarray) -> Tensor:
-        """The name of a constant; equal small ones are kept once."""
-        for name, other in self._constants.items():
-            small = array.size <= 16 and array.dtype == other.dtype and array.shape == other.shape
-            if small and not self._made_of[name] and array.tobytes() == other.tobytes():
-                return name
-        what = f"{array.item():g}" if array.ndim == 0 else "x".join(map(str, array.shape))
-        name = self._free(f"constant_{array.dtype}_{what}")
-        self._constants[name], self._made_of[name] = array, frozenset()
-        return name
+        """The name of a constant; equal ones are kept once."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._given:
+            what = f"{array.item():g}" if array.ndim == 0 else "x".join(map(str, array.shape))
+            name = self._given[key] = self._free(f"constant_{array.dtype}_{what}")
+            self._constants[name], self._made_of[name] = array, frozenset()
+        return self._given[key]
 
     def value(self, tensor: Tensor) -> np.ndarray | None:
         """The value of a constant; None for what is computed when the model runs."""
@@ -82,23 +91,15 @@ class Builder:
         Args:
             name: of the graph.
             images: its input.
-            outputs: names of the outputs, and which values they are.
+            outputs: names of the outputs, and which values they are; float32.
         """
-        renamed = {tensor: output for output, tensor in outputs.items()}
-        extra = {
-            output: helper.make_node("Identity", [tensor], [output], name=output)
-            for output, tensor in outputs.items()
-            if renamed[tensor] != output or tensor in self._constants
-        }
         needed = set(outputs.values())
         for tensor, node in reversed(self._nodes.items()):
             if tensor in needed:
                 needed.update(node.input)
-        constants = [one for one in self._constants if one in needed]
-        users = Counter(source for one in constants for source in self._made_of[one])
-        for one in constants:
-            if len(sources := self._made_of[one]) == 1 and users[source := next(iter(sources))] == 1:
-                renamed[one] = source
+        constants = [tensor for tensor in self._constants if tensor in needed]
+        renamed = self._renamed(constants)
+        renamed |= {tensor: output for output, tensor in outputs.items() if tensor in self._nodes}
         nodes = []
         for tensor, node in self._nodes.items():
             if tensor in needed:
@@ -107,9 +108,18 @@ class Builder:
                 new.input[:] = [renamed.get(one, one) for one in node.input]
                 new.output[:] = [renamed.get(one, one) for one in node.output]
                 nodes.append(new)
+        for output, tensor in outputs.items():  # one that is a constant, or another output too
+            if (source := renamed.get(tensor, tensor)) != output:
+                nodes.append(helper.make_node("Identity", [source], [output], name=output))
         tensors = [numpy_helper.from_array(self._constants[one], renamed.get(one, one)) for one in constants]
-        infos = [onnx.ValueInfoProto(name=output) for output in outputs]
-        return helper.make_graph([*nodes, *extra.values()], name, [images], infos, tensors)
+        infos = [helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, None) for one in outputs]
+        return helper.make_graph(nodes, name, [images], infos, tensors)
+
+    def _renamed(self, constants: list[Tensor]) -> dict[Tensor, str]:
+        """The parameters whose names constants take."""
+        users = Counter(source for one in constants for source in self._made_of[one])
+        single = {one: next(iter(self._made_of[one])) for one in constants if len(self._made_of[one]) == 1}
+        return {one: source for one, source in single.items() if users[source] == 1}
 
     def _computed(self, node: onnx.NodeProto) -> np.ndarray:
         inputs = {one: self._constants[one] for one in node.input}

@@ -34,10 +34,10 @@ def _of_two(operator: str) -> Translate:
 
 
 def _tensor(b: Builder, node: Node, value: Value) -> Value:
-    """A number as an array of the type that the operator computes in."""
-    if isinstance(value, (bool, int, float)):
-        return np.asarray(value, helper.tensor_dtype_to_np_dtype(node.types[0]))
-    return value
+    """A number, an array or a tensor in the type that the operator computes in, as MindSpore promotes it."""
+    if isinstance(value, str):
+        return b.cast(value, node.types[0]) if value in b.types else value
+    return np.asarray(value, helper.tensor_dtype_to_np_dtype(node.types[0]))
 
 
 def _number(b: Builder, value: Value) -> float | None:
@@ -111,7 +111,7 @@ def _rsqrt(b: Builder, node: Node, x: Value) -> Value:
 
 
 def _cast(b: Builder, node: Node, x: Value, dtype: int) -> Value:
-    return x if b.types.get(x) == node.types[0] else b.add("Cast", x, to=node.types[0])
+    return b.cast(x, node.types[0])
 
 
 def _transpose(b: Builder, node: Node, x: Value, axes: tuple[int, ...]) -> Value:
@@ -195,16 +195,35 @@ def _group_norm(b, node, x, groups, gamma, beta, epsilon) -> Value:
 
 
 def _max_pool(b: Builder, node: Node, x: Value) -> Value:
+    """A border of one pixel becomes the pool's own, which counts as minus infinity.
+
+    That is the same where the border repeats the pixel beside it, which is in every window that the border is
+    in. A border of numbers is put back as their maximum with the windows that reach into it. (A Pad in front
+    would do, but onnxruntime 1.31 moves it into the pool, whatever its number; so does onnxsim.)
+    """
     how = node.attributes
     kernel, strides = _pair(how["kernel_size"]), _pair(how["strides"])
     pads = _pads(how["pad_mode"], None, b.shapes[x][2:], kernel, strides, [1, 1])
-    edge = b.producer(x, "Pad")
-    if edge is not None and len(edge.input) == 2 and min(kernel) > 1 and not any(pads):
-        around = b.value(edge.input[1]).reshape(2, -1)
+    pad, number = b.producer(x, "Pad"), None
+    if pad is not None and min(kernel) > 1 and not any(pads):
+        around = b.value(pad.input[1]).reshape(2, -1)
         if around.max() == 1 and not around[:, :2].any():
-            # The border repeats the pixel beside it, which is in every window that the border is in.
-            x, pads = edge.input[0], around[:, 2:].reshape(-1).tolist()
-    return b.add("MaxPool", x, kernel_shape=kernel, strides=strides, pads=pads)
+            x, pads = pad.input[0], around[:, 2:].reshape(-1).tolist()
+            number = b.value(pad.input[2]) if len(pad.input) > 2 else None
+    y = b.add("MaxPool", x, kernel_shape=kernel, strides=strides, pads=pads)
+    if number is None:
+        return y
+    return b.add("Max", y, _border(number, b.shapes[x][2:], node.shapes[0][2:], kernel, strides, pads))
+
+
+def _border(number, sides, results, kernel, strides, pads) -> np.ndarray:
+    """(1, 1, H', W'): the number for windows that reach beyond the image, the lowest there is for others."""
+    beyond = []
+    for side, count, size, stride, before in zip(sides, results, kernel, strides, pads[:2], strict=True):
+        first = np.arange(count) * stride - before
+        beyond.append((first < 0) | (first + size > side))
+    reaches = beyond[0][:, None] | beyond[1][None, :]
+    return np.where(reaches, number, np.finfo(number.dtype).min)[None, None]
 
 
 def _avg_pool(b: Builder, node: Node, x: Value, kernel, strides, padding: int, layout: int) -> Value:

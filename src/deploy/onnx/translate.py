@@ -14,6 +14,8 @@ from .builder import BATCH, IR_VERSION, OPSET, Builder
 from .operators import OPERATORS
 from .trace import TRACED_BATCH, Traced, trace
 
+_SMALL = 1024  # bytes; shapes and axes, which shapes depend on, are below
+
 
 def to_onnx(network: nn.Cell, card: ModelCard) -> onnx.ModelProto:
     """Translates a network as it is now, after `fold` and `layers.device.use_plain_operators`.
@@ -57,14 +59,17 @@ def translate(traced: Traced, parameters: Mapping[str, np.ndarray], *, name: str
             if isinstance(one, str):
                 b.shapes.setdefault(one, shape)
                 b.types.setdefault(one, kind)
-    logits, embedding = values[traced.answers]
+    b.scope = ""
+    outputs = dict(zip(("logits", "embedding"), values[traced.answers], strict=True))
+    outputs = {output: b.cast(value, onnx.TensorProto.FLOAT) for output, value in outputs.items()}
     images = helper.make_tensor_value_info("images", traced.image_type, [BATCH, *traced.image_shape[1:]])
-    graph = b.graph(name, images, {"logits": logits, "embedding": embedding})
-    for info, answer in zip(graph.output, (logits, embedding), strict=True):
-        shape = [BATCH, *b.shapes[answer][1:]]
-        info.CopyFrom(helper.make_tensor_value_info(info.name, b.types[answer], shape))
+    graph = b.graph(name, images, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    _check(model, b)
+    shapes = {**b.shapes, **{output: b.shapes[value] for output, value in outputs.items()}}
+    for info in model.graph.output:
+        shape = [BATCH, *shapes[info.name][1:]]
+        info.CopyFrom(helper.make_tensor_value_info(info.name, onnx.TensorProto.FLOAT, shape))
+    _check(model, shapes)
     return model
 
 
@@ -72,18 +77,47 @@ def _flat(made):
     return made if isinstance(made, tuple) else (made,)
 
 
-def _check(model: onnx.ModelProto, b: Builder) -> None:
-    """Every value must have the shape that it had in the trace, with N where the traced batch size was."""
-    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+def _check(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """It must be valid, and each value have its shape in the trace, with N where the batch size was.
+
+    Raises:
+        UserError: otherwise.
+    """
+    light = _without_weights(model)
+    try:
+        onnx.checker.check_model(light)
+        inferred = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"file_format: not valid as ONNX ({reason}); report this network") from error
     for info in [*inferred.graph.value_info, *inferred.graph.output]:
-        if info.name in b.shapes:
-            traced = [
-                BATCH if side == TRACED_BATCH and not axis else side
-                for axis, side in enumerate(b.shapes[info.name])
-            ]
-            found = [one.dim_param or one.dim_value for one in info.type.tensor_type.shape.dim]
-            if found != traced:
-                raise UserError(
-                    f"file_format: {info.name} is {found} in ONNX and {traced} in MindSpore: the batch "
-                    "size of the trace is still in it; report this network"
-                )
+        first, *others = shapes.get(info.name, (None,))
+        traced = [BATCH if first == TRACED_BATCH else first, *others]
+        found = [one.dim_param or one.dim_value for one in info.type.tensor_type.shape.dim]
+        if first is not None and found != traced:
+            raise UserError(
+                f"file_format: {info.name} is {found} in ONNX and {traced} in MindSpore: the batch size of "
+                "the trace is still in it; report this network"
+            )
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its large constants as inputs, for a protobuf is 2 GiB long at most.
+
+    Its outputs have no sides, so that they are inferred too.
+    """
+    graph = model.graph
+    small = [tensor for tensor in graph.initializer if len(tensor.raw_data) <= _SMALL]
+    inputs = [
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+        if len(tensor.raw_data) > _SMALL
+    ]
+    outputs = [
+        helper.make_tensor_value_info(
+            one.name, onnx.TensorProto.FLOAT, [None] * len(one.type.tensor_type.shape.dim)
+        )
+        for one in graph.output
+    ]
+    light = helper.make_graph(graph.node, graph.name, [*graph.input, *inputs], outputs, small)
+    return helper.make_model(light, opset_imports=model.opset_import, ir_version=model.ir_version)
