@@ -3,10 +3,11 @@
 python export.py --checkpoint_path runs/RUN --file_format MINDIR
 python export.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --file_format MINDIR --file_name FOLDER
 python export.py --checkpoint_path runs/RUN --export_batch_size 1,8,32 --input uint8
+python export.py --checkpoint_path runs/RUN --file_format ONNX --quantise int8 --calibration photos/
 """
 
 from src.common.cli import checkpoint_parser, run
-from src.deploy.export_flags import add_export_flags, export_choices
+from src.deploy.export_flags import add_export_flags, export_choices, find_calibration
 from src.key_help import key_help
 from src.model_utils.modelarts import on_modelarts
 
@@ -23,7 +24,8 @@ def main(arguments):
     from src.trained import open_from_flags, some_images
 
     trained = open_from_flags(own, rest, float32=True)
-    what = {"card": trained.card.model_copy(update={"input_type": own.input}), **choices}
+    card = trained.card.model_copy(update={"input_type": own.input})
+    what = {"card": card, "calibration": find_calibration(own, card.class_names), **choices}
     folder = output_folder(own.file_name, checkpoint=trained.checkpoint.path, **what)
     report = export_model(
         trained.network, folder, **what,

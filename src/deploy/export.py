@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
@@ -23,6 +23,9 @@ from .mindir import export_graph, network_predictor
 from .parity import LIMITS, compare_logits
 from .predict import Predictor
 
+if TYPE_CHECKING:
+    from .onnx.calibration import Calibration
+
 RANDOM_IMAGES = 8
 
 
@@ -36,6 +39,7 @@ def export_model(
     fold: bool = True,
     to_float16: Callable[[nn.Cell], Any] | None = None,
     real_images: np.ndarray | None = None,
+    calibration: "Calibration | None" = None,
     accept_difference: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -62,20 +66,22 @@ def export_model(
         fold: false leaves `fold` out, and the file computes all that evaluation computes.
         to_float16: lowers the precision of a network in place; None for a file in float32.
         real_images: normalised float32 (N, 3, S, S), compared in addition to random ones.
+        calibration: an ONNX file becomes int8 by these pictures, after it was compared.
         accept_difference: a difference above the limit is reported, not refused.
         options: of the format; see `formats.Format.options`.
 
     Returns:
         The report: {"folder", "file_format", "input_type", "compute_type", "inputs": {"random", "real"},
-        "bytes", "passed", "folding", "file", "embedding", "top1_agreement", "files"}. `folding`, `file` and
-        `embedding` are answers of `compare_logits`, those of the worst file; `top1_agreement` {"images",
-        "agree"} counts the real images for which file and float32 network have the same largest logit;
-        `files` has each file's {"path", "batch_size", "bytes", "file", "embedding"}, where the size is None
+        "bytes", "passed", "folding", "file", "embedding", "top1_agreement", "quantisation", "files"}. `folding`,
+        `file` and `embedding` are answers of `compare_logits`, those of the worst file; `top1_agreement`
+        {"images", "agree"} counts the real images for which file and float32 network have the same largest
+        logit. An int8 file is compared so before it becomes int8, and `quantisation` is what
+        `quantise_file` says. `files` has each file's {"path", "batch_size", "bytes", "file", "embedding"}, where the size is None
         for any. What was not compared is None; so `folding` is None of a file that is not folded.
 
     Raises:
         UserError: the format is unknown, not for this device, or not for these batch sizes or this
-            precision, the network cannot be exported, the answers differ by more than the limit, or nothing
+            precision, the network cannot be exported or is not for int8, the answers differ by more than the limit, or nothing
             can be written. What was at `folder` before is then untouched.
     """
     kind = find_format(file_format)
@@ -93,6 +99,9 @@ def export_model(
     exact = LIMITS["float32" if device == "CPU" else "float16"]
     limit = LIMITS["float16"] if to_float16 else exact
     signs = any(getattr(cell, "input_bits", 32) == 1 for _, cell in network.cells_and_names())
+    if calibration:
+        _refuse_int8(card, kind, signs)
+        from .onnx.calibration import quantise_file
 
     def reference() -> Predictor:
         plain = card.model_copy(update={"input_type": "float32"})
@@ -101,7 +110,7 @@ def export_model(
     def answers(mend: str) -> np.ndarray:
         return _finite(reference().logits(images), f"{folder}: not written: the network", mend)
 
-    files, entries, same = {}, [], []
+    files, entries, same, quantisation = {}, [], [], None
     with new_folder(folder, replace=True) as made:
         as_trained = expected = answers("train it again")
         folding = None
@@ -116,9 +125,7 @@ def export_model(
         for size in sizes:
             name = f"{MODEL}_b{size}" if len(sizes) > 1 else MODEL
             parts = _write(network, card, made / name, size, kind, options or {})
-            files[size] = {str(part.relative_to(made)): checksum(part) for part in parts}
-            total = sum(part.stat().st_size for part in parts)
-            entry = {"path": str(folder / parts[0].name), "batch_size": size or None, "bytes": total}
+            entry = {"path": str(folder / parts[0].name), "batch_size": size or None, "bytes": 0}
             entry |= {"file": None, "embedding": None}
             if kind.open:
                 exported, opened = Exported(folder, card, (parts[0],)), kind.open(parts[0])
@@ -131,14 +138,19 @@ def export_model(
                     embedded = np.concatenate([predictor.embeddings(batch) for batch in batches])
                     own = reference().embeddings(images)
                     entry["embedding"] = compare_logits(own, embedded, limit=limit, signs=signs)
+                if calibration:
+                    quantisation = quantise_file(parts, predictor, calibration)
+                    parts = parts[:1]
+            files[size] = {str(part.relative_to(made)): checksum(part) for part in parts}
+            entry["bytes"] = sum(part.stat().st_size for part in parts)
             entries.append(entry)
         report = {
             "folder": str(folder),
             "file_format": kind.name,
             "input_type": card.input_type,
-            "compute_type": "float16" if to_float16 else "float32",
+            "compute_type": "int8" if calibration else "float16" if to_float16 else "float32",
             "inputs": {"random": RANDOM_IMAGES, "real": len(images) - RANDOM_IMAGES},
-            **_summary(entries, folding, same),
+            **_summary(entries, folding, same, quantisation),
         }
         if report["passed"] is False and not accept_difference:
             _refuse(report)
@@ -156,11 +168,12 @@ def output_folder(
     batch_sizes: Sequence[int] | None = None,
     fold: bool = True,
     options: Mapping[str, Any] | None = None,
+    calibration: "Calibration | None" = None,
 ) -> Path:
     """Where an export goes: the folder that is named, or one of a name of its own in an existing folder.
 
     Its own name holds what tells exports of a model apart: format, input type unless float32, batch sizes
-    unless 1, and that it is not folded. Without `file_name` it goes into the folder of the checkpoint's run,
+    unless 1, that it is not folded, and that it is int8. Without `file_name` it goes into the folder of the checkpoint's run,
     or of the checkpoint where that lies in none. The suffix of a model file, as in OUT.mindir, is left out:
     the export is the folder OUT, with the file in it.
     """
@@ -169,6 +182,7 @@ def output_folder(
     words += [] if list(batch_sizes or [1]) == [1] else [f"b{size}" for size in batch_sizes]
     words += [] if fold else ["unfolded"]
     words += map(str, (options or {}).values())
+    words += ["int8"] if calibration else []
     own = "_".join(words)
     if file_name is None:
         folder = checkpoint.resolve().parent
@@ -248,7 +262,10 @@ def _export(network: nn.Cell, card: ModelCard, path: Path, *, size: int, file_fo
 
 
 def _summary(
-    entries: list[dict[str, Any]], folding: dict[str, Any] | None, same: list[np.ndarray]
+    entries: list[dict[str, Any]],
+    folding: dict[str, Any] | None,
+    same: list[np.ndarray],
+    quantisation: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What all files say together. `same`: of each, for which real images the largest class is the same."""
     worst = {
@@ -259,7 +276,7 @@ def _summary(
         )
         for what in ("file", "embedding")
     }
-    passed = all(one["passed"] for one in (folding, *worst.values()) if one)
+    passed = all(one["passed"] for one in (folding, *worst.values(), quantisation) if one)
     images = same[0].size if same else 0
     return {
         "bytes": sum(entry["bytes"] for entry in entries),
@@ -267,8 +284,19 @@ def _summary(
         "folding": folding,
         **worst,
         "top1_agreement": {"images": images, "agree": int(np.all(same, axis=0).sum())} if images else None,
+        "quantisation": quantisation,
         "files": entries,
     }
+
+
+def _refuse_int8(card: ModelCard, kind: Format, signs: bool) -> None:
+    if kind.name != "ONNX":
+        raise UserError(f"quantise: {kind.name} is written in floating point alone; use --file_format ONNX")
+    if signs:
+        raise UserError(
+            f"quantise: {card.model} is a 1-bit network: its convolutions take signs, which int8 would store "
+            "in 8 bits and multiply no faster; leave out --quantise"
+        )
 
 
 def _refuse(report: dict[str, Any]) -> None:
@@ -277,7 +305,14 @@ def _refuse(report: dict[str, Any]) -> None:
         "file": "the file differs from the network",
         "embedding": "the file's embedding differs from the network's",
     }
-    failed = next(name for name in what if report[name] and not report[name]["passed"])
+    failed = next((name for name in what if report[name] and not report[name]["passed"]), "quantisation")
+    if failed == "quantisation":
+        compared = report[failed]["compared"]
+        raise UserError(
+            f"{report['folder']}: not written: int8 has the class of float32 for {compared['agree']} of "
+            f"{compared['images']} pictures, below {compared['limit']:.0%}; calibrate on pictures like those "
+            "that it is for, or write it all the same with --accept_difference"
+        )
     one, unit = report[failed], "value" if failed == "embedding" else "logit"
     agree = report["top1_agreement"]
     top1 = f", the same class for {agree['agree']} of {agree['images']} test images" if agree else ""

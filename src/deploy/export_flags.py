@@ -1,10 +1,15 @@
 """The flags of export.py."""
 
 import argparse
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..common.errors import UserError
 from .formats import FORMATS, find_format, names_in_words
+
+if TYPE_CHECKING:
+    from .onnx.calibration import Calibration
 
 HELP = {
     "file_format": f"{names_in_words()} (default MINDIR)",
@@ -13,6 +18,9 @@ HELP = {
     "input": "float32: normalised NCHW; uint8: NHWC pixels, normalised in the file (default float32)",
     "fold": "false: leave batch norms, weight standardisation and scales as they were trained (default true)",
     "real_weights": "of PACKED, the weights of its real layers: float32 or float16 (default float32)",
+    "quantise": "int8: an ONNX file that computes in 8 bits, calibrated on --calibration DIR",
+    "calibration": "folder of at least 100 pictures: some calibrate int8, others are compared",
+    "calibration_images": "pictures that calibrate, half of the folder's at most (default 512)",
     "accept_difference": "write a model whose answers differ too much from the network's, too",
 }
 
@@ -25,6 +33,9 @@ def add_export_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--input", default="float32", choices=("float32", "uint8"), help=HELP["input"])
     flags.add_argument("--fold", default="true", choices=("true", "false"), help=HELP["fold"])
     flags.add_argument("--real_weights", choices=("float32", "float16"), help=HELP["real_weights"])
+    flags.add_argument("--quantise", choices=("int8",), help=HELP["quantise"])
+    flags.add_argument("--calibration", metavar="DIR", help=HELP["calibration"])
+    flags.add_argument("--calibration_images", metavar="N", type=int, help=HELP["calibration_images"])
     flags.add_argument("--accept_difference", action="store_true", help=HELP["accept_difference"])
 
 
@@ -32,8 +43,13 @@ def export_choices(flags: argparse.Namespace) -> dict[str, Any]:
     """`file_format`, `batch_sizes`, `fold` and `options`, as `export_model` and `output_folder` take them.
 
     Raises:
-        UserError: one of them is none.
+        UserError: one of them is none, or what int8 needs is missing.
     """
+    if flags.quantise and not flags.calibration:
+        raise UserError("quantise: no --calibration given; name a folder of pictures like those it is for")
+    for name in ("calibration", "calibration_images"):
+        if getattr(flags, name) is not None and not flags.quantise:
+            raise UserError(f"{name}: {getattr(flags, name)} given, allowed: only with --quantise int8")
     sizes, kind = flags.export_batch_size, find_format(flags.file_format)
     if sizes is not None:
         if kind.any_batch:
@@ -57,3 +73,19 @@ def export_choices(flags: argparse.Namespace) -> dict[str, Any]:
         "fold": flags.fold == "true",
         "options": given,
     }
+
+
+def find_calibration(flags: argparse.Namespace, class_names: Sequence[str]) -> "Calibration | None":
+    """What int8 is calibrated on, and on standard error what its folder holds; None without `quantise`.
+
+    Raises:
+        UserError: as `Calibration.find`.
+    """
+    if not flags.quantise:
+        return None
+    from .onnx.calibration import Calibration
+
+    how = {} if flags.calibration_images is None else {"images": flags.calibration_images}
+    calibration = Calibration.find(flags.calibration, class_names, **how)
+    print(*calibration.found.in_words(), sep="\n", file=sys.stderr)
+    return calibration

@@ -1,6 +1,7 @@
 """What `classify` found, for a terminal and for programs."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,31 @@ def render_export(report: dict[str, Any]) -> str:
         rows.append(
             ("top-1", f"as by the network in float32 for {top1['agree']} of {top1['images']} test images")
         )
+    if report["quantisation"]:
+        rows += _quantisation(report["quantisation"])
     return table(rows)
+
+
+def _quantisation(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What int8 changes. The rows above it are of the file before."""
+    used, compared, speed = found["calibration"], found["compared"], found["images_per_second"]
+    size, accuracy = found["bytes"], found["accuracy"]
+    accepted = "" if found["passed"] else ", accepted"
+    yield (
+        "int8",
+        f"calibrated on {used['images']} pictures of {used['folder']}; before it {size['float32']:,} bytes",
+    )
+    yield (
+        "agreement",
+        f"as by float32 for {compared['agree']} of {compared['images']} other pictures, "
+        f"{compared['agreement']:.2%} (limit {compared['limit']:.0%}{accepted})",
+    )
+    if accuracy:
+        yield "accuracy", f"{accuracy['int8']:.2f} %, by float32 {accuracy['float32']:.2f} %"
+    yield "speed", f"{speed['int8']:,.0f} images/s, by float32 {speed['float32']:,.0f}, one after the other"
+    if skipped := len(used["skipped"] + compared["skipped"]):
+        first = (used["skipped"] + compared["skipped"])[0]
+        yield "skipped", f"{skipped} that cannot be read, as {first['file']} ({first['reason']})"
 
 
 def _distance(compared: dict[str, Any], other: str, unit: str = "logit") -> str:

@@ -46,7 +46,7 @@ class _Reader(CalibrationDataReader):
 
 
 def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.ModelProto:
-    """The model with int8 weights, a scale a filter, and uint8 activations.
+    """The model with int8 weights, a scale a filter, and uint8 activations; without metadata.
 
     Args:
         model: float32, its batch norms folded, of one input; left as it is.
@@ -77,8 +77,6 @@ def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Mode
         )
         made = onnx.load(path)
     del made.metadata_props[:]
-    made.metadata_props.extend(model.metadata_props)
-    made.producer_name, made.producer_version = model.producer_name, model.producer_version
     return made
 
 

@@ -37,6 +37,8 @@ def open_onnx(path: str | os.PathLike, *, threads: int = 0) -> Opened:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3  # errors
+    # A processor without VNNI saturates sums of int8 products; this has it take other kernels.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base class of their own
