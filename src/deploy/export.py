@@ -72,17 +72,18 @@ def export_model(
 
     Returns:
         The report: {"folder", "file_format", "input_type", "compute_type", "inputs": {"random", "real"},
-        "bytes", "passed", "folding", "file", "embedding", "top1_agreement", "quantisation", "files"}. `folding`,
-        `file` and `embedding` are answers of `compare_logits`, those of the worst file; `top1_agreement`
-        {"images", "agree"} counts the real images for which file and float32 network have the same largest
-        logit. An int8 file is compared so before it becomes int8, and `quantisation` is what
-        `quantise_file` says. `files` has each file's {"path", "batch_size", "bytes", "file", "embedding"}, where the size is None
-        for any. What was not compared is None; so `folding` is None of a file that is not folded.
+        "bytes", "passed", "folding", "file", "embedding", "top1_agreement", "quantisation", "files"}.
+        `folding`, `file` and `embedding` are answers of `compare_logits`, those of the worst file;
+        `top1_agreement` {"images", "agree"} counts the real images for which file and float32 network have
+        the same largest logit. An int8 file is compared so before it becomes int8; `quantisation` is what
+        `quantise_file` says of that. `files` has each file's {"path", "batch_size", "bytes", "file",
+        "embedding"}, where the size is None for any. What was not compared is None; so `folding` is None of a
+        file that is not folded.
 
     Raises:
         UserError: the format is unknown, not for this device, or not for these batch sizes or this
-            precision, the network cannot be exported or is not for int8, the answers differ by more than the limit, or nothing
-            can be written. What was at `folder` before is then untouched.
+            precision, the network cannot be exported or is not for int8, the answers differ by more than the
+            limit, or nothing can be written. What was at `folder` before is then untouched.
     """
     kind = find_format(file_format)
     device = ms.get_context("device_target")
@@ -173,9 +174,9 @@ def output_folder(
     """Where an export goes: the folder that is named, or one of a name of its own in an existing folder.
 
     Its own name holds what tells exports of a model apart: format, input type unless float32, batch sizes
-    unless 1, that it is not folded, and that it is int8. Without `file_name` it goes into the folder of the checkpoint's run,
-    or of the checkpoint where that lies in none. The suffix of a model file, as in OUT.mindir, is left out:
-    the export is the folder OUT, with the file in it.
+    unless 1, that it is not folded, and that it is int8. Without `file_name` it goes into the folder of the
+    checkpoint's run, or of the checkpoint where that lies in none. The suffix of a model file, as in
+    OUT.mindir, is left out: the export is the folder OUT, with the file in it.
     """
     words = [card.model, file_format.lower()]
     words += [] if card.input_type == "float32" else [card.input_type]

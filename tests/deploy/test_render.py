@@ -75,7 +75,7 @@ def test_an_export_as_a_table():
     one = {"path": "out/net/model.mindir", "batch_size": 8, "bytes": 1234567}
     report = {
         "folder": "out/net", "file_format": "MINDIR", "input_type": "uint8", "compute_type": "float16",
-        "inputs": {"random": 8, "real": 64}, "passed": True, "folding": distance,
+        "inputs": {"random": 8, "real": 64}, "passed": True, "folding": distance, "quantisation": None,
         "file": {"relative_difference": 0.03, "limit": 2e-2, "passed": False}, "embedding": None,
         "top1_agreement": {"images": 64, "agree": 63}, "files": [one],
     }  # fmt: skip

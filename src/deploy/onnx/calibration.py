@@ -98,8 +98,8 @@ def quantise_file(parts: Sequence[Path], float32: Predictor, calibration: Calibr
     path, card = parts[0], float32.card
     squares, skipped = _read(calibration, float32)
     prepare = card.preparation.normalise if card.input_type == "float32" else np.asarray
-    parts = np.array_split(np.arange(len(squares)), -(-len(squares) // BATCH))
-    batches = (np.stack([prepare(squares[place]) for place in part]) for part in parts)
+    groups = np.array_split(np.arange(len(squares)), -(-len(squares) // BATCH))
+    batches = (np.stack([prepare(squares[place]) for place in group]) for group in groups)
     size, made = sum(part.stat().st_size for part in parts), path.with_suffix(".int8")
     write_onnx(quantise(onnx.load(path), batches), card, made)
     how = {"backend": float32.backend, "device": float32.device}
