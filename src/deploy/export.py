@@ -296,7 +296,7 @@ def _refuse_int8(card: ModelCard, kind: Format, signs: bool) -> None:
     if signs:
         raise UserError(
             f"quantise: {card.model} is a 1-bit network: its convolutions take signs, which int8 would store "
-            "in 8 bits and multiply no faster; leave out --quantise"
+            "in 8 bits and multiply no faster; use --file_format PACKED"
         )
 
 
