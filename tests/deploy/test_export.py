@@ -57,8 +57,9 @@ def test_parity_passes_and_the_report_is_true(make_network, card, images, tmp_pa
     compared = report["file"]
     assert report == {
         "folder": str(folder), "file_format": "MINDIR", "input_type": "float32", "compute_type": "float32",
-        "inputs": {"random": 8, "real": 7}, "bytes": model.stat().st_size, "passed": True, "folding": None, "quantisation": None,
+        "inputs": {"random": 8, "real": 7}, "bytes": model.stat().st_size, "passed": True, "folding": None,
         "file": compared, "embedding": None, "top1_agreement": {"images": 7, "agree": 7},
+        "quantisation": None,
         "files": [
             {"path": str(model), "batch_size": 3, "file": compared, "bytes": model.stat().st_size,
              "embedding": None},
