@@ -6,7 +6,7 @@ becomes part of it. Behind a real-valued convolution it becomes part of weight a
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,10 +120,15 @@ class _Graph:
         self.users[x] += self.users[node.output[0]] - 1
 
     def add(self, node: onnx.NodeProto, step: _Making) -> None:
-        for name in step.inputs:
+        """A step that computes the node's output."""
+        self.check_computed(node, step.inputs)
+        self.steps[node.output[0]] = step
+
+    def check_computed(self, node: onnx.NodeProto, names: Sequence[str]) -> None:
+        """Refuses signs and what else is no value of a step."""
+        for name in names:
             if name != IMAGES and name not in self.steps:
                 raise self.refusal(f"no step computes what {_named(node)} takes, {name}")
-        self.steps[node.output[0]] = step
 
     def only(self, x: str, *kinds: str) -> _Making | None:
         """The step that computes x, if it is of these kinds and nothing but the node at hand takes x."""
@@ -189,6 +194,7 @@ def _conv(graph: _Graph, node: onnx.NodeProto, x: str, weight: str, bias: str = 
     filters = graph.constant(node, weight)
     strides, pads = set(how.get("strides", [1, 1])), set(how.get("pads", [0]))
     odd = {*how.get("dilations", [1]), how.get("group", 1)} != {1} or filters.shape[2] != filters.shape[3]
+    odd |= not how.keys() <= {"kernel_shape", "strides", "pads", "dilations", "group"}
     if odd or len(strides) > 1 or len(pads) > 1:
         raise graph.refusal(f"no step computes {_named(node)} with {how}")
     numbers = {"stride": strides.pop(), "padding": pads.pop()}
@@ -222,9 +228,9 @@ def _batch_norm(graph: _Graph, node: onnx.NodeProto, x: str, *parameters: str) -
 
 def _mul(graph: _Graph, node: onnx.NodeProto, x: str, y: str) -> None:
     x, y = (y, x) if x in graph.constants else (x, y)
-    if y in graph.constants and x in graph.differences:
+    if y in graph.constants and x in graph.differences and graph.constants[y].size == 1:
         clip, slope = graph.differences[x]
-        graph.differences[node.output[0]] = clip, slope * float(graph.constants[y])
+        graph.differences[node.output[0]] = clip, slope * graph.constants[y].item()
     elif y in graph.constants:
         multiply = graph.channels(node, x, y)
         _linear(graph, node, x, multiply, np.zeros_like(multiply))
@@ -253,6 +259,7 @@ def _add(graph: _Graph, node: onnx.NodeProto, x: str, y: str) -> None:
             return None
         step = graph.only(one, "binary_convolution")
         if step and len(step.inputs) == 1 and graph.shapes[one] == graph.shapes[other]:
+            graph.check_computed(node, [other])
             graph.replace(one, node).inputs.append(other)
             return None
     return graph.add(node, _Making("add", [x, y]))
@@ -261,7 +268,7 @@ def _add(graph: _Graph, node: onnx.NodeProto, x: str, y: str) -> None:
 def _clip(graph: _Graph, node: onnx.NodeProto, x: str, low: str = "", high: str = "") -> None:
     limits = {"low": low, "high": high}
     numbers = {"low": -_NO_LIMIT, "high": _NO_LIMIT, "slope": 0.0}
-    numbers |= {key: float(graph.constant(node, name)) for key, name in limits.items() if name}
+    numbers |= {key: graph.constant(node, name).item() for key, name in limits.items() if name}
     graph.add(node, _Making("clip", [x], numbers))
 
 
@@ -296,7 +303,7 @@ def _window(graph: _Graph, node: onnx.NodeProto) -> tuple[dict[str, int | float]
 
 
 def _mean(graph: _Graph, node: onnx.NodeProto, x: str, axes: str = "") -> None:
-    if axes and graph.constant(node, axes).tolist() != [2, 3]:
+    if node.op_type == "ReduceMean" and (not axes or graph.constant(node, axes).tolist() != [2, 3]):
         raise graph.refusal(f"no step computes {_named(node)}")
     graph.add(node, _Making("mean", [x]))
 
@@ -313,8 +320,8 @@ def _gemm(graph: _Graph, node: onnx.NodeProto, x: str, weight: str, bias: str = 
     if how.get("transA") or how.get("alpha", 1) != 1 or how.get("beta", 1) != 1:
         raise graph.refusal(f"no step computes {_named(node)} with {how}")
     matrix = matrix if how.get("transB") else matrix.T
-    offset = graph.constant(node, bias) if bias else 0.0
-    arrays = {"weight": matrix, "bias": np.broadcast_to(offset, len(matrix)).copy()}
+    offset = graph.constant(node, bias) if bias else np.zeros(1)
+    arrays = {"weight": matrix, "bias": np.broadcast_to(offset.reshape(-1), len(matrix)).copy()}
     graph.add(node, _Making("dense", [x], {}, arrays, weight.removesuffix(".weight")))
 
 

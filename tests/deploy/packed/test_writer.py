@@ -84,10 +84,6 @@ def test_a_real_valued_twin_is_refused():
         program_from_onnx(translated(made("basic blocks", activation="clip", binary_weights=False)))
 
 
-def weights(name: str, array) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.asarray(array, np.float32), name)
-
-
 SIGN = [
     helper.make_node("GreaterOrEqual", ["images", "zero"], ["positive"]),
     helper.make_node("Where", ["positive", "one", "minus"], ["signs"]),
@@ -110,13 +106,14 @@ CONSTANTS = {
     "real": RNG.normal(size=(4, 3, 3, 3)),
     "matrix": RNG.normal(size=(5, 4)),
 }
+AXES = numpy_helper.from_array(np.array([2]), "rows")
 
 
 def graph_of(*nodes: onnx.NodeProto, constants=CONSTANTS) -> onnx.ModelProto:
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 8, 8])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5])
-    tensors = [weights(name, array) for name, array in constants.items()]
-    graph = helper.make_graph([*nodes], "net", [images], [logits], tensors)
+    tensors = [numpy_helper.from_array(np.float32(array), name) for name, array in constants.items()]
+    graph = helper.make_graph([*nodes], "net", [images], [logits], [*tensors, AXES])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
@@ -182,6 +179,29 @@ def test_what_two_take_is_not_changed():
         ([*SIGN, helper.make_node("Relu", ["signs"], ["r"]), conv("r", "filters", "x")], "operator Relu"),
         ([*SIGN, conv("signs", "filters", "x", strides=[2, 1])], "operator Conv"),
         ([*SIGN, conv("signs", "filters", "x", dilations=[2, 2])], "operator Conv"),
+        (
+            [*SIGN, helper.make_node("Conv", ["signs", "filters"], ["x"], auto_pad="SAME_UPPER")],
+            "operator Conv",
+        ),
+        (
+            [
+                *SIGN,
+                conv("signs", "filters", "c"),
+                helper.make_node("GreaterOrEqual", ["c", "zero"], ["p"]),
+                helper.make_node("Where", ["p", "one", "minus"], ["signs of c"]),
+                conv("signs", "filters", "d"),
+                helper.make_node("Add", ["d", "signs of c"], ["x"]),
+            ],
+            "what the operator Add .* takes, signs of c",
+        ),
+        (
+            [
+                *SIGN,
+                conv("signs", "filters", "c"),
+                helper.make_node("ReduceMean", ["c", "rows"], ["x"], keepdims=1),
+            ],
+            "operator ReduceMean",
+        ),
         (
             [*SIGN, conv("signs", "filters", "c"), helper.make_node("Mul", ["c", "c"], ["x"])],
             "operator Mul .* of two values",
