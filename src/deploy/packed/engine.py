@@ -44,7 +44,11 @@ class Engine:
         self.program, self.threads = program, threads
         self.native = native()
         self.uses = Uses(program)
-        self.layers = [LAYERS[step.kind](step, narrow=self._is_narrow(step)) for step in program.steps]
+        tiles = self.native.tiles
+        self.layers = [
+            LAYERS[step.kind](step, narrow=self.uses.narrow and step.inputs[0] == IMAGES, tiles=tiles)
+            for step in program.steps
+        ]
         self._helpers = ThreadPoolExecutor(threads - 1, "packed") if threads > 1 else None
         self._plans: OrderedDict[tuple[int, int, int], Plan] = OrderedDict()
         self._shapes = functools.lru_cache(_PLANS)(program.shapes)
@@ -69,9 +73,6 @@ class Engine:
                 batch = images[first : first + at_once]
                 logits[first : first + len(batch)] = self._plan(len(batch), height, width).run(batch)
         return logits
-
-    def _is_narrow(self, step: Step) -> bool:
-        return self.uses.narrow and step.inputs[0] == IMAGES
 
     def _plan(self, *size: int) -> "Plan":
         plan = self._plans.pop(size, None) or Plan(self, *size)

@@ -49,7 +49,10 @@ POOL = (
 ARRANGE = (*_ROWS, "channels", "channel", *place("source"), *place("values"))
 
 TILES = {(pixels, blocks): f"{pixels}x{blocks}" for pixels in (7, 4, 1) for blocks in (2, 1)}
-"""Pixels and vectors of output channels that a convolution computes at once, in registers."""
+"""Pixels and vectors of output channels that a convolution computes at once."""
+
+SMALL_TILES = ((4, 1), (1, 1))
+"""Those that fit in the registers where a vector takes two of 16, as with AVX2."""
 
 VECTORS = (4, 1)
 """Vectors of channels that the other kernels compute at once."""

@@ -1,8 +1,9 @@
 """From a step of a program to the call of a kernel."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -90,14 +91,16 @@ class Convolution:
     Args:
         step: of one of these kinds.
         narrow: its input's channels are not filled up to whole vectors.
+        tiles: those of `kernels.TILES` that suit the processor.
     """
 
-    def __init__(self, step: Step, *, narrow: bool):
+    def __init__(self, step: Step, *, narrow: bool, tiles: Collection[tuple[int, int]]):
         arrays = step.arrays
         self.binary, self.dense = "bits" in arrays, step.kind == "dense"
         weight = arrays["bits" if self.binary else "weight"]
         outputs = filled_up(len(weight))
-        self.blocks = 1 if outputs // LANES % 2 else 2
+        self.blocks = max(blocks for _, blocks in tiles if outputs // LANES % blocks == 0)
+        self.pixels = {pixels for pixels, blocks in tiles if blocks == self.blocks}
         self.size = 1 if self.dense else weight.shape[2]
         self.stride, self.padding = step.numbers.get("stride", 1), step.numbers.get("padding", 0)
         self.counts = None
@@ -132,9 +135,8 @@ class Convolution:
             **output.written(),
             **self._counts(output, source),
         }
-        pixels = min(
-            (p for p, _ in kernels.TILES if p <= output.width), key=lambda p: (-(-output.width // p) * p, -p)
-        )
+        width = output.width
+        pixels = min((p for p in self.pixels if p <= width), key=lambda p: (-(-width // p) * p, -p))
         kernel = f"{'binary' if self.binary else 'real'}_{kernels.TILES[pixels, self.blocks]}"
         return Call(kernel, kernels.CONVOLUTION, len(self.filters) * entries["rows"], entries)
 
@@ -150,7 +152,7 @@ class Convolution:
 class Pointwise:
     """affine, add and clip."""
 
-    def __init__(self, step: Step, *, narrow: bool = False):
+    def __init__(self, step: Step, **_: Any):
         self.arrays = step.arrays
         self.clip = {name: _as_bits(step.numbers.get(name, 0.0)) for name in ("low", "high", "slope")}
         self.clip["clips"] = int(step.kind == "clip")
@@ -173,7 +175,7 @@ class Pointwise:
 class Pool:
     """max_pool, average_pool and mean."""
 
-    def __init__(self, step: Step, *, narrow: bool):
+    def __init__(self, step: Step, **_: Any):
         self.kernel = "max_pool" if step.kind == "max_pool" else "mean_pool"
         self.size, self.stride, self.padding = (step.numbers.get(n, 0) for n in ("size", "stride", "padding"))
 

@@ -24,9 +24,10 @@ class Native:
     Attributes:
         addresses: of each kernel, by its name.
         run: kernels.py's; called from Python it leaves other threads free to go on.
+        tiles: those of `kernels.TILES` that suit the processor.
     """
 
-    def __init__(self, code: bytes, machine: llvm.TargetMachine):
+    def __init__(self, code: bytes, machine: llvm.TargetMachine, *, wide: bool):
         # The engine owns the memory of the machine code.
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -37,6 +38,7 @@ class Native:
         library = (
             ctypes.WinDLL("kernel32").SwitchToThread if os.name == "nt" else ctypes.CDLL(None).sched_yield
         )
+        self.tiles = tuple(kernels.TILES) if wide else kernels.SMALL_TILES
         self.give_way = ctypes.cast(library, ctypes.c_void_p).value
 
 
@@ -51,7 +53,7 @@ def native() -> Native:
     if code is None:
         code = compile_kernels(machine)
         _write(path, code)
-    return Native(code, machine)
+    return Native(code, machine, wide="+avx512f" in _cpu()[1])
 
 
 def this_machine() -> llvm.TargetMachine:

@@ -64,7 +64,7 @@ def run_step(step: Step, x: np.ndarray, native: compiled.Native, border: int) ->
     outputs = len(step.arrays["bits"])
     values, bits = (Layout(s, images, height, width, filled_up(outputs), 1).new() for s in (False, True))
     output = Value(outputs, height, width, images, values=values, bits=bits)
-    call = Convolution(step, narrow=False).call(output, source)
+    call = Convolution(step, narrow=False, tiles=native.tiles).call(output, source)
     kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
     kernel(native.addresses[call.kernel])(call.table().ctypes.data, 0, call.items)
     return output
@@ -94,13 +94,13 @@ def test_binary_sums_are_exact(rng, channels, outputs, size, stride, padding, sh
     assert (output.bits.array == signs_of(sums, 1).array).all()
 
 
-def test_without_an_instruction_that_counts_bits(rng):
-    """As on older processors: LLVM makes it of others."""
+def test_a_processor_without_wide_vectors(rng):
+    """LLVM makes what it lacks, counting bits too, of other instructions."""
     target = llvm.Target.from_default_triple()
     if not target.triple.startswith("x86_64"):
         pytest.skip("of another family")
     machine = target.create_target_machine(cpu="x86-64-v3", opt=3, jit=True)
-    native = compiled.Native(compiled.compile_kernels(machine), machine)
+    native = compiled.Native(compiled.compile_kernels(machine), machine, wide=False)
     step = binary_step(rng, 80, 48, 3, 1, 1)
     x = rng.normal(size=(1, 80, 8, 9)).astype(np.float32)
     values = run_step(step, x, native, border=1).values.array[:, 1:-1, 1:-1]
