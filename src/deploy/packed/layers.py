@@ -135,10 +135,13 @@ class Convolution:
             **output.written(),
             **self._counts(output, source),
         }
-        width = output.width
-        pixels = min((p for p in self.pixels if p <= width), key=lambda p: (-(-width // p) * p, -p))
+        pixels = self._pixels(output.width)
         kernel = f"{'binary' if self.binary else 'real'}_{kernels.TILES[pixels, self.blocks]}"
         return Call(kernel, kernels.CONVOLUTION, len(self.filters) * entries["rows"], entries)
+
+    def _pixels(self, width: int) -> int:
+        """At once, in rows of `width`: the fewest tiles of the fewest pixels; a tile costs two pixels more."""
+        return min((p for p in self.pixels if p <= width), key=lambda p: (-(-width // p) * (p + 2), -p))
 
     def _counts(self, output: Value, source: Value) -> Entries:
         if not self.binary:
