@@ -66,7 +66,7 @@ def _compute(step: Step, x: np.ndarray, y: np.ndarray | None = None) -> np.ndarr
     if step.kind == "add":
         return x + y
     clipped = np.clip(x, n["low"], n["high"])
-    return clipped + n["slope"] * (x - clipped)
+    return clipped + n["slope"] * (x - clipped) if n["slope"] else clipped
 
 
 def interpret(program: Program, images: np.ndarray) -> dict[str, np.ndarray]:

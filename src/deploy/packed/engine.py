@@ -1,6 +1,7 @@
 """Runs the program of a packed network on this CPU: a plan of kernels for each size of images."""
 
 import functools
+import math
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,7 @@ class Engine:
         ]
         self._helpers = ThreadPoolExecutor(threads - 1, "packed") if threads > 1 else None
         self._plans: OrderedDict[tuple[int, int, int], Plan] = OrderedDict()
-        self._shapes = functools.lru_cache(_PLANS)(program.shapes)
+        self._sizes = functools.lru_cache(_PLANS)(functools.partial(_sizes, program))
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -64,10 +65,8 @@ class Engine:
         count, channels, height, width = images.shape
         if channels != self.program.channels:
             raise ValueError(f"{channels} channels; the network takes {self.program.channels}")
-        shapes = self._shapes(height, width)
-        largest = max(4 * int(np.prod(shape)) for shape in shapes.values())
-        at_once = max(1, _BATCH_BYTES // largest)
-        logits = np.empty((count, *shapes[LOGITS]), np.float32)
+        at_once, classes = self._sizes(height, width)
+        logits = np.empty((count, classes), np.float32)
         with self._lock:
             for first in range(0, count, at_once):
                 batch = images[first : first + at_once]
@@ -85,6 +84,13 @@ class Engine:
         """Asks the other threads to work through a plan as well."""
         for _ in range(self.threads - 1):
             self._helpers.submit(plan.work, counters)
+
+
+def _sizes(program: Program, height: int, width: int) -> tuple[int, int]:
+    """How many images of a size go through a network at once, and its classes."""
+    shapes = program.shapes(height, width)
+    largest = max(4 * math.prod(shape) for shape in shapes.values())
+    return max(1, _BATCH_BYTES // largest), shapes[LOGITS][0]
 
 
 class Uses:

@@ -140,7 +140,7 @@ class Convolution:
         return Call(kernel, kernels.CONVOLUTION, len(self.filters) * entries["rows"], entries)
 
     def _pixels(self, width: int) -> int:
-        """At once, in rows of `width`: the fewest tiles of the fewest pixels; a tile costs two pixels more."""
+        """At once, in rows of `width`: tiles of few pixels are slow, as if each had two more."""
         return min((p for p in self.pixels if p <= width), key=lambda p: (-(-width // p) * (p + 2), -p))
 
     def _counts(self, output: Value, source: Value) -> Entries:

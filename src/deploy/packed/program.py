@@ -23,7 +23,7 @@ computes one value from values of earlier steps, by its kind:
 - max_pool: the border does not count. average_pool: windows that do not fit are dropped.
 - mean: over all pixels, (N, C, H, W) -> (N, C).
 - affine: multiply * x + add in each channel.
-- clip: c + slope * (x - c), with c = x within [low, high].
+- clip: c + slope * (x - c), or c where slope is 0, with c = x within [low, high].
 
 H' = (H + 2 * padding - k) // stride + 1, and the same for W. `bits` are uint64, all other arrays float32, and
 all are C-contiguous. A size of image at which two inputs of a step differ in shape is not for this network.

@@ -155,10 +155,19 @@ def test_signs_of_what_is_not_a_number(rng):
     assert (Engine(program)(x) == interpret(program, x)[LOGITS]).all()
 
 
-def test_not_a_number_goes_through_pooling_and_clipping(engine, images):
-    broken = images[:2].copy()
-    broken[0, 0, 5, 5] = np.nan
-    assert np.isfinite(engine(broken)[1]).all()
+def test_what_is_not_a_number_stays_so(engine, images):
+    """As in numpy, through pooling and clipping too; the other images of a batch are not touched."""
+    steps = (
+        Step("max_pool", (IMAGES,), "pooled", {"size": 3, "stride": 2, "padding": 1}),
+        Step("clip", ("pooled",), "clipped", {"low": -1.0, "high": 1.0, "slope": 0.0}),
+        Step("mean", ("clipped",), LOGITS),
+    )
+    broken = images[:4, :, :16, :16].copy()
+    broken[0, 0, 5, 5], broken[1, 1, 5, 5], broken[2, 2, 5, 5] = np.nan, np.inf, -np.inf
+    for program, run in ((Program(steps), Engine(Program(steps))), (engine.program, engine)):
+        with np.errstate(invalid="ignore"):
+            expected = interpret(program, broken)[LOGITS]
+        assert np.allclose(run(broken), expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def test_images_that_no_convolution_reads(rng):
