@@ -1,24 +1,35 @@
 """Training steps of several implementations, timed in turns, so that a drift of the machine meets all."""
 
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.record import ROOT
 
 
+def answer(reply: Callable[[Any], Any]) -> None:
+    """Answers each line of JSON on standard input with one."""
+    for line in sys.stdin:
+        print(json.dumps(reply(json.loads(line))), flush=True)
+
+
 def serve(step: Callable[[], object]) -> None:
     """Makes one step for each line on standard input and answers with its seconds."""
-    for _ in sys.stdin:
+
+    def timed(_: Any) -> float:
         began = time.perf_counter()
         step()
-        print(time.perf_counter() - began, flush=True)
+        return time.perf_counter() - began
+
+    answer(timed)
 
 
 class Peer:
-    """A process that makes steps on demand: `command` ends in a call of `serve`."""
+    """A process that makes steps on demand: `command` ends in a call of `serve`, or of `answer`."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None):
         self.process = subprocess.Popen(
@@ -27,14 +38,22 @@ class Peer:
 
     def step(self) -> float:
         """Seconds of one step."""
-        self.process.stdin.write("step\n")
+        return self.ask("step")
+
+    def ask(self, question: Any) -> Any:
+        """What it answers."""
+        self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
+        return self.hear()
+
+    def hear(self) -> Any:
+        """The next that it says in JSON."""
         for line in self.process.stdout:
             try:
-                return float(line)
+                return json.loads(line)
             except ValueError:  # a framework's own words
                 continue
-        sys.exit(f"{self.process.args} ended before its step did")
+        sys.exit(f"{self.process.args} ended before it answered")
 
 
 def take_turns(peers: Mapping[str, Peer], *, steps: int, warm_up: int = 2) -> dict[str, list[float]]:

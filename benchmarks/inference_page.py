@@ -1,0 +1,220 @@
+"""The record of benchmarks.inference as tables in Markdown and as a picture, and the pages that show them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.inference_files import MODELS, TWIN
+from benchmarks.inference_layers import CHAINS, LENGTH, STAGES
+from benchmarks.inference_peers import BACKENDS
+from benchmarks.record import ROOT
+
+PAGES = (ROOT / "docs" / "deploy.md", ROOT / "README.md")
+PICTURE = ROOT / "docs" / "inference.png"
+TITLES = {TWIN: "ResNet-18"}
+BIREAL, PEAKS = "birealnet18", "peaks_tera_multiply_adds_per_second"
+README = (
+    (BIREAL, "packed"), (TWIN, "onnxruntime float32"), (TWIN, "onnxruntime int8"), (TWIN, "OpenVINO bfloat16"),
+    (TWIN, "MINDIR"),
+)  # fmt: skip
+LAYERS_BY = {
+    "packed": "packed", "OpenVINO binary": "OpenVINO's binary layer", "MindSpore": "MindSpore float32"
+}  # fmt: skip
+FLOAT_BY = ("MindSpore", "onnxruntime float32", "OpenVINO float32")
+TWIN_MULTIPLY_ADDS = 1_814_073_344  # of an image, as `python -m src.tools.summary` counts them
+_MARKED = re.compile(r"(<!-- inference: (\w+) -->)(.*?)(<!-- /inference -->)", re.DOTALL)
+
+Record = Mapping[str, Any]
+
+
+def tables(record: Record) -> dict[str, str]:
+    """The texts that a page may hold, by the name in its marker."""
+    found = record["figures"]
+
+    def by_model(cell) -> str:
+        models = [model for model in MODELS if model in found]
+        backends = [name for name in BACKENDS if any(name in found[model] for model in models)]
+        rows = [
+            [name, *(cell(found[model][name]) if name in found[model] else "" for model in models)]
+            for name in backends
+        ]
+        return _table(["", *(TITLES.get(model, model) for model in models)], rows)
+
+    def fact(model: str, backend: str) -> str:
+        figures = found.get(model, {}).get(backend)
+        if not figures:
+            return "not measured"
+        took = figures["batch_1"]["milliseconds"]["median"]
+        return f"{figures['file_bytes'] / 1e6:.1f} MB, {took:.1f} ms"
+
+    return {
+        "mindir": fact(TWIN, "MINDIR"),
+        "onnx": fact(TWIN, "onnxruntime float32"),
+        "int8": fact(TWIN, "onnxruntime int8"),
+        "packed": fact(BIREAL, "packed"),
+        "readme": "; ".join(
+            f"{TITLES[TWIN]} by {backend}: {fact(TWIN, backend)}" if model == TWIN else fact(model, backend)
+            for model, backend in README
+        ),
+        "latency": by_model(lambda one: _latency(one["batch_1"]["milliseconds"])),
+        "throughput": by_model(lambda one: f"{one['batch_32']['images_per_second']:,.0f}"),
+        "size": by_model(lambda one: f"{one['file_bytes'] / 1e6:.1f}" if one["file_bytes"] else ""),
+        "start": by_model(lambda one: f"{one['start_seconds']['median']:.1f}"),
+        "memory": by_model(lambda one: f"{one['batch_1']['peak_memory_mib']:,}"),
+        "layers": _layers(record),
+        "ceiling": _ceiling(record),
+        "machine": _machine(record),
+    }
+
+
+def all_tables(record: Record) -> str:
+    """All of them, one below the other."""
+    return "\n\n".join(f"{name}:\n\n{text}" for name, text in tables(record).items())
+
+
+def filled(text: str, record: Record) -> str:
+    """A page with its marked places as the record says.
+
+    Raises:
+        KeyError: a marker has another name than those of `tables`.
+    """
+    texts = tables(record)
+
+    def replaced(place: re.Match) -> str:
+        new, lines = texts[place[2]], "\n" in texts[place[2]]
+        return f"{place[1]}\n\n{new}\n\n{place[4]}" if lines else f"{place[1]}{new}{place[4]}"
+
+    return _MARKED.sub(replaced, text)
+
+
+def write_pages(record: Record) -> None:
+    """Writes the pictures and the pages again."""
+    from src.common.files import write_text
+
+    draw(record, PICTURE)
+    for page in PAGES:
+        write_text(page, filled(page.read_text(), record))
+
+
+def multiply_adds_a_second(record: Record, chain: str, backend: str) -> float:
+    """T of them, at the median."""
+    total = sum(layer.multiply_adds for layer in CHAINS[chain])
+    return total / record["figures"][chain][backend]["batch_1"]["milliseconds"]["median"] / 1e9
+
+
+def _latency(milliseconds: Mapping[str, float]) -> str:
+    return f"{milliseconds['median']:.1f} ({milliseconds['p99']:.1f})"
+
+
+def _layers(record: Record) -> str:
+    rows = []
+    for chain, layers in CHAINS.items():
+        cells = []
+        for backend in LAYERS_BY:
+            figures = record["figures"].get(chain, {}).get(backend)
+            if figures:
+                took = figures["batch_1"]["milliseconds"]["median"]
+                each = took if chain == "sixteen" else took / LENGTH
+                rate = multiply_adds_a_second(record, chain, backend)
+                cells.append(f"{each:.2f} ms, {rate:.2f} T/s")
+            else:
+                cells.append("")
+        side = layers[0].side
+        rows.append(["all sixteen" if chain == "sixteen" else f"{chain}, {side}x{side}", *cells])
+    return _table(["convolutions", *LAYERS_BY.values()], rows)
+
+
+def _ceiling(record: Record) -> str:
+    peaks, found = record[PEAKS], record["figures"]
+    most = {kind: peaks[kind]["max"] for kind in peaks}
+    words = (
+        f"In registers alone {record['settings']['threads']} threads do {most['popcount']:.2f} T "
+        f"multiply-adds/s of 1 bit (xor, popcount, add) and {most['float32']:.3f} T of float32 (fma)."
+    )
+    if "sixteen" in found:
+        all_of_them, *shapes = (
+            f"{100 * multiply_adds_a_second(record, chain, 'packed') / most['popcount']:.0f} %"
+            for chain in CHAINS
+        )
+        words += f" The packed convolutions reach {all_of_them} of the first, by shape {', '.join(shapes)}."
+    if TWIN in found:
+        shares = []
+        for backend in FLOAT_BY:
+            milliseconds = found[TWIN][backend]["batch_1"]["milliseconds"]["median"]
+            shares.append(f"{backend} {TWIN_MULTIPLY_ADDS / milliseconds / 1e7 / most['float32']:.0f} %")
+        words += f" Of the second the float twin reaches, as a whole network: {', '.join(shares)}."
+    return words
+
+
+def _machine(record: Record) -> str:
+    where = record["environment"]
+    flags = ", ".join(record["cpu_flags"]) or "none of those that count"
+    versions = ", ".join(
+        f"{name} {where[name]}" for name in ("mindspore", "onnxruntime", "openvino", "llvmlite")
+    )
+    return (
+        f"{where['cpu']}, {record['settings']['threads']} threads, with {flags}; {versions}; {record['date']}"
+    )
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def draw(record: Record, path: Path) -> None:
+    """What one image takes in each backend, birealnet18 and its float twin, and the convolutions alone."""
+    from src.evaluation import drawing
+
+    found, threads = record["figures"], record["settings"]["threads"]
+    figure = drawing.new_figure(10.5, 4.9)
+    where = record["environment"]["cpu"]
+    drawing.headline(
+        figure, "birealnet18 as 1-bit, and its float twin", f"{where}, {threads} threads, medians", left=0.03
+    )
+    times = {
+        f"{TITLES.get(model, model)}, {backend}": figures["batch_1"]["milliseconds"]["median"]
+        for model in (BIREAL, TWIN) if model in found
+        for backend, figures in found[model].items()
+    }  # fmt: skip
+    left = figure.add_axes((0.25, 0.1, 0.3, 0.66))
+    _bars(left, dict(sorted(times.items(), key=lambda one: -one[1])))
+    left.set_title("one image of 224x224, milliseconds", loc="left", fontsize=10, color=drawing.INK)
+    right = figure.add_axes((0.63, 0.17, 0.35, 0.59))
+    _rates(right, record)
+    right.set_title("T multiply-adds a second by convolution", loc="left", fontsize=10, color=drawing.INK)
+    drawing.save(figure, path)
+
+
+def _bars(axes: Any, times: Mapping[str, float]) -> None:
+    from src.evaluation import drawing
+
+    drawing.style(axes)
+    axes.grid(visible=False)
+    colours = [drawing.BLUE if f"{BIREAL}, packed" == name else drawing.PALE_BLUE for name in times]
+    axes.barh(list(times), list(times.values()), color=colours, height=0.7)
+    for place, milliseconds in enumerate(times.values()):
+        axes.text(milliseconds, place, f" {milliseconds:.1f}", va="center", fontsize=8.5, color=drawing.INK)
+    axes.set_xticks([])
+    axes.set_xlim(0, 1.12 * max(times.values()))
+
+
+def _rates(axes: Any, record: Record) -> None:
+    from src.evaluation import drawing
+
+    drawing.style(axes)
+    chains = [f"{channels} channels" for channels, _ in STAGES]
+    colours = dict(zip(LAYERS_BY, (drawing.BLUE, drawing.PALE_BLUE, drawing.QUIET)))
+    for number, (backend, label) in enumerate(LAYERS_BY.items()):
+        rates = [multiply_adds_a_second(record, chain, backend) for chain in chains]
+        places = [place + 0.27 * (number - 1) for place in range(len(chains))]
+        axes.bar(places, rates, width=0.24, color=colours[backend], label=label, zorder=2)
+    peak = record[PEAKS]["popcount"]["max"]
+    axes.axhline(peak, color=drawing.RED, lw=1.2)
+    axes.text(-0.45, peak, "most by popcount", va="bottom", fontsize=8.5, color=drawing.RED)
+    axes.set_ylim(0, 1.15 * peak)
+    axes.set_xticks(range(len(chains)), [f"{channels}\n{side}x{side}" for channels, side in STAGES])
+    axes.set_xlabel("channels and pixels", fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncol=3, frameon=False, fontsize=8.5)
