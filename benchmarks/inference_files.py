@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from benchmarks import inference_layers as layers
 from benchmarks.record import parser
 
@@ -24,6 +27,7 @@ SHAPES = {
 }
 GROUPS = (("birealnet18", TWIN), *((name,) for name in SHAPES if name not in ("birealnet18", TWIN)))
 BATCHES = (1, 32)
+PICTURES = 100  # that int8 is calibrated on and compared with
 
 
 def network_of(name: str) -> Any:
@@ -46,6 +50,7 @@ def write_files(name: str, folder: Path) -> dict[str, dict[str, Any]]:
     from src.data.preparation import Preparation
     from src.deploy.card import ModelCard
     from src.deploy.export import export_model
+    from src.deploy.onnx.calibration import Calibration
 
     found = {"MindSpore": {"model": name, "bytes": None}}
     if name in layers.CHAINS:
@@ -65,7 +70,21 @@ def write_files(name: str, folder: Path) -> dict[str, dict[str, Any]]:
     export("onnxruntime float32", "OpenVINO float32", "OpenVINO bfloat16", file_format="ONNX")
     if name == "birealnet18":
         export("packed", "OpenVINO binary", file_format="PACKED")
+    else:
+        pictures = Calibration.find(noise(folder, how.image_size), card.class_names, images=PICTURES // 2)
+        how_int8 = {"calibration": pictures, "accept_difference": True}
+        export("onnxruntime int8", "OpenVINO int8", file_format="ONNX", **how_int8)
     return found
+
+
+def noise(folder: Path, side: int) -> Path:
+    """A new folder of pictures: what int8 costs in accuracy is not asked here."""
+    rng, pictures = np.random.default_rng(0), folder / "pictures"
+    pictures.mkdir(parents=True)
+    for number in range(PICTURES):
+        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+        small.resize((side, side), Image.Resampling.BICUBIC).save(pictures / f"{number}.png")
+    return pictures
 
 
 def main() -> int:

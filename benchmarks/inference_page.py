@@ -15,8 +15,8 @@ PICTURE = ROOT / "docs" / "inference.png"
 TITLES = {TWIN: "ResNet-18"}
 BIREAL, PEAKS = "birealnet18", "peaks_tera_multiply_adds_per_second"
 README = (
-    (BIREAL, "packed"), (TWIN, "onnxruntime float32"), (TWIN, "onnxruntime int8"), (TWIN, "OpenVINO bfloat16"),
-    (TWIN, "MINDIR"),
+    (BIREAL, "packed"), (TWIN, "onnxruntime float32"), (TWIN, "onnxruntime int8"),
+    (TWIN, "OpenVINO bfloat16"), (TWIN, "MINDIR"),
 )  # fmt: skip
 LAYERS_BY = {
     "packed": "packed", "OpenVINO binary": "OpenVINO's binary layer", "MindSpore": "MindSpore float32"

@@ -23,7 +23,10 @@ def _figures(*medians, size=None, start=1.0):
 
 def test_a_bar_takes_the_fastest_of_the_others_round_by_round():
     found = {
-        "birealnet18": {"packed": _figures(2, 4, 2, size=4_200_001, start=1.9), "MindSpore": _figures(9, 9, 9)},
+        "birealnet18": {
+            "packed": _figures(2, 4, 2, size=4_200_001, start=1.9),
+            "MindSpore": _figures(9, 9, 9),
+        },
         "resnet18": {"onnxruntime int8": _figures(4, 8, 2), "OpenVINO int8": _figures(9, 9, 9)},
     }
     told = bars(found, amx=False)
@@ -48,7 +51,9 @@ def test_a_chain_is_a_program_of_the_convolutions_it_names(chain):
 
 
 def test_the_sixteen_are_those_of_birealnet18():
-    assert sum(layer.multiply_adds for layer in CHAINS["sixteen"]) == 1_676_279_808  # as src.tools.summary says
+    assert (
+        sum(layer.multiply_adds for layer in CHAINS["sixteen"]) == 1_676_279_808
+    )  # as src.tools.summary says
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
