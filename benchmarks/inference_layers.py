@@ -65,10 +65,21 @@ def network_of(chain: str) -> Any:
 
 
 def program_of(chain: str) -> Any:
-    """The binary ones as a packed program, with random weights; two logits of the mean close it."""
+    """The binary ones as a packed program, with random weights.
+
+    Its two logits are sums of means: of the last values, and of those before a stride, which in the network
+    have another reader, too.
+    """
     from src.deploy.packed.program import IMAGES, LOGITS, Program, Step
 
-    rng, steps, value = np.random.default_rng(0), [], IMAGES
+    rng, steps, value, means = np.random.default_rng(0), [], IMAGES, []
+
+    def close(channels: int) -> None:
+        steps.append(Step("mean", (value,), f"mean of {value}"))
+        dense = {"weight": np.ones((2, channels), np.float32), "bias": np.zeros(2, np.float32)}
+        steps.append(Step("dense", (f"mean of {value}",), f"sum of {value}", {}, dense))
+        means.append(f"sum of {value}")
+
     for number, one in enumerate(CHAINS[chain]):
         shape = one.outputs, 3, 3, one.inputs // 64
         arrays = {
@@ -77,10 +88,16 @@ def program_of(chain: str) -> Any:
             "add": rng.normal(0, 0.1, one.outputs).astype(np.float32),
         }
         inputs = (value,) if one.stride > 1 else (value, value)
+        if one.stride > 1:
+            close(one.inputs)
         numbers = {"channels": one.inputs, "stride": one.stride, "padding": 1}
         value = f"layer{number}"
         steps.append(Step("binary_convolution", inputs, value, numbers, arrays))
-    last = CHAINS[chain][-1].outputs
-    dense = {"weight": np.ones((2, last), np.float32), "bias": np.zeros(2, np.float32)}
-    steps += [Step("mean", (value,), "mean"), Step("dense", ("mean",), LOGITS, {}, dense)]
+    close(CHAINS[chain][-1].outputs)
+    total = means[0]
+    for number, one in enumerate(means[1:]):
+        steps.append(Step("add", (total, one), f"total {number}"))
+        total = f"total {number}"
+    last = {"multiply": np.ones(2, np.float32), "add": np.zeros(2, np.float32)}
+    steps.append(Step("affine", (total,), LOGITS, {}, last))
     return Program(tuple(steps), channels=CHAINS[chain][0].inputs)
