@@ -1,7 +1,7 @@
 """The record of benchmarks.inference as tables in Markdown and as a picture, and the pages that show them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ README = (
     (BIREAL, "packed"), (TWIN, "onnxruntime float32"), (TWIN, "onnxruntime int8"),
     (TWIN, "OpenVINO bfloat16"), (TWIN, "MINDIR"),
 )  # fmt: skip
+FILES = ("MINDIR", "onnxruntime float32", "onnxruntime int8", "packed")
 LAYERS_BY = {
-    "packed": "packed", "OpenVINO binary": "OpenVINO's binary layer", "MindSpore": "MindSpore float32"
+    "packed": "packed", "OpenVINO binary": "OpenVINO binary", "MindSpore": "MindSpore float32"
 }  # fmt: skip
 FLOAT_BY = ("MindSpore", "onnxruntime float32", "OpenVINO float32")
 TWIN_MULTIPLY_ADDS = 1_814_073_344  # of an image, as `python -m src.tools.summary` counts them
@@ -32,12 +33,13 @@ def tables(record: Record) -> dict[str, str]:
     """The texts that a page may hold, by the name in its marker."""
     found = record["figures"]
 
-    def by_model(cell) -> str:
-        models = [model for model in MODELS if model in found]
-        backends = [name for name in BACKENDS if any(name in found[model] for model in models)]
+    models = [model for model in MODELS if model in found]
+
+    def by_model(cell: Callable[[Mapping[str, Any]], str], backends: Iterable[str] = BACKENDS) -> str:
         rows = [
             [name, *(cell(found[model][name]) if name in found[model] else "" for model in models)]
             for name in backends
+            if any(name in found[model] for model in models)
         ]
         return _table(["", *(TITLES.get(model, model) for model in models)], rows)
 
@@ -59,7 +61,7 @@ def tables(record: Record) -> dict[str, str]:
         ),
         "latency": by_model(lambda one: _latency(one["batch_1"]["milliseconds"])),
         "throughput": by_model(lambda one: f"{one['batch_32']['images_per_second']:,.0f}"),
-        "size": by_model(lambda one: f"{one['file_bytes'] / 1e6:.1f}" if one["file_bytes"] else ""),
+        "size": by_model(lambda one: f"{one['file_bytes'] / 1e6:.1f}", FILES),
         "start": by_model(lambda one: f"{one['start_seconds']['median']:.1f}"),
         "memory": by_model(lambda one: f"{one['batch_1']['peak_memory_mib']:,}"),
         "layers": _layers(record),
@@ -198,6 +200,7 @@ def _bars(axes: Any, times: Mapping[str, float]) -> None:
     for place, milliseconds in enumerate(times.values()):
         axes.text(milliseconds, place, f" {milliseconds:.1f}", va="center", fontsize=8.5, color=drawing.INK)
     axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
     axes.set_xlim(0, 1.12 * max(times.values()))
 
 
@@ -212,9 +215,8 @@ def _rates(axes: Any, record: Record) -> None:
         places = [place + 0.27 * (number - 1) for place in range(len(chains))]
         axes.bar(places, rates, width=0.24, color=colours[backend], label=label, zorder=2)
     peak = record[PEAKS]["popcount"]["max"]
-    axes.axhline(peak, color=drawing.RED, lw=1.2)
-    axes.text(-0.45, peak, "most by popcount", va="bottom", fontsize=8.5, color=drawing.RED)
-    axes.set_ylim(0, 1.15 * peak)
+    axes.axhline(peak, color=drawing.RED, lw=1.2, label="most by popcount")
+    axes.set_ylim(0, 1.4 * max(peak, axes.dataLim.y1))
     axes.set_xticks(range(len(chains)), [f"{channels}\n{side}x{side}" for channels, side in STAGES])
     axes.set_xlabel("channels and pixels", fontsize=9)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncol=3, frameon=False, fontsize=8.5)
+    axes.legend(loc="upper center", ncol=2, frameon=False, fontsize=8.5, labelcolor=drawing.INK)

@@ -8,8 +8,6 @@ import ctypes
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.record import spread
-
 CHAINS = 10  # sums that do not wait for each other
 CALLS, ROUNDS = 15, 2_000_000
 FLOATS, WORDS = 16, 8  # in 512 bits
@@ -26,11 +24,9 @@ STEPS = {
 }  # fmt: skip
 
 
-def peaks(threads: int) -> dict[str, dict[str, float]]:
-    """T multiply-adds a second of so many threads together, by kind, of several calls."""
-    return {
-        kind: spread([_measured(loop, kind, threads) for _ in range(CALLS)], 3) for kind, loop in _loops()
-    }
+def peaks(threads: int) -> dict[str, list[float]]:
+    """T multiply-adds a second of so many threads together, by kind, of each of CALLS calls."""
+    return {kind: [_measured(loop, kind, threads) for _ in range(CALLS)] for kind, loop in _loops()}
 
 
 def _measured(loop, kind: str, threads: int) -> float:
