@@ -4,6 +4,7 @@ python eval.py --checkpoint_path runs/RUN --data_path data
 python eval.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --predictions out.csv --pictures out
 python eval.py --checkpoint_path runs/RUN --data_path more/test    class folders that it was not trained on
 python eval.py --checkpoint_path runs/RUN --task retrieval --data_path holidays
+python eval.py --checkpoint_path model.onnx --task retrieval --data_path holidays
 
 Of the data that the run was trained on, its test images are evaluated, or the share that it held out. Of
 other class folders, of all its classes or of some, all images are, unless there is a folder val or test, or
@@ -16,7 +17,7 @@ from src.model_utils.modelarts import on_modelarts
 
 
 def main(arguments):
-    flags = checkpoint_parser(__doc__, keys=key_help)
+    flags = checkpoint_parser(__doc__, keys=key_help, also="; for retrieval also an .onnx")
     flags.add_argument("--task", choices=("classification", "retrieval"), default="classification")
     answers = flags.add_argument_group("classification")
     answers.add_argument("--predictions", metavar="CSV", help="what is said of each image: a file to write")
@@ -31,23 +32,23 @@ def main(arguments):
     own, rest = flags.parse_known_args(arguments)
 
     from src.common.files import to_json
-    from src.evaluation.door import evaluate_from_flags
-    from src.retrieval import door as retrieval
-    from src.trained import open_from_flags
+    from src.embedders import evaluate_retrieval, refuse_exported
+    from src.retrieval.door import check_flags
 
-    retrieval.check_flags(own, rest)
-    trained = open_from_flags(own, rest, headless=own.task == "retrieval", with_data=True)
-    facts = {
-        "checkpoint": str(trained.checkpoint.path),
-        "model": trained.recipe.config.model,
-        "step": trained.checkpoint.meta["step"],
-        "averaged_weights": trained.averaged,
-    }
-    evaluate = retrieval.evaluate_from_flags if own.task == "retrieval" else evaluate_from_flags
-    text, figures = evaluate(trained, own)
-    if trained.device.rank == 0:
-        print(f"{text}\n{to_json(facts | figures)}")
-    return 0
+    check_flags(own, rest)
+    if own.task == "retrieval":
+        text, figures = evaluate_retrieval(own, rest)
+    else:
+        refuse_exported(own.checkpoint_path)
+        from src.evaluation.door import evaluate_from_flags
+        from src.trained import open_from_flags
+
+        trained = open_from_flags(own, rest, with_data=True)
+        text, figures = evaluate_from_flags(trained, own)
+        figures = trained.facts | figures
+        if trained.device.rank:
+            return
+    print(f"{text}\n{to_json(figures)}")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,16 @@ class Trained:
     other_data: bool = False
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """Which network it is, for a report."""
+        return {
+            "checkpoint": str(self.checkpoint.path),
+            "model": self.recipe.config.model,
+            "step": self.checkpoint.meta["step"],
+            "averaged_weights": self.averaged,
+        }
+
+    @property
     def to_float16(self) -> Callable[[nn.Cell], nn.Cell] | None:
         """What `amp_level` does to a network in float32, in place; None where it leaves it so."""
         level = self.recipe.config.amp_level

@@ -27,6 +27,7 @@ ORDER = (
     ("zoo",),
     ("key_help",),
     ("trained",),
+    ("embedders",),
     ("tools",),
 )
 LEVEL = {part: number for number, parts in enumerate(ORDER) for part in parts}

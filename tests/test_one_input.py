@@ -119,7 +119,7 @@ def test_search_sees_what_evaluation_of_whole_pictures_sees(folder, interpolatio
     keys = {**KEYS, "data_path": str(folder), "eval_crop": "whole", "interpolation": interpolation}
     recipe, seen = Recipe(check(keys, SharedConfig)), Seen()
     expected = evaluated(recipe, host_normalises=True)
-    embedder, found = Embedder(seen, recipe.preparation), {}
+    embedder, found = Embedder.of_network(seen, recipe.preparation), {}
     for file in expected:
         list(embedder.embed([(file, partial(decode_resized, file))]))
         found[file] = seen.images.pop()

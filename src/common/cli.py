@@ -105,14 +105,14 @@ def flag_names(flags: argparse.ArgumentParser) -> list[str]:
 
 
 def checkpoint_parser(
-    description: str, *, keys: Callable[[Sequence[str]], str] | None = None
+    description: str, *, keys: Callable[[Sequence[str]], str] | None = None, also: str = ""
 ) -> argparse.ArgumentParser:
-    """`parser` for the doors that start from a checkpoint."""
+    """`parser` for the doors that start from a checkpoint. `also`: what else its path may be."""
     made = parser(description, keys=keys)
     made.add_argument(
         "--checkpoint_path",
         required=True,
-        help="a run's folder (its best), a .ckpt, or others' weights (.npz, .safetensors, .pth)",
+        help=f"a run's folder (its best), a .ckpt, or others' weights (.npz, .safetensors, .pth){also}",
     )
     add_weights_flags(made)
     return made

@@ -116,6 +116,11 @@ class Predictor:
             )
         return cls({size: run for size, run in runs.items() if size <= batch_size}, **how)
 
+    @property
+    def gives_embeddings(self) -> bool:
+        """Whether `embeddings` can be asked for."""
+        return bool(self._embeds)
+
     def warm_up(self) -> None:
         """Runs each batch size once, on zeros, and forgets the calls: the first ones compile.
 

@@ -36,22 +36,22 @@ def check_flags(flags: argparse.Namespace, keys: Sequence[str]) -> None:
         check_sheet_name(flags.sheet)
 
 
-def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """`evaluate_retrieval` for a door: the folder is the config's data_path, the rest the flags.
+def evaluate_from_flags(
+    embedder: Embedder, config: Any, flags: argparse.Namespace
+) -> tuple[str, dict[str, Any]]:
+    """`evaluate_retrieval` for a door.
 
     Args:
-        trained: a `src.trained.Trained`.
+        embedder: of the model.
+        config: gives data_path, the folder of the set, and damaged_images.
         flags: see eval.py.
 
     Returns:
         the table for people, and the figures for JSON. The sheet is drawn, if it is asked for.
 
     Raises:
-        UserError: several cards are in use, or as `open_retrieval_set` and `evaluate_retrieval`.
+        UserError: as `open_retrieval_set` and `evaluate_retrieval`.
     """
-    if trained.device.size > 1:
-        raise UserError("--task retrieval runs on one card; start it without msrun")
-    config = trained.recipe.config
     pictures = open_retrieval_set(
         config.data_path,
         protocol=flags.protocol or "auto",
@@ -61,11 +61,11 @@ def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, d
     print(*pictures.in_words(), sep="\n")
     if config.damaged_images != "skip":
         pictures.left_out.refuse_unreadable(mend=", or pass over what is unreadable: --damaged_images skip")
-    embedder = Embedder.from_trained(trained, batch_size=min(32, config.eval_batch_size))
     found = evaluate_retrieval(embedder, pictures, skip_damaged=config.damaged_images == "skip")
     if flags.sheet is not None:
         draw_sheet(flags.sheet, sheet_rows(found))
-    return table(_rows(found.metrics)), found.metrics
+    metrics = found.metrics | embedder.facts
+    return table(_rows(metrics)), metrics
 
 
 def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

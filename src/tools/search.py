@@ -1,13 +1,15 @@
 """Search in your own pictures: an index of folders by a trained network's embeddings, and questions to it.
 
 python -m src.tools.search build photos/ --checkpoint_path runs/RUN --index photos.index
+python -m src.tools.search build photos/ --checkpoint_path model.onnx --index photos.index
 python -m src.tools.search search photos.index query.jpg more/ --top 10 --sheet found.png
 
 build embeds new and changed pictures only, and drops those that are gone. One that was broken off goes on
 where it was. Pictures of other folders stay in the index, unless --only. A folder that is empty, or lost more
 than half of its pictures, is refused, unless --prune: its drive may be missing. A damaged picture is named,
 and passed over until it changes. The last line is one JSON object. Every other --key value of build overrides
-the checkpoint's config; the longer side of a picture is eval_image_size.
+the checkpoint's config; the longer side of a picture is eval_image_size. An .onnx takes squares of one size,
+as its card says, the central one or all of it squeezed; made_square counts pictures that were not square.
 
 search prints the most similar files with their cosine similarity, query by query. A query that cannot be read
 is named and makes the exit code 2.
@@ -28,7 +30,7 @@ def main(arguments):
     of_build.add_argument(
         "--checkpoint_path",
         required=True,
-        help="a run's folder (its best), a .ckpt, or others' weights with --config_path",
+        help="a run's folder (its best), a .ckpt, others' weights with --config_path, or an .onnx",
     )
     of_build.add_argument("--index", required=True, help="folder of the index; made if need be")
     of_build.add_argument("--config_path", help="a YAML file whose keys override the config of a .ckpt")
@@ -61,10 +63,9 @@ def build(own, rest):
     from ..common.files import to_json
     from ..common.table import table
     from ..data.folders import find_in
+    from ..embedders import open_embedder
     from ..model_utils.config import parse_overrides, read_yaml
-    from ..retrieval.embedding import Embedder
     from ..retrieval.index import update
-    from ..trained import open_trained
 
     began = time.perf_counter()
     found = {folder: find_in(folder) for folder in own.folders if os.path.isdir(folder)}
@@ -73,21 +74,21 @@ def build(own, rest):
         "config_path": own.config_path and os.path.abspath(own.config_path),
         "raw_weights": own.raw_weights,
     }
-    trained = open_trained(own.checkpoint_path, keys, headless=True, flags=vars(own), **how)
+    opened = open_embedder(own.checkpoint_path, keys, flags=vars(own), **how)
     given = (read_yaml(own.config_path) if own.config_path else {}).keys() | keys.keys()
-    given = trained.recipe.config.model_dump(mode="json", include=given - ELSEWHERE)
+    given = opened.config.model_dump(mode="json", include=given - ELSEWHERE)
     facts = update(
         own.index,
         {folder: found[folder].files if folder in found else [] for folder in own.folders},
-        embed=Embedder.from_trained(trained).embed,
-        identity=_identity(trained),
-        reopen={"checkpoint": os.path.abspath(trained.checkpoint.path), "overrides": given, **how},
+        embed=opened.embedder.embed,
+        identity=opened.identity,
+        reopen={"checkpoint": os.path.abspath(opened.path), "overrides": given, **how},
         only=own.only,
         prune=own.prune,
         rebuild=own.rebuild,
         damaged=lambda error: print(f"skipped {error}", file=sys.stderr),
     )
-    facts = {**facts, "seconds": round(time.perf_counter() - began, 1)}
+    facts = {**facts, **opened.embedder.facts, "seconds": round(time.perf_counter() - began, 1)}
     for folder in own.folders:
         lines = found[folder].in_words() if folder in found else [f"{folder} is no folder any more"]
         print(*lines, sep="\n")
@@ -95,24 +96,6 @@ def build(own, rest):
     print(to_json(facts))
     for one in found.values():
         one.left_out.refuse_unreadable()
-
-
-def _identity(trained):
-    """What an embedding depends on, whichever keys said it."""
-    from ..common.files import checksum
-    from ..layers.build import network_keys
-
-    recipe, how = trained.recipe, trained.recipe.preparation
-    keys = {"amp_level", *network_keys(recipe.network_class)} - {"seed"}  # which is of initial weights
-    return {
-        "checkpoint_sha256": checksum(trained.checkpoint.path),
-        "averaged_weights": trained.averaged,
-        "eval_image_size": how.image_size,
-        "interpolation": how.interpolation,
-        "image_mean": how.mean,
-        "image_std": how.std,
-        **recipe.config.model_dump(mode="json", include=keys),
-    }
 
 
 def search(own, rest):
@@ -160,23 +143,22 @@ def _embedder(own, index):
     import os
 
     from ..common.errors import UserError
-    from ..retrieval.embedding import Embedder
-    from ..trained import open_trained
+    from ..embedders import open_embedder
 
     checkpoint = own.checkpoint_path or index.reopen["checkpoint"]
     if not os.path.exists(checkpoint):
         raise UserError(f"checkpoint {checkpoint} is not there; say where it is now by --checkpoint_path")
     how = {key: index.reopen[key] for key in ("config_path", "raw_weights")}
     keys = {**index.reopen["overrides"], "device_target": own.device_target}
-    trained = open_trained(checkpoint, keys, headless=True, **how)
-    identity = json.loads(json.dumps(_identity(trained)))
+    opened = open_embedder(checkpoint, keys, **how)
+    identity = json.loads(json.dumps(opened.identity))
     for name, built in index.identity.items():
         if identity.get(name) != built:
             raise UserError(
                 f"checkpoint {checkpoint} is not the one that {own.index} was built with, whose {name} is "
                 f"{built}, not {identity.get(name)}; give that one, or build the index with --rebuild"
             )
-    return Embedder.from_trained(trained)
+    return opened.embedder
 
 
 def _show(own, results, skipped):

@@ -44,7 +44,7 @@ def named(images):
 
 
 def embedder(network, **settings):
-    return Embedder(network, Preparation(16, MEAN, STD), **settings)
+    return Embedder.of_network(network, Preparation(16, MEAN, STD), **settings)
 
 
 def test_batches_count_as_progress():

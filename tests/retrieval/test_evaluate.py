@@ -46,7 +46,9 @@ def paint(file: Path, colour, *, size=(12, 8), shade=0):
 
 
 def evaluate(folder, *, network=None, protocol="auto", skip_damaged=False, **files):
-    embedder = Embedder(network or MeanColour(), Preparation(8, (50.0,) * 3, (50.0,) * 3), batch_size=3)
+    embedder = Embedder.of_network(
+        network or MeanColour(), Preparation(8, (50.0,) * 3, (50.0,) * 3), batch_size=3
+    )
     pictures = open_retrieval_set(folder, protocol=protocol, **files)
     return evaluate_retrieval(embedder, pictures, skip_damaged=skip_damaged)
 
