@@ -2,7 +2,9 @@
 
 import functools
 import math
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -50,10 +52,10 @@ class Engine:
             LAYERS[step.kind](step, narrow=self.uses.narrow and step.inputs[0] == IMAGES, tiles=tiles)
             for step in program.steps
         ]
-        self._helpers = ThreadPoolExecutor(threads - 1, "packed") if threads > 1 else None
         self._plans: OrderedDict[tuple[int, int, int], Plan] = OrderedDict()
         self._sizes = functools.lru_cache(_PLANS)(functools.partial(_sizes, program))
-        self._lock = threading.Lock()
+        self._start()
+        _engines.add(self)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(N, C, H, W) float32 -> logits (N, K). Neither the batch nor the threads change an image's logits.
@@ -73,6 +75,11 @@ class Engine:
                 logits[first : first + len(batch)] = self._plan(len(batch), height, width).run(batch)
         return logits
 
+    def _start(self) -> None:
+        """In this process; in a child that was forked from it, what threads it had are gone."""
+        self._helpers = ThreadPoolExecutor(self.threads - 1, "packed") if self.threads > 1 else None
+        self._lock = threading.Lock()
+
     def _plan(self, *size: int) -> "Plan":
         plan = self._plans.pop(size, None) or Plan(self, *size)
         self._plans[size] = plan
@@ -84,6 +91,12 @@ class Engine:
         """Asks the other threads to work through a plan as well."""
         for _ in range(self.threads - 1):
             self._helpers.submit(plan.work, counters)
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=lambda: [engine._start() for engine in _engines])
 
 
 def _sizes(program: Program, height: int, width: int) -> tuple[int, int]:

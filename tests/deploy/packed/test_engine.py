@@ -1,6 +1,8 @@
 """The engine gives what the slow interpreter gives, whatever the sizes, the batch and the threads."""
 
 import ctypes
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -140,6 +142,17 @@ def test_many_threads_ask_one_engine(engine, images):
     with ThreadPoolExecutor(6) as pool:
         found = pool.map(lambda size: engine(images[size[0] : size[0] + 1, :, : size[1]]), sizes)
         assert all((a == b).all() for a, b in zip(found, expected, strict=True))
+
+
+def test_a_forked_process_runs_it_too(engine, images):
+    """Even if a thread that is not there any more was in the middle of a call."""
+    expected = engine(images[:2])
+    with engine._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if (engine(images[:2]) == expected).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_signs_of_what_is_not_a_number(rng):
