@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the other scripts, which set `usage` before: errors, checked arguments, absolute paths, and which Python.
+# Sourced by the other scripts, which set `usage` before, and `details` if --help says more: errors, checked arguments,
+# absolute paths, and which Python.
 # Sets ROOT, the repository's folder, and PYTHON: the variable of that name, else .venv's, else python3.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,16 +10,22 @@ fail() {
   exit 2
 }
 
-# need LEAST MOST "$@": refuses another number of arguments; --help prints the usage, and `details` if they are set.
-need() {
-  local least=$1 most=$2
-  shift 2
+# show_help "$@": if the first word is --help, prints the usage and the details, and ends. It needs no Python.
+show_help() {
   case ${1:-} in
     -h | --help)
       echo "${usage:-}${details:+$'\n'$details}"
       exit 0
       ;;
   esac
+}
+
+# need LEAST MOST "$@": shows the help, or refuses a wrong Python or another number of arguments.
+need() {
+  local least=$1 most=$2
+  shift 2
+  show_help "$@"
+  check_python
   if [ $# -lt "$least" ] || [ $# -gt "$most" ]; then
     fail "$# arguments given; ${usage:-}"
   fi

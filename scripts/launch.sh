@@ -8,7 +8,6 @@
 
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-check_python
 
 details="
 Further keys go to the door. Everything else is set by variables of the environment:

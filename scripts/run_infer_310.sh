@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # Classify images on an Ascend 310 by MindSpore Lite: preparation, inference and accuracy in one go.
-#   bash scripts/run_infer_310.sh MODEL DATA [DEVICE_ID]
-# MODEL is what export.py wrote: the folder, or one of its .mindir files. DATA is an image, a folder of
-# images, of class folders, or of CIFAR's binary files; of the last two the accuracy is printed.
-#   DEVICE_ID        the device, when it is not the third argument; 0 by default
-#   LABELS=FILE      a line "IMAGE,CLASS" for each image of other folders
-#   BATCH_SIZE=N     images a call: one of the sizes that MODEL was exported for; the largest by default
-#   DEVICE_TARGET=CPU    on the CPU: by MindSpore Lite where it is installed, otherwise by MindSpore
-#   PYTHON           the Python that has mindspore_lite
+# --help lists what can be set.
 [ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }
 set -euo pipefail
 
 usage="usage: bash scripts/run_infer_310.sh MODEL DATA [DEVICE_ID]"
+details="
+MODEL is what export.py wrote: the folder, or one of its .mindir files. DATA is an image, a folder of images, of class
+folders, or of CIFAR's binary files; of the last two the accuracy is printed. Variables of the environment:
+  DEVICE_TARGET     Ascend, or CPU: by MindSpore Lite where it is installed, otherwise by MindSpore (Ascend)
+  DEVICE_ID         the device, when it is not the third argument (0)
+  LABELS            file with a line IMAGE,CLASS for each image of other folders, to know the accuracy (none)
+  BATCH_SIZE        images a call: one of the sizes that MODEL was exported for (the largest)
+  ANSWERS           file for every answer and all figures, as JSON (answers-date-time.json)
+  PYTHON            the interpreter, which has mindspore_lite (.venv/bin/python, else python3)
+The exit status is 2 for a mistake in the call, and for an image that cannot be read; the others are answered then."
 # shellcheck source=scripts/common.sh
 source "$(dirname "$0")/common.sh"
-check_python
 
 need 2 3 "$@"
 model=$(absolute MODEL "$1")
@@ -45,4 +47,4 @@ esac
 
 export DEVICE_ID=$device
 exec "$PYTHON" "$ROOT/infer.py" --model_path "$model" "$data" --backend "$backend" --device_target "$target" \
-  --labels "$labels" --summary ${batch[@]+"${batch[@]}"}
+  --labels "$labels" --summary --output "${ANSWERS:-answers-$(date +%Y%m%d-%H%M%S).json}" ${batch[@]+"${batch[@]}"}

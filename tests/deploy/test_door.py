@@ -1,6 +1,7 @@
 """What infer.py says of folders: what they hold besides, and what could not be read."""
 
 import argparse
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -26,20 +27,18 @@ def classified(monkeypatch):
     return seen
 
 
-def run(*images, max_image_pixels=None):
-    paths = [str(image) for image in images]
-    door.classify_from_flags(
-        PREDICTOR,
-        argparse.Namespace(
-            images=paths,
-            labels=None,
-            top=5,
-            workers=0,
-            json=True,
-            summary=False,
-            max_image_pixels=max_image_pixels,
-        ),
-    )
+def run(*images, **flags):
+    given = {
+        "images": [str(image) for image in images],
+        "labels": None,
+        "top": 5,
+        "workers": 0,
+        "json": True,
+        "summary": False,
+        "max_image_pixels": None,
+        "output": None,
+    }
+    door.classify_from_flags(PREDICTOR, argparse.Namespace(**given | flags))
 
 
 def test_what_a_folder_holds_besides_is_said(tmp_path, capsys, classified):
@@ -78,3 +77,28 @@ def test_larger_images_are_admitted_on_request(tmp_path, monkeypatch):
     assert admitted == [10**9]
     with pytest.raises(UserError, match="max_image_pixels: 0 given, allowed: a whole number >= 1"):
         run(tmp_path, max_image_pixels=0)
+
+
+def test_the_answers_are_written_too(tmp_path, capsys, classified):
+    """The same object, whatever is printed, and what is printed names the file."""
+    save(tmp_path / "a.jpg")
+    out = tmp_path / "new" / "answers.json"
+    run(tmp_path / "a.jpg", output=out)
+    said = capsys.readouterr()
+    assert out.read_text() == said.out and json.loads(said.out)["results"] == []
+    assert said.err == f"answers      {out}\n"
+    out.write_text("older")
+    run(tmp_path / "a.jpg", output=out, json=False, summary=True)
+    assert out.read_text() == said.out
+    assert capsys.readouterr().out.splitlines()[-1] == f"answers      {out}"
+
+
+def test_a_file_that_cannot_be_written_is_said_before_an_image_is_read(tmp_path, monkeypatch, classified):
+    save(tmp_path / "a.jpg")
+    for path, message in ((tmp_path, "is a folder; name a file"), (tmp_path / "a.jpg" / "b", "cannot write")):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path / "a.jpg", output=path)
+    monkeypatch.setattr(door.os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"output: {tmp_path} is read-only"):
+        run(tmp_path / "a.jpg", output=tmp_path / "answers.json")
+    assert classified == []

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -37,11 +38,11 @@ def with_lite(monkeypatch):
 
 
 @pytest.fixture
-def script():
-    def call(*arguments, **variables):
+def script(tmp_path):
+    def call(*arguments, folder=tmp_path, **variables):
         return subprocess.run(
-            ["bash", "scripts/run_infer_310.sh", *map(str, arguments)],
-            cwd=ROOT,
+            ["bash", str(ROOT / "scripts" / "run_infer_310.sh"), *map(str, arguments)],
+            cwd=folder,
             env={**os.environ, **variables},
             capture_output=True,
             text=True,
@@ -83,11 +84,16 @@ def photos(data_path, tmp_path):
     return tmp_path / "photos"
 
 
-def test_the_script_on_a_card(script, exported, photos, with_lite):
+def test_the_script_on_a_card(script, exported, photos, with_lite, tmp_path):
+    """Every answer is in a file, which it names."""
     done = script(exported["folder"], photos, "3", STAND_IN_CARDS="3")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    *lines, named = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["images", "preparation", "model", "latency", "accuracy"]
+    assert re.fullmatch(r"answers      answers-\d{8}-\d{6}\.json", named)
+    answers = json.loads((tmp_path / named.split()[1]).read_text())
+    assert len(answers["results"]) == 6 and all(one["predictions"] for one in answers["results"])
+    assert answers["performance"]["backend"] == "lite" and answers["accuracy"]["count"] == 6
     assert "on Ascend by MindSpore Lite, uint8 input" in lines[2] and "(6 calls)" in lines[3]
     assert "of 6)" in lines[4]
 
@@ -98,14 +104,23 @@ def test_the_script_on_a_cpu(script, exported, photos, tmp_path):
     (photos / "bad.jpg").write_bytes(b"no image")
     files = [path.relative_to(photos) for path in sorted(photos.rglob("*.*"))]
     (tmp_path / "labels.txt").write_text("".join(f"{file} grey\n" for file in files))
-    variables = {"DEVICE_TARGET": "CPU", "BATCH_SIZE": "8", "LABELS": str(tmp_path / "labels.txt")}
+    variables = {
+        "DEVICE_TARGET": "CPU",
+        "BATCH_SIZE": "8",
+        "LABELS": "labels.txt",
+        "ANSWERS": "told/all.json",
+    }
     done = script(exported["folder"], photos, **variables)
     assert error_of(done) == "error: 1 of 7 images could not be read and were skipped"
     assert done.stdout.startswith(
         "mindspore_lite is not installed: MindSpore itself runs the file on the CPU\n"
     )
     assert "bad.jpg: not an image" in done.stdout and "on CPU by MindSpore, uint8" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("accuracy") and "of 6)" in done.stdout
+    *_, accuracy, named = done.stdout.splitlines()
+    assert accuracy.startswith("accuracy") and "of 6)" in accuracy
+    assert named == "answers      told/all.json"
+    answers = json.loads((tmp_path / "told" / "all.json").read_text())
+    assert len(answers["results"]) == 6 and len(answers["skipped"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -127,7 +142,7 @@ def test_a_wrong_call_of_the_script_is_one_line(script, tmp_path, arguments, var
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "card.json").write_text("{")
     arguments = [tmp_path / word if word == "x" else word for word in arguments]
-    assert message in error_of(script(*arguments, **variables))
+    assert message in error_of(script(*arguments, folder=ROOT, **variables))
 
 
 @pytest.mark.parametrize(

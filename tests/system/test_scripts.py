@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from src.common.files import MARKER, new_folder
 from tests.helpers.scripts import CONFIG, ROOT, TINY, call, started
 
 CPU = {"DEVICE_TARGET": "CPU"}
@@ -94,6 +95,18 @@ def test_the_launcher_takes_the_scripts_place_and_gets_the_words_unchanged(
 
 
 @pytest.mark.parametrize("script", STARTED)
+def test_help_needs_no_python(tmp_path, script):
+    """And changes nothing; below the usage stands what can be set."""
+    for word in ("--help", "-h"):
+        code, output, errors = call(tmp_path, script, word, PYTHON="/nowhere/python")
+        assert (code, errors) == (0, "") and os.listdir(tmp_path) == []
+        assert output.startswith(f"usage: bash scripts/{script} ") and output.count("\n") > 3
+    if script == "run_infer_310.sh":
+        for name in ("DEVICE_TARGET", "DEVICE_ID", "LABELS", "BATCH_SIZE", "ANSWERS", "PYTHON"):
+            assert f"\n  {name} " in output
+
+
+@pytest.mark.parametrize("script", STARTED)
 def test_another_shell_or_python_is_one_line(tmp_path, script, stub):
     if shutil.which("dash"):
         words = ["dash", ROOT / "scripts" / script]
@@ -138,7 +151,12 @@ def test_train_on_one_device_evaluate_on_two_and_export(data_path, tmp_path):
     assert found["count"] == 70 and found["top1"] == best["top1"]
     assert (tmp_path / "logs_of_two" / "worker_1.log").is_file()
 
+    folder = tmp_path / "out" / "model"
+    with new_folder(folder, replace=True) as older:  # an export for two batch sizes
+        for name in ("card.json", "parity.json", "model_b1.mindir", "model_b8.mindir"):
+            (older / name).write_text("older")
     code, output, errors = call(tmp_path, "run_export.sh", checkpoint, "MINDIR", "out/model", **CPU)
     assert code == 0, errors
-    assert json.loads(output.splitlines()[-1])
-    assert (tmp_path / "out" / "model" / "model.mindir").is_file()
+    assert json.loads(output.splitlines()[-1])["passed"]
+    assert sorted(os.listdir(folder)) == [MARKER, "card.json", "model.mindir", "parity.json"]
+    assert "older" not in (folder / "card.json").read_text()
