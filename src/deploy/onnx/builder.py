@@ -24,12 +24,10 @@ class Builder:
         parameters: constants by name, which stand in the graph if something uses them.
 
     Attributes:
-        scope: what the names of new nodes begin with.
         shapes, types: of the values that are known, as they were traced.
     """
 
     def __init__(self, parameters: Mapping[str, np.ndarray]):
-        self.scope = ""
         self.shapes: dict[Tensor, tuple[int, ...]] = {name: a.shape for name, a in parameters.items()}
         self.types: dict[Tensor, int] = {
             name: helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in parameters.items()
@@ -47,7 +45,7 @@ class Builder:
             inputs: arrays become constants; None leaves out an optional input.
             attributes: of the operator.
         """
-        name = self._free("/".join(filter(None, (self.scope, operator))))
+        name = self._free(operator)
         names = ["" if one is None else one if isinstance(one, str) else self.constant(one) for one in inputs]
         node = helper.make_node(operator, names, [name], name=name, **attributes)
         if all(one in self._constants for one in names):
@@ -83,10 +81,13 @@ class Builder:
         node = self._nodes.get(tensor)
         return node if node is not None and node.op_type == operator else None
 
-    def graph(self, name: str, images: onnx.ValueInfoProto, outputs: Mapping[str, Tensor]) -> onnx.GraphProto:
-        """The graph of what the outputs need.
+    def graph(
+        self, name: str, images: onnx.ValueInfoProto, outputs: Mapping[str, Tensor]
+    ) -> tuple[onnx.GraphProto, dict[str, tuple[int, ...]]]:
+        """The graph of what the outputs need, and the shapes of its values, as far as they were traced.
 
-        A constant that was computed of one parameter alone, which nothing else uses, has its name.
+        A constant that was computed of one parameter alone, which nothing else uses, has its name. A node
+        that takes parameters is named after their layer.
 
         Args:
             name: of the graph.
@@ -98,28 +99,43 @@ class Builder:
             if tensor in needed:
                 needed.update(node.input)
         constants = [tensor for tensor in self._constants if tensor in needed]
-        renamed = self._renamed(constants)
-        renamed |= {tensor: output for output, tensor in outputs.items() if tensor in self._nodes}
-        nodes = []
-        for tensor, node in self._nodes.items():
-            if tensor in needed:
-                new = onnx.NodeProto()
-                new.CopyFrom(node)
-                new.input[:] = [renamed.get(one, one) for one in node.input]
-                new.output[:] = [renamed.get(one, one) for one in node.output]
-                nodes.append(new)
+        nodes = [node for tensor, node in self._nodes.items() if tensor in needed]
+        names = self._names(constants, nodes)
+        made = []
+        for node in nodes:
+            new = onnx.NodeProto()
+            new.CopyFrom(node)
+            new.name = names[node.name]
+            made.append(new)
+        names |= {tensor: output for output, tensor in outputs.items() if tensor in self._nodes}
+        for new in made:
+            new.input[:] = [names.get(one, one) for one in new.input]
+            new.output[:] = [names[one] for one in new.output]
         for output, tensor in outputs.items():  # one that is a constant, or another output too
-            if (source := renamed.get(tensor, tensor)) != output:
-                nodes.append(helper.make_node("Identity", [source], [output], name=output))
-        tensors = [numpy_helper.from_array(self._constants[one], renamed.get(one, one)) for one in constants]
+            if (source := names.get(tensor, tensor)) != output:
+                made.append(helper.make_node("Identity", [source], [output], name=output))
+        tensors = [numpy_helper.from_array(self._constants[one], names[one]) for one in constants]
         infos = [helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, None) for one in outputs]
-        return helper.make_graph(nodes, name, [images], infos, tensors)
+        shapes = {
+            names.get(tensor, tensor): shape for tensor, shape in self.shapes.items() if tensor in needed
+        }
+        shapes |= {output: self.shapes[tensor] for output, tensor in outputs.items() if tensor in self.shapes}
+        return helper.make_graph(made, name, [images], infos, tensors), shapes
 
-    def _renamed(self, constants: list[Tensor]) -> dict[Tensor, str]:
-        """The parameters whose names constants take."""
+    def _names(self, constants: list[Tensor], nodes: list[onnx.NodeProto]) -> dict[Tensor, str]:
+        """What constants and nodes are called in the end."""
         users = Counter(source for one in constants for source in self._made_of[one])
-        single = {one: next(iter(self._made_of[one])) for one in constants if len(self._made_of[one]) == 1}
-        return {one: source for one, source in single.items() if users[source] == 1}
+        names = {}
+        for one in constants:
+            sources = self._made_of[one]
+            names[one] = next(iter(sources)) if len(sources) == 1 and users[next(iter(sources))] == 1 else one
+        taken = Counter(names.values())
+        for node in nodes:
+            layers = (names[one].rpartition(".")[0] for one in node.input if self._made_of.get(one))
+            name = "/".join(filter(None, (next(layers, ""), node.op_type)))
+            names[node.name] = f"{name}_{taken[name]}" if taken[name] else name
+            taken[name] += 1
+        return names
 
     def _computed(self, node: onnx.NodeProto) -> np.ndarray:
         inputs = {one: self._constants[one] for one in node.input}

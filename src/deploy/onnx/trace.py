@@ -36,7 +36,6 @@ class Node:
         inputs, output: names of values. An operator with several outputs has one value, a tuple of them.
         attributes: what is set when the operator is made; what is given when it runs is among the inputs.
         shapes, types: of each output; types are ONNX's numbers, which are MindSpore's too.
-        scope: the path of the cell that it stands in, as "body/block1/unit01/gn1".
     """
 
     operator: str
@@ -45,7 +44,6 @@ class Node:
     attributes: dict[str, Any]
     shapes: tuple[tuple[int, ...], ...]
     types: tuple[int, ...]
-    scope: str
 
 
 @dataclass(frozen=True)
@@ -115,9 +113,6 @@ def read_graph(model: ModelProto) -> Traced:
 def _node(node: NodeProto, primitives: dict[str, Any]) -> Node:
     primitive = primitives[node.op_type.removeprefix("REF::")]
     tensors = [tensor for one in node.attribute if one.name == "shape" for tensor in _tensors(one)]
-    # "Default/network-ResNetV2/body-SequentialCell/block1-SequentialCell/Conv2D-op0"
-    cells = node.domain.split("/")[1:-1]
-    names = [cell.partition("-")[0] for cell in cells]
     return Node(
         operator=primitive.op_type,
         inputs=tuple(node.input),
@@ -125,7 +120,6 @@ def _node(node: NodeProto, primitives: dict[str, Any]) -> Node:
         attributes={one.name: _value(one) for one in primitive.attribute},
         shapes=tuple(tuple(tensor.dims) for tensor in tensors),
         types=tuple(tensor.data_type for tensor in tensors),
-        scope="/".join(name for name in names if name != "network"),
     )
 
 

@@ -52,20 +52,17 @@ def translate(traced: Traced, parameters: Mapping[str, np.ndarray], *, name: str
                 f"file_format: {name} has MindSpore's operator {node.operator}, which is not translated to "
                 "ONNX; export to MINDIR, or add it to src/deploy/onnx/operators.py"
             )
-        b.scope = node.scope
         made = OPERATORS[node.operator](b, node, *(values[one] for one in node.inputs))
         values[node.output] = made
         for one, shape, kind in zip(_flat(made), node.shapes, node.types, strict=False):
             if isinstance(one, str):
                 b.shapes.setdefault(one, shape)
                 b.types.setdefault(one, kind)
-    b.scope = ""
     outputs = dict(zip(("logits", "embedding"), values[traced.answers], strict=True))
     outputs = {output: b.cast(value, onnx.TensorProto.FLOAT) for output, value in outputs.items()}
     images = helper.make_tensor_value_info("images", traced.image_type, [BATCH, *traced.image_shape[1:]])
-    graph = b.graph(name, images, outputs)
+    graph, shapes = b.graph(name, images, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    shapes = {**b.shapes, **{output: b.shapes[value] for output, value in outputs.items()}}
     for info in model.graph.output:
         shape = [BATCH, *shapes[info.name][1:]]
         info.CopyFrom(helper.make_tensor_value_info(info.name, onnx.TensorProto.FLOAT, shape))

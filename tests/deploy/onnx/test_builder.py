@@ -9,7 +9,7 @@ IMAGES = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3])
 
 
 def graph(builder, **outputs):
-    return builder.graph("g", IMAGES, outputs)
+    return builder.graph("g", IMAGES, outputs)[0]
 
 
 def constants(made):
@@ -27,7 +27,6 @@ def test_what_no_output_needs_is_left_out():
 
 def test_what_depends_on_constants_alone_is_computed_and_keeps_the_name():
     b = Builder({"conv.weight": np.float32([-2, 4])})
-    b.scope = "conv"
     made = graph(b, out=b.add("Mul", "images", b.add("Abs", "conv.weight")))
     assert [node.op_type for node in made.node] == ["Mul"] and made.node[0].name == "conv/Mul"
     assert {name: array.tolist() for name, array in constants(made).items()} == {"conv.weight": [2, 4]}
@@ -61,3 +60,14 @@ def test_outputs_that_are_one_value():
     ]
     b = Builder({"w": np.ones(3, np.float32)})
     assert [(node.op_type, *node.input) for node in graph(b, out="w").node] == [("Identity", "w")]
+
+
+def test_the_traced_shapes_go_by_the_names_in_the_graph():
+    b = Builder({"fc.weight": np.ones((4, 3), np.float32)})
+    b.shapes["images"] = (97, 3)
+    left = b.add("Gemm", "images", "fc.weight", transB=1)
+    right = b.add("Abs", left)
+    b.shapes |= {left: (97, 4), right: (97, 4)}
+    made, shapes = b.graph("g", IMAGES, {"out": right})
+    assert [(node.name, *node.output) for node in made.node] == [("fc/Gemm", "fc/Gemm"), ("Abs", "out")]
+    assert shapes == {"images": (97, 3), "fc.weight": (4, 3), "fc/Gemm": (97, 4), "out": (97, 4)}

@@ -26,7 +26,7 @@ class Traced:
         """Returns the value; its shape is that of the first tensor, or the one that is given."""
         if shape is None:
             shape = next(self.b.shapes[value] for value in values if isinstance(value, str))
-        node = Node(operator, (), "", attributes, (shape,), (kind,), "")
+        node = Node(operator, (), "", attributes, (shape,), (kind,))
         made = OPERATORS[operator](self.b, node, *values)
         for one in made if isinstance(made, tuple) else (made,):
             if isinstance(one, str):
@@ -35,7 +35,7 @@ class Traced:
         return made
 
     def graph(self, out):
-        return self.b.graph("g", self.images, {"out": out})
+        return self.b.graph("g", self.images, {"out": out})[0]
 
     def run(self, out, images):
         graph = self.graph(out)

@@ -126,12 +126,12 @@ N, FLOAT = TRACED_BATCH, TensorProto.FLOAT
 def traced(*nodes, **constants):
     """A list of operators of the input (N, 4), whose last value is both answers."""
     last = nodes[-1]
-    pair = Node("MakeTuple", (last.output, last.output), "pair", {}, (last.shapes * 2), (FLOAT, FLOAT), "")
+    pair = Node("MakeTuple", (last.output, last.output), "pair", {}, (last.shapes * 2), (FLOAT, FLOAT))
     return Traced([*nodes, pair], constants, {}, "images", (N, 4), FLOAT, "pair")
 
 
 def one(operator, *inputs, shape=(N, 4), output="y"):
-    return Node(operator, inputs, output, {}, (shape,), (FLOAT,), "")
+    return Node(operator, inputs, output, {}, (shape,), (FLOAT,))
 
 
 def test_an_operator_that_the_table_lacks():
