@@ -3,6 +3,7 @@
 python export.py --checkpoint_path runs/RUN --file_format MINDIR
 python export.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --file_format MINDIR --file_name FOLDER
 python export.py --checkpoint_path runs/RUN --export_batch_size 1,8,32 --input uint8
+python export.py --checkpoint_path runs/RUN --file_format ONNX
 python export.py --checkpoint_path runs/RUN --file_format ONNX --quantise int8 --calibration photos/
 """
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mindspore as ms
@@ -14,9 +15,12 @@ import pytest
 from src.common.errors import UserError
 from src.deploy.backends import open_predictor
 from src.deploy.card import ANY_BATCH, ModelCard
+from src.deploy.export import export_model
 from src.deploy.exported import read_export
+from src.deploy.formats import FORMATS
 from src.deploy.onnx import metadata
 from src.deploy.onnx.metadata import read_card, write_onnx
+from src.deploy.onnx.session import open_onnx
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,9 +35,21 @@ def test_the_report_and_the_folder(export):
     _, folder, report = export
     assert report["passed"] and report["files"][0]["batch_size"] is None
     assert report["inputs"] == {"random": 8, "real": 7}
+    assert report["file"]["limit"] == report["embedding"]["limit"] == 1e-4
     assert report["embedding"]["passed"] and report["embedding"]["largest_logit"] > 0.1
     assert sorted(path.name for path in folder.glob("[!.]*")) == ["card.json", "model.onnx", "parity.json"]
     assert list(ModelCard.load(folder / "card.json").files) == [ANY_BATCH]
+
+
+def test_an_embedding_that_differs_is_refused(export, card, tmp_path, monkeypatch):
+    def other(path):
+        opened = open_onnx(path)
+        return replace(opened, embed=lambda batch: 1.001 * opened.embed(batch))
+
+    monkeypatch.setitem(FORMATS, "ONNX", replace(FORMATS["ONNX"], open=other))
+    with pytest.raises(UserError, match=r"not written: the file's embedding differs .* of its largest value"):
+        export_model(export[0], tmp_path / "net", card=card, file_format="ONNX")
+    assert not (tmp_path / "net").exists()
 
 
 def test_people_and_programs_find_what_they_need(export, card):
