@@ -13,12 +13,12 @@ VECTOR = 4 * LANES
 """Bytes of a vector."""
 
 _I8, I16, I32, I64, F32 = (*map(ir.IntType, (8, 16, 32, 64)), ir.FloatType())
-WORDS, FLOATS = ir.VectorType(I32, LANES), ir.VectorType(F32, LANES)
+WORDS, FLOATS, BYTES = ir.VectorType(I32, LANES), ir.VectorType(F32, LANES), ir.VectorType(_I8, VECTOR)
 POINTER = ir.PointerType()
 SIGNATURE = ir.FunctionType(ir.VoidType(), [POINTER, I64, I64])
 """Of every kernel: its table, and the first item of its work and the one behind the last."""
 
-_SUFFIXES = {WORDS: "v16i32", FLOATS: "v16f32"}
+_SUFFIXES = {WORDS: "v16i32", FLOATS: "v16f32", BYTES: "v64i8"}
 
 
 class Emitter:

@@ -9,10 +9,12 @@ thread computes an item, and how many pixels at once, changes no bit of a result
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import chain
 
 from llvmlite import ir
 
-from .emit import F32, FLOATS, I16, I32, I64, LANES, VECTOR, WORDS, Emitter
+from .emit import BYTES, F32, FLOATS, I16, I32, I64, LANES, VECTOR, WORDS, Emitter, Variable
 
 
 def place(name: str) -> tuple[str, ...]:
@@ -21,6 +23,7 @@ def place(name: str) -> tuple[str, ...]:
 
 
 _OUTPUT = ("thresholds", *place("values"), *place("bits"))
+_COUNTED_IN_BYTES = 31  # words: 8 bits each in a byte of 255
 _SPINS = 2000  # before a waiting thread lets others run: about a microsecond
 _ROWS = ("rows", "height", "width")
 """Of the output: rows of all images together, rows of an image, pixels of a row."""
@@ -66,12 +69,17 @@ NAMES = (
 COLOURS = 3
 
 
-def source() -> str:
-    """All kernels, and `run`, which works through a plan of them, in LLVM's language."""
+def source(*, counts_words: bool) -> str:
+    """All kernels, and `run`, which works through a plan of them, in LLVM's language.
+
+    Args:
+        counts_words: the processor counts the bits of whole vectors of words by one instruction.
+    """
     module = ir.Module("quartet")
+    add_row = _count if counts_words else _count_by_bytes
     for (pixels, blocks), name in TILES.items():
-        for kind, accumulate in (("binary", _count), ("real", _multiply)):
-            _convolution(module, f"{kind}_{name}", kind == "binary", accumulate, pixels, blocks)
+        _convolution(module, f"binary_{name}", True, add_row, pixels, blocks)
+        _convolution(module, f"real_{name}", False, _multiply, pixels, blocks)
     for vectors in VECTORS:
         _pointwise(module, vectors)
         _pool(module, "max_pool", float("-inf"), lambda e, old, new: e.call("maximum", old, new), vectors)
@@ -81,13 +89,55 @@ def source() -> str:
     return f"{module}{_RUN}"
 
 
-def _count(e: Emitter, weight: ir.Value, source: ir.Value, old: ir.Value) -> ir.Value:
+@dataclass(frozen=True)
+class _FilterRow:
+    """One row of the filters of a tile, and the neighbours of its pixels that it meets."""
+
+    e: Emitter
+    filters: Variable  # the address of what comes next; `each` moves it
+    starts: list[ir.Value]  # addresses of the first neighbour of each pixel
+
+    def each(self, sums: list[list[Variable]], kind: ir.VectorType, add: Callable, begin, end) -> None:
+        """Of neighbours from `begin` to `end`: sum = add(filter, neighbour, sum) for each pixel and block."""
+        e, blocks = self.e, range(len(sums[0]))
+        with e.loop(end, begin=begin) as j:
+            here = self.filters.get()
+            loaded = [e.load(here, VECTOR * o, kind) for o in blocks]
+            for start, of_pixel in zip(self.starts, sums):
+                number = e.spread(e.load(start, e.times(j, 4), kind.element))
+                for total, of_block in zip(of_pixel, loaded):
+                    total.set(add(of_block, number, total.get()))
+            self.filters.set(e.sum(here, VECTOR * len(blocks)))
+
+
+def _multiply(row: _FilterRow, sums: list[list[Variable]]) -> None:
+    row.each(sums, FLOATS, lambda w, x, total: row.e.call("fmuladd", w, x, total), 0, row.e.length)
+
+
+def _count(row: _FilterRow, sums: list[list[Variable]]) -> None:
     """Adds the number of different bits."""
-    return e.build.add(old, e.call("ctpop", e.build.xor(weight, source)))
+    b = row.e.build
+    row.each(sums, WORDS, lambda w, x, total: b.add(total, row.e.call("ctpop", b.xor(w, x))), 0, row.e.length)
 
 
-def _multiply(e: Emitter, weight: ir.Value, source: ir.Value, old: ir.Value) -> ir.Value:
-    return e.call("fmuladd", weight, source, old)
+def _count_by_bytes(row: _FilterRow, sums: list[list[Variable]]) -> None:
+    """The same by bytes, where bits are counted by tables: 1.5 times faster."""
+    e, b = row.e, row.e.build
+
+    def add(w: ir.Value, x: ir.Value, total: ir.Value) -> ir.Value:
+        return b.add(total, e.call("ctpop", b.bitcast(b.xor(w, x), BYTES)))
+
+    def halves(words: ir.Value, bits: int, mask: int) -> ir.Value:
+        upper = b.lshr(words, ir.Constant(WORDS, [bits] * LANES))
+        mask = ir.Constant(WORDS, [mask] * LANES)
+        return b.add(b.and_(words, mask), b.and_(upper, mask))
+
+    with e.loop(e.length, step=_COUNTED_IN_BYTES) as begin:
+        counts = [[e.variable(ir.Constant(BYTES, None)) for _ in of_pixel] for of_pixel in sums]
+        row.each(counts, WORDS, add, begin, e.least(e.sum(begin, _COUNTED_IN_BYTES), e.length))
+        for total, count in zip(chain(*sums), chain(*counts)):
+            words = halves(halves(b.bitcast(count.get(), WORDS), 8, 0xFF00FF), 16, 0xFFFF)
+            total.set(b.add(total.get(), words))
 
 
 def _at(e: Emitter, name: str, image: ir.Value, y: ir.Value, *more: ir.Value) -> ir.Value:
@@ -97,7 +147,7 @@ def _at(e: Emitter, name: str, image: ir.Value, y: ir.Value, *more: ir.Value) ->
 
 
 def _convolution(
-    module: ir.Module, name: str, binary: bool, accumulate: Callable, pixels: int, blocks: int
+    module: ir.Module, name: str, binary: bool, add_row: Callable, pixels: int, blocks: int
 ) -> None:
     """Sums over a filter, multiply * sum + add + residual. An item is a row of a group of output channels.
 
@@ -112,7 +162,7 @@ def _convolution(
     """
     e = Emitter(module, name, CONVOLUTION)
     b, wide = e.build, VECTOR * blocks
-    one, vector = (I32, WORDS) if binary else (F32, FLOATS)
+    zero = ir.Constant(WORDS if binary else FLOATS, None)
     with e.loop(e.end, begin=e.begin) as item:
         group, row = e.divide(item, e.rows)
         image, y = e.divide(row, e.height)
@@ -126,19 +176,12 @@ def _convolution(
         count_row = e.sum(e.counts, e.load(e.count_rows, e.times(y, 8), I64), channels) if binary else None
         with e.loop(e.width, step=pixels) as tile:
             x = e.least(tile, b.sub(e.width, I64(pixels)))  # the last tile moves back into the row
-            sums = [[e.variable(ir.Constant(vector, None)) for _ in range(blocks)] for _ in range(pixels)]
+            sums = [[e.variable(zero) for _ in range(blocks)] for _ in range(pixels)]
             source_row = e.variable(e.sum(source, e.times(x, e.source_pixel)))
             filters = e.variable(weight)
             with e.loop(e.kernel):
                 starts = [e.sum(source_row.get(), e.times(e.source_pixel, p)) for p in range(pixels)]
-                with e.loop(e.length) as j:
-                    here = filters.get()
-                    loaded = [e.load(here, VECTOR * o, vector) for o in range(blocks)]
-                    for start, of_pixel in zip(starts, sums):
-                        number = e.spread(e.load(start, e.times(j, 4), one))
-                        for total, of_block in zip(of_pixel, loaded):
-                            total.set(accumulate(e, of_block, number, total.get()))
-                    filters.set(e.sum(here, wide))
+                add_row(_FilterRow(e, filters, starts), sums)
                 source_row.set(e.sum(source_row.get(), e.pitch))
             results = {}
             for p in range(pixels):
