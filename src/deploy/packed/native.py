@@ -91,31 +91,32 @@ def native() -> Native:
     processor = Processor.here()
     sources = b"".join(Path(module.__file__).read_bytes() for module in (emit, kernels))
     what = f"{llvmlite.__version__} {llvm.get_default_triple()} {processor}".encode()
-    path = cache_folder() / f"kernels-{hashlib.sha256(what + sources).hexdigest()[:32]}.bin"
-    code = _read(path)
+    name = f"kernels-{hashlib.sha256(what + sources).hexdigest()[:32]}.bin"
+    code = _read(name)
     if code is None:
         code = processor.compile()
-        _write(path, code)
+        _write(name, code)
     return Native(code, processor)
 
 
-def cache_folder() -> Path:
-    """Where compiled code is kept: $XDG_CACHE_HOME/quartet, or ~/.cache/quartet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "quartet"
+def _path(name: str) -> Path:
+    """Of compiled code: in $XDG_CACHE_HOME/quartet, or ~/.cache/quartet. RuntimeError: there is no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "quartet" / name
 
 
-def _read(path: Path) -> bytes | None:
+def _read(name: str) -> bytes | None:
     """The code in a file; None: there is none, or not all of what was written."""
     try:
-        data = path.read_bytes()
-    except OSError:
+        data = _path(name).read_bytes()
+    except (OSError, RuntimeError):
         return None
     code = data[_DIGEST:]
     return code if hashlib.sha256(code).digest() == data[:_DIGEST] else None
 
 
-def _write(path: Path, code: bytes) -> None:
-    with suppress(UserError, OSError):  # a home that cannot be written: compiled each time
+def _write(name: str, code: bytes) -> None:
+    with suppress(UserError, OSError, RuntimeError):  # no home that can be written: compiled each time
+        path = _path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             temporary.write_bytes(hashlib.sha256(code).digest() + code)

@@ -254,3 +254,10 @@ class TestCache:
         (tmp_path / "quartet").write_bytes(b"")
         compiled.native()
         assert compilations == [1]
+
+    def test_a_user_without_a_home(self, monkeypatch, compilations):
+        """As in a container whose user is not in its list of users."""
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr("posixpath.expanduser", lambda path: path)
+        compiled.native()
+        assert compilations == [1]
