@@ -55,7 +55,7 @@ def averaged_checkpoint(tmp_path_factory):
 def _predictor(path, *words, **flags):
     """As infer.py opens it."""
     default = {"backend": "auto", "device_target": "CPU", "batch_size": None}
-    none = dict.fromkeys(("config_path", "class_names", "raw_weights"))
+    none = dict.fromkeys(("config_path", "class_names", "raw_weights", "threads"))
     return trained.checkpoint_predictor(Namespace(model_path=path, **{**default, **none, **flags}), words)
 
 
@@ -149,9 +149,11 @@ def test_an_empty_path_is_the_folder_where_it_runs(tmp_path, monkeypatch):
         _predictor("")
 
 
-def test_a_checkpoint_does_not_run_on_lite(averaged_checkpoint):
+def test_a_checkpoint_does_not_run_on_lite_nor_on_threads(averaged_checkpoint):
     with pytest.raises(UserError, match=r"backend: lite given, weights run on mindspore; export them"):
         _predictor(averaged_checkpoint, backend="lite")
+    with pytest.raises(UserError, match="threads: 2 given, and MindSpore has settings of its own"):
+        _predictor(averaged_checkpoint, threads=2)
 
 
 @pytest.mark.parametrize(("count", "given"), [(5, 5), (100, 70)])

@@ -143,6 +143,9 @@ def test_weights_above_the_limit_stand_beside_the_file(export, card, tmp_path, m
     assert [file.name for file in files] == ["model.onnx", "model.onnx.data"]
     assert sum(file.stat().st_size for file in files[1:]) > 100
     onnx.checker.check_model(str(files[0]))
+    whole = open_onnx(export[1] / "model.onnx")
+    images = np.ones((2, *whole.input_shape[1:]), whole.input_type)
+    assert np.array_equal(open_onnx(files[0]).run(images), whole.run(images))
     with pytest.raises(UserError, match="its weights stand in another file; leave it in the folder"):
         read_card(files[0])
 
