@@ -64,10 +64,6 @@ class Backend(Peer):
         self.process.send_signal(signal.SIGSTOP)
         return said
 
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
 
 def started(backend: str, model: str, **how: Any) -> tuple[Backend, dict[str, float]]:
     """A backend, started several times if that takes little, and the seconds of its starts."""
@@ -134,9 +130,10 @@ def measure(names: Sequence[str], folder: Path, *, rounds: int, threads: int) ->
 def written(name: str, folder: Path) -> dict[str, dict[str, Any]]:
     """What each backend opens; a process of its own has written it to `folder`."""
     writer = Peer([sys.executable, "-m", "benchmarks.inference_files", name, str(folder)])
-    files = writer.hear()
-    writer.process.communicate()
-    return files
+    try:
+        return writer.hear()
+    finally:
+        writer.close()
 
 
 def flags_of_cpu() -> list[str]:

@@ -55,6 +55,11 @@ class Peer:
                 continue
         sys.exit(f"{self.process.args} ended before it answered")
 
+    def close(self) -> None:
+        """Ends it."""
+        self.process.kill()
+        self.process.communicate()
+
 
 def take_turns(peers: Mapping[str, Peer], *, steps: int, warm_up: int = 2) -> dict[str, list[float]]:
     """Seconds of `steps` steps of each, one of each at a time."""
