@@ -119,7 +119,7 @@ def _layers(record: Record) -> str:
                 took = figures["batch_1"]["milliseconds"]["median"]
                 each = took if chain == "sixteen" else took / LENGTH
                 rate = multiply_adds_a_second(record, chain, backend)
-                cells.append(f"{each:.2f} ms, {rate:.2f} T/s")
+                cells.append(f"{each:.2f} ms, {1000 * rate:,.0f} G/s")
             else:
                 cells.append("")
         side = layers[0].side

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks import inference_peaks
 from benchmarks.inference_bars import bars, in_words
 from benchmarks.inference_files import SHAPES
 from benchmarks.inference_layers import CHAINS, program_of
@@ -54,6 +55,12 @@ def test_the_sixteen_are_those_of_birealnet18():
     assert (
         sum(layer.multiply_adds for layer in CHAINS["sixteen"]) == 1_676_279_808
     )  # as src.tools.summary says
+
+
+def test_a_processor_counts_more_bits_than_it_multiplies_floats(monkeypatch):
+    monkeypatch.setattr(inference_peaks, "ROUNDS", 100_000)
+    found = inference_peaks.peaks(1)
+    assert max(found["popcount"]) > max(found["float32"]) > 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
