@@ -109,6 +109,26 @@ def test_a_relu_goes_before_the_pooling_if_nothing_else_takes_that(images):
     assert [node.op_type for node in other.graph.node][:3] == ["Conv", "MaxPool", "Relu"]
 
 
+def test_a_norm_behind_a_pooling_becomes_a_convolution(images):
+    """Scales of both signs: none of them can go before the pooling."""
+    model = graph()
+    numbers = {"gamma": RNG.normal(size=6), "beta": RNG.normal(size=6), "mean": RNG.normal(size=6)}
+    numbers["variance"] = RNG.uniform(0.5, 2, size=6)
+    tensors = [numpy_helper.from_array(a.astype(np.float32), name) for name, a in numbers.items()]
+    model.graph.initializer.extend(tensors)
+    norm = helper.make_node("BatchNormalization", ["2", *numbers], ["normed"], epsilon=0.01)
+    model.graph.node.insert(2, norm)
+    model.graph.node[3].input[0] = "normed"
+    exact = run(model, images)
+    made = quantise(model, np.split(images, 4))
+    module._convolve_for_norms(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    np.testing.assert_allclose(run(model, images), exact, atol=1e-5)
+    assert {t.name for t in model.graph.initializer}.isdisjoint({"mean", "variance"})
+    assert "BatchNormalization" not in {node.op_type for node in made.graph.node}
+    assert np.abs(run(made, images) - exact).max() < 0.05 * np.abs(exact).max()
+
+
 @pytest.mark.parametrize("shape", [(5, 3, 3, 3), (4, 16, 1, 1), (2, 1, 5, 5), (1, 1, 1, 1)])
 def test_rounding_errors_cancel_in_each_kernel_and_filter(shape):
     weight = np.random.default_rng(3).normal(size=shape).astype(np.float32)
