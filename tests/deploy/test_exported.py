@@ -58,7 +58,7 @@ def test_paths_that_are_no_export(folder, tmp_path):
     with pytest.raises(UserError, match=r"model_path: .*gone\.mindir does not exist; give an export"):
         read_export(folder / "gone.mindir")
     (folder / "card.json").unlink()
-    with pytest.raises(UserError, match=r"card\.json: no such model card"):
+    with pytest.raises(UserError, match=r"card\.json: no such model card; keep model_b1\.mindir in the"):
         read_export(folder / "model_b1.mindir")
     (tmp_path / "x.txt").touch()
     for path in (tmp_path, tmp_path / "x.txt", folder / "model_b8_variables"):
