@@ -56,8 +56,8 @@ def read_export(path: str | os.PathLike) -> Exported:
             return Exported(folder, kind.read_card(path), (path,))
         if not card:
             raise UserError(
-                f"{folder / CARD}: no such model card; keep {path.name} in the folder of its export, which has "
-                "it, or export to a format whose file holds it: ONNX"
+                f"{folder / CARD}: no such model card; keep {path.name} in the folder of its export, which "
+                "has it, or export to a format whose file holds it: ONNX"
             )
         raise UserError(f"{path}: not of the export in its folder, which has {', '.join(models)}")
     if path != folder:
