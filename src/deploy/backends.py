@@ -83,8 +83,9 @@ def _choose(kind: Format, backend: str) -> str:
     if backend == "auto":
         return "lite" if "lite" in kind.backends and lite.is_installed() else kind.backends[0]
     if backend not in kind.backends:
+        taken = next(other.name for other in FORMATS.values() if backend in other.backends and other.open)
         raise UserError(
             f"backend: {backend} given, and {kind.suffix} is run by {' or '.join(kind.backends)}; "
-            "leave it out, or export to another format"
+            f"leave it out, or export to {taken}"
         )
     return backend
