@@ -63,6 +63,12 @@ def fold_scale(conv: BinaryConv2d, norm: BatchNorm) -> None:
     conv.quantiser = None
 
 
+def fold_factor(classifier: nn.Dense, factor: float) -> None:
+    """Gives a dense layer the weights by which it answers `factor` times as much."""
+    for parameter in classifier.get_parameters():
+        _store(parameter, parameter.asnumpy().astype(np.float64) * factor)
+
+
 def _numbers(norm: BatchNorm) -> list[np.ndarray]:
     """Scale, offset, mean and variance, (C,) float64: so that only the result is rounded."""
     parameters = norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance

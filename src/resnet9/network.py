@@ -20,7 +20,7 @@ from mindspore import nn
 
 from ..layers.activation import NON_DECREASING, activation
 from ..layers.conv import conv2d, dense
-from ..layers.fold import fold_layers
+from ..layers.fold import fold_factor, fold_layers
 from ..layers.init import initialise, torch_default
 from ..layers.norm import batch_norm2d
 from ..layers.pooling import MaxPool2d
@@ -102,7 +102,8 @@ class ResNet9(nn.Cell):
         return self.pool(x).reshape(x.shape[0], -1)
 
     def construct(self, x):
-        return self.linear(self.embed(x)) * self.head_scale
+        logits = self.linear(self.embed(x))
+        return logits if self.head_scale == 1 else logits * self.head_scale
 
     def fold(self) -> None:
         """Leaves convolutions with bias and a scaled classifier, for inference; training is over then.
@@ -111,6 +112,5 @@ class ResNet9(nn.Cell):
         values into smallest.
         """
         fold_layers(self)
-        weight = self.linear.weight
-        weight.set_data(weight * self.head_scale)
-        self.head_scale = 1.0
+        fold_factor(self.linear, self.head_scale)
+        self.head_scale = 1
