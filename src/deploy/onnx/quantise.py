@@ -1,8 +1,8 @@
 """int8 by onnxruntime's static quantisation: weights and activations of the trunk in 8 bits.
 
-onnxruntime's defaults make activations signed, and are up to three times slower than float32. Its profiler shows
-why: of a ResNet-18, onnxruntime 1.31 then leaves 11 of 20 convolutions and all residual sums in float, and
-converts their inputs and weights at every call. What is chosen here, and why:
+onnxruntime's defaults make activations signed, and are up to three times slower than float32. Its profiler
+shows why: of a ResNet-18, onnxruntime 1.31 then leaves 11 of 20 convolutions and all residual sums in float,
+and converts their inputs and weights at every call. What is chosen here, and why:
 
 - Activations are unsigned, weights signed: onnxruntime fuses all convolutions and sums of these, and it is
   the pair that AVX512-VNNI multiplies. A processor without it would saturate; onnxruntime then takes other
