@@ -82,11 +82,13 @@ def test_export_then_infer_gives_what_the_checkpoint_gives(door, best, photos, t
         door("export.py", checkpoint_path=best, file_format="MINDIR", file_name=tmp_path / "m")
     )
     assert report["passed"] and report["inputs"] == {"random": 8, "real": 64}
+    assert report["folding"]["relative_difference"] <= 1e-5
     answers = [
         last_json(door("infer.py", photos, "--json", model_path=path))
         for path in (tmp_path / "m", tmp_path / "m" / "model.mindir", best)
     ]
-    for exported, checkpoint in zip(answers[0]["results"], answers[1]["results"], strict=True):
+    assert answers[0]["results"] == answers[1]["results"]
+    for exported, checkpoint in zip(answers[0]["results"], answers[2]["results"], strict=True):
         assert [p["class"] for p in exported["predictions"]] == [
             p["class"] for p in checkpoint["predictions"]
         ]
@@ -110,8 +112,9 @@ def test_weights_of_others_are_used_without_a_data_set(door, best, photos, tmp_p
     theirs = last_json(door("infer.py", photos, "--json", model_path=tmp_path / "official.npz", **named))
     ours = last_json(door("infer.py", photos, "--json", model_path=best))
     assert theirs["results"] == ours["results"]
-    report = last_json(door("export.py", checkpoint_path=tmp_path / "official.npz", **how))
+    report = last_json(door("export.py", checkpoint_path=tmp_path / "official.npz", fold="false", **how))
     assert report["passed"] and report["inputs"]["real"] == 0
+    assert report["folding"] is None and report["folder"] == str(tmp_path / "resnet9_mindir_unfolded")
 
 
 def test_an_unreadable_image_is_named_and_the_exit_code_says_so(door, best, photos, tmp_path):
