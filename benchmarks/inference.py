@@ -35,12 +35,12 @@ from benchmarks.steps import Peer
 
 RECORD = RECORDS / "inference.json"
 TURN = 0.2  # seconds of a turn, or one call
-STARTS, START_SECONDS = 3, 4.0  # no more starts of a peer once they took so long together
+STARTS, START_SECONDS = 3, 2.0  # no more starts of a peer once they took so long together
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vpopcntdq", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
 PACKAGES = ("onnx", "onnxruntime", "llvmlite", "openvino")
 HELP = {
     "models": f"of {', '.join(SHAPES)} (default all)",
-    "rounds": "turns of each at batch 1, three times as many as at batch 32 (default 9)",
+    "rounds": "turns of each at batch 1, four times as many as at batch 32 (default 8)",
     "record": "the record (default benchmarks/records/inference.json)",
     "table": "print the tables of the record; nothing is measured",
     "page": "write the pages and the picture from the record; nothing is measured",
@@ -112,7 +112,7 @@ def measure(names: Sequence[str], folder: Path, *, rounds: int, threads: int) ->
                 peer, starts = started(backend, file["model"], shape=SHAPES[name], threads=threads)
                 peers[name, backend] = peer
                 found[name][backend] = {"file_bytes": file["bytes"], "start_seconds": starts}
-        turns = {BATCHES[0]: rounds, BATCHES[1]: max(1, rounds // 3)}
+        turns = {BATCHES[0]: rounds, BATCHES[1]: max(1, rounds // 4)}
         for batch in BATCHES if names[0] in MODELS else BATCHES[:1]:
             for (name, backend), figures in take_turns(peers, batch, turns[batch]).items():
                 found[name][backend][f"batch_{batch}"] = figures
@@ -147,7 +147,7 @@ def main() -> int:
     flags.add_argument(
         "--models", nargs="+", choices=SHAPES, metavar="NAME", default=[*SHAPES], help=HELP["models"]
     )
-    flags.add_argument("--rounds", type=int, default=9, help=HELP["rounds"])
+    flags.add_argument("--rounds", type=int, default=8, help=HELP["rounds"])
     flags.add_argument("--threads", type=int, default=2, help="of each backend (default 2)")
     flags.add_argument("--record", type=Path, default=RECORD, help=HELP["record"])
     flags.add_argument("--table", action="store_true", help=HELP["table"])
