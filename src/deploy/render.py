@@ -94,7 +94,8 @@ def _quantisation(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _distance(compared: dict[str, Any], other: str, unit: str = "logit") -> str:
-    accepted = "" if compared["passed"] else ", accepted"
+    above = ", as signs turned" if compared["relative_difference"] > compared["limit"] else ""
+    accepted = above if compared["passed"] else ", accepted"
     return (
         f"differs from {other} by {compared['relative_difference']:.1e} of its largest {unit} "
         f"(limit {compared['limit']:.0e}{accepted})"

@@ -103,3 +103,5 @@ def test_an_export_as_a_table():
     assert (
         lines[-2] == "folding  none" and lines[-1] == "parity   not compared: such a file cannot be run here"
     )
+    signs = report | {"file": {"relative_difference": 0.03, "limit": 2e-2, "passed": True}}
+    assert "(limit 2e-02, as signs turned), over 72 images" in render_export(signs)
