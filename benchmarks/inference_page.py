@@ -55,6 +55,7 @@ def tables(record: Record) -> dict[str, str]:
         "onnx": fact(TWIN, "onnxruntime float32"),
         "int8": fact(TWIN, "onnxruntime int8"),
         "packed": fact(BIREAL, "packed"),
+        "folding": "; ".join(_folding(record["bars"])) or "not measured",
         "readme": "; ".join(
             f"{TITLES[TWIN]} by {backend}: {fact(TWIN, backend)}" if model == TWIN else fact(model, backend)
             for model, backend in README
@@ -158,6 +159,15 @@ def _machine(record: Record) -> str:
     return (
         f"{where['cpu']}, {record['settings']['threads']} threads, with {flags}; {versions}; {record['date']}"
     )
+
+
+def _folding(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How many times as fast folded files are, and what limits it."""
+    return [
+        f"{bar['what']} {bar['ratio']['median']:.2f} times" + (f" ({bar['note']})" if "note" in bar else "")
+        for bar in found
+        if bar["bar"] == 4
+    ]
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

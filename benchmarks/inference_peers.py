@@ -88,6 +88,7 @@ BACKENDS = {
     "MindSpore": open_mindspore,
     "MINDIR": open_mindir,
     "MINDIR unfolded": open_mindir,
+    "MINDIR without norms": open_mindir,
     "onnxruntime float32": open_onnxruntime,
     "onnxruntime int8": open_onnxruntime,
     "OpenVINO float32": open_openvino,

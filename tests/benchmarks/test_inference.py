@@ -43,6 +43,18 @@ def test_a_processor_with_amx_has_its_own_word_on_few_bits():
     assert "AMX" in in_words(next(bar for bar in bars(found, amx=True) if "ratio" in bar))
 
 
+def test_what_no_folding_can_give_is_not_asked_of_it():
+    """MultiGrain's bar is met where a network without batch norms would not meet it either."""
+    times = {"MINDIR": _figures(10), "MINDIR unfolded": _figures(11)}
+    for bare, met in ((9.5, True), (9, False)):
+        found = {"multigrain_resnet50": times | {"MINDIR without norms": _figures(bare)}}
+        (bar,) = bars(found, amx=False)
+        assert bar["met"] is met and (bar["ratio"]["median"], bar["at_least"]) == (1.1, 1.2)
+        assert ("without batch norms 1.16 times" in in_words(bar)) is met
+    (bar,) = bars({"bit_r50x1": times}, amx=False)
+    assert not bar["met"] and "note" not in bar
+
+
 @pytest.mark.parametrize("chain", CHAINS)
 def test_a_chain_is_a_program_of_the_convolutions_it_names(chain):
     layers, program = CHAINS[chain], program_of(chain)
