@@ -27,6 +27,7 @@ SHAPES = {
 }
 GROUPS = (("birealnet18", TWIN), *((name,) for name in SHAPES if name not in ("birealnet18", TWIN)))
 BATCHES = (1, 32)
+AT_BATCH_1 = ("MINDIR unfolded", "MINDIR without norms")  # what folding gains is asked there alone
 PICTURES = 100  # that int8 is calibrated on and compared with
 
 
@@ -77,10 +78,9 @@ def write_files(name: str, folder: Path) -> dict[str, dict[str, Any]]:
 
     export("MINDIR", batch_sizes=BATCHES)
     if name.startswith(("bit", "multigrain")):
-        export("MINDIR unfolded", batch_sizes=BATCHES, fold=False)
+        export("MINDIR unfolded", fold=False)
     if name.startswith("multigrain"):
-        bare = without_norms(network_of(name))
-        export("MINDIR without norms", batch_sizes=BATCHES, network=bare)
+        export("MINDIR without norms", network=without_norms(network_of(name)))
     export("onnxruntime float32", "OpenVINO float32", "OpenVINO bfloat16", file_format="ONNX")
     if name == "birealnet18":
         export("packed", "OpenVINO binary", file_format="PACKED")
