@@ -7,7 +7,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import nn, ops
 
 from src.common.errors import UserError
 from src.common.files import MARKER
@@ -158,6 +158,31 @@ def test_folding_is_compared_in_float32_whatever_the_file_computes_in(
     report = export_model(network, tmp_path / "net", **more, accept_difference=True)
     assert report["folding"]["passed"] is report["passed"] is passed
     assert report["folding"]["limit"] == 1e-5 and report["file"]["passed"]
+
+
+class Amplifier(nn.Cell):
+    """One rounding of an image moves its logits by 1e-4 of them; folding moves `gain` by one rounding."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.gain = ms.Parameter(ms.Tensor(np.full((1, 4), 1000, np.float32)), name="gain")
+        self.error = error
+
+    def fold(self):
+        self.gain.set_data(self.gain * self.error)
+
+    def construct(self, x):
+        return ops.sin(self.gain * x[:, 0, 0, :4])
+
+
+def test_a_network_that_amplifies_roundings_has_a_limit_of_its_own(card, tmp_path):
+    """Its folding is worth some roundings of its input, and no more."""
+    report = export_model(Amplifier(1 + 2e-7), tmp_path / "net", card=card)
+    folding = report["folding"]
+    assert folding["passed"] and 1e-5 < folding["relative_difference"] < folding["limit"] < 2e-3
+    assert report["file"]["limit"] == 1e-5
+    with pytest.raises(UserError, match="the folded network differs"):
+        export_model(Amplifier(1 + 1e-5), tmp_path / "net", card=card)
 
 
 def test_a_file_in_float16_has_a_limit_of_its_own(make_network, card, images, tmp_path, monkeypatch):
