@@ -137,7 +137,7 @@ def _ceiling(record: Record) -> str:
         f"In registers alone {record['settings']['threads']} threads do {most['popcount']:.2f} T "
         f"multiply-adds/s of 1 bit (xor, popcount, add) and {most['float32']:.3f} T of float32 (fma)."
     )
-    if "sixteen" in found:
+    if found.keys() >= CHAINS.keys():
         all_of_them, *shapes = (
             f"{100 * multiply_adds_a_second(record, chain, 'packed') / most['popcount']:.0f} %"
             for chain in CHAINS

@@ -8,7 +8,7 @@ from benchmarks import inference_peaks
 from benchmarks.inference_bars import bars, in_words
 from benchmarks.inference_files import SHAPES
 from benchmarks.inference_layers import CHAINS, program_of
-from benchmarks.inference_page import PAGES, filled
+from benchmarks.inference_page import PAGES, all_tables, filled
 from benchmarks.record import RECORDS
 
 RECORD = RECORDS / "inference.json"
@@ -81,3 +81,10 @@ def test_the_pages_say_what_the_record_says(page):
     text = page.read_text()
     assert "<!-- inference: " in text
     assert filled(text, json.loads(RECORD.read_text())) == text
+
+
+@pytest.mark.parametrize("names", [["resnet9"], ["birealnet18"], ["sixteen"]])
+def test_a_record_of_some_models_has_tables(names):
+    record = json.loads(RECORD.read_text())
+    some = {name: figures for name, figures in record["figures"].items() if name in names}
+    assert "not measured" in all_tables(record | {"figures": some, "bars": []})
