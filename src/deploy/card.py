@@ -24,7 +24,6 @@ RESIZE_RULE = (
     "interpolation bilinear and bicubic: as Pillow, antialiased when shrinking; tf_bilinear: as TensorFlow, "
     "which is not"
 )
-ANY_BATCH = 0  # in the place of a batch size: any
 _SEAL = "sha256"  # the first line of a card: the checksum of all others
 
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -43,9 +42,9 @@ class ModelCard(BaseModel):
         class_names: one name a class, in the order of the logits.
         preparation: from a picture of any size to the input; gives S.
         input_type: one of INPUT_RULES.
-        files: of an export. For each batch size (ANY_BATCH: any) its files by their names in the folder of
-            the card, each with its SHA-256: the model first, then what holds its weights, if they stand
-            apart.
+        files: of an export. For each batch size (`formats.ANY_BATCH`: any) its files by their names in the
+            folder of the card, each with its SHA-256: the model first, then what holds its weights, if they
+            stand apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from ..common.files import checksum, new_folder, write_json
 from ..layers.device import use_plain_operators
 from ..layers.inference import Inference
 from ..layers.pixels import Pixels
-from .card import ANY_BATCH, ModelCard
+from .card import ModelCard
 from .exported import CARD, MODEL, REPORT, Exported, is_export
 from .formats import FORMATS, Format, find_format
 from .mindir import export_graph, network_predictor
@@ -88,78 +89,53 @@ def export_model(
             precision, the network cannot be exported or is not for int8, the answers differ by more than the
             limit, or nothing can be written. What was at `folder` before is then untouched.
     """
-    kind = find_format(file_format)
-    device = ms.get_context("device_target")
-    if kind.device not in (None, device):
-        raise UserError(
-            f"file_format: {kind.name} needs an {kind.device} device and this is {device}; use MINDIR"
-        )
-    if to_float16 and not kind.float16:
-        raise UserError(f"file_format: {kind.name} computes in float32; give --amp_level O0")
-    folder, sizes = Path(folder), _checked(batch_sizes, kind)
+    kind, device = find_format(file_format), ms.get_context("device_target")
+    signs = any(getattr(cell, "input_bits", 32) == 1 for _, cell in network.cells_and_names())
+    _check(kind, device, card, float16=bool(to_float16), int8=bool(calibration), signs=signs)
+    folder, sizes = Path(folder), kind.batch_sizes(batch_sizes)
     asked, images = _images(card, real_images)
     batches = np.split(asked, [1, 4]) if kind.any_batch else [asked]
     # Elsewhere convolutions of float32 may compute by TF32 or HF32, whose mantissa is that of float16.
     exact = LIMITS["float32" if device == "CPU" else "float16"]
     limit = exact if "mindspore" in kind.backends else max(exact, LIMITS["another runtime"])
     limit = LIMITS["float16"] if to_float16 else limit
-    signs = any(getattr(cell, "input_bits", 32) == 1 for _, cell in network.cells_and_names())
-    if calibration:
-        _refuse_int8(card, kind, signs)
-        from .onnx.calibration import quantise_file
+    network_now = _Reference(network, card, images, batch_size=min(sizes) or RANDOM_IMAGES, signs=signs)
+    who = f"{folder}: not written: the network"
 
-    def reference() -> Predictor:
-        plain = card.model_copy(update={"input_type": "float32"})
-        return network_predictor(network, plain, min(sizes) or RANDOM_IMAGES)
-
-    def answers(mend: str) -> np.ndarray:
-        return _finite(reference().logits(images), f"{folder}: not written: the network", mend)
-
-    def compare(
-        expected: np.ndarray, found: np.ndarray, limit: float, ask=Predictor.logits
-    ) -> dict[str, Any]:
-        """By the limit, or, of a network that amplifies roundings by more, by ROUNDINGS."""
-        compared = compare_logits(expected, found, limit=limit, signs=signs)
-        if not compared["passed"]:
-            own, moved = (ask(reference(), x) for x in (images, np.nextafter(images, np.float32(np.inf))))
-            limit = max(limit, ROUNDINGS * compare_logits(own, moved)["relative_difference"])
-            compared = compare_logits(expected, found, limit=limit, signs=signs)
-        return compared
-
-    files, entries, same, quantisation = {}, [], [], None
+    written, entries, same, folding, quantisation = {}, [], [], None, None
     with new_folder(folder, replace=True) as made:
-        as_trained = expected = answers("train it again")
-        folding = None
+        as_trained = expected = network_now.logits(who, "train it again")
         if fold and hasattr(network, "fold"):
             network.fold()
-            expected = answers("report this network, whose weights cannot be folded")
-            folding = compare(as_trained, expected, exact)
+            expected = network_now.logits(who, "report this network, whose weights cannot be folded")
+            folding = network_now.compare(as_trained, expected, exact)
         use_plain_operators(network)  # the file is for other devices too
         if to_float16:
             to_float16(network)
-            expected = answers("it needs float32: --amp_level O0")
+            expected = network_now.logits(who, "it needs float32: --amp_level O0")
         for size in sizes:
             name = f"{MODEL}_b{size}" if len(sizes) > 1 else MODEL
-            parts = _write(network, card, made / name, size, kind, options or {})
+            parts = written[size] = _write(network, card, made / name, size, kind, options or {})
             entry = {"path": str(folder / parts[0].name), "batch_size": size or None, "bytes": 0}
             entry |= {"file": None, "embedding": None}
+            entries.append(entry)
             if kind.open:
                 exported, opened = Exported(folder, card, (parts[0],)), kind.open(parts[0])
                 predictor = Predictor.from_files(exported, [opened], backend=kind.backends[0], device=device)
                 logits = np.concatenate([predictor.logits(batch) for batch in batches])
                 _finite(logits, entry["path"], "report this network")
-                entry["file"] = compare(expected, logits, limit)
+                entry["file"] = network_now.compare(expected, logits, limit)
                 same.append((logits.argmax(axis=1) == as_trained.argmax(axis=1))[RANDOM_IMAGES:])
-                if opened.embed:
+                if predictor.gives_embeddings:
                     embedded = np.concatenate([predictor.embeddings(batch) for batch in batches])
-                    own = reference().embeddings(images)
-                    entry["embedding"] = compare(own, embedded, limit, Predictor.embeddings)
-                if calibration:
-                    quantisation = quantise_file(parts, predictor, calibration)
-                    parts = parts[:1]
-            files[size] = {str(part.relative_to(made)): checksum(part) for part in parts}
-            entry["bytes"] = sum(part.stat().st_size for part in parts)
-            entries.append(entry)
+                    entry["embedding"] = network_now.compare_embeddings(embedded, limit)
+        if calibration:  # of the one file that such a format has
+            from .onnx.calibration import quantise_file
+
+            quantisation = quantise_file(parts, predictor, calibration)
+            written[size] = parts[:1]
+        for entry, parts in zip(entries, written.values(), strict=True):
+            entry["bytes"] = sum(map(_finish, parts))
         report = {
             "folder": str(folder),
             "file_format": kind.name,
@@ -170,6 +146,10 @@ def export_model(
         }
         if report["passed"] is False and not accept_difference:
             _refuse(report)
+        files = {
+            size: {str(part.relative_to(made)): checksum(part) for part in parts}
+            for size, parts in written.items()
+        }
         card.model_copy(update={"files": files}).save(made / CARD)
         write_json(made / REPORT, report)
     return report
@@ -211,21 +191,73 @@ def output_folder(
     return path.with_suffix("") if path.suffix in {f.suffix for f in FORMATS.values()} else path
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """The network as it is now, by which a file is judged.
+
+    Attributes:
+        network, card: as `export_model` takes them.
+        images: normalised, (N, 3, S, S).
+        batch_size: of a call.
+        signs: as `compare_logits` takes it.
+    """
+
+    network: nn.Cell
+    card: ModelCard
+    images: np.ndarray
+    batch_size: int
+    signs: bool
+
+    def logits(self, who: str, mend: str) -> np.ndarray:
+        """Of the images. Raises UserError, which says who and mend, unless all are numbers."""
+        return _finite(self._predictor.logits(self.images), who, mend)
+
+    def compare(
+        self, expected: np.ndarray, found: np.ndarray, limit: float, ask: Callable = Predictor.logits
+    ) -> dict[str, Any]:
+        """By the limit, or, of a network that amplifies roundings by more, by ROUNDINGS."""
+        compared = compare_logits(expected, found, limit=limit, signs=self.signs)
+        if not compared["passed"]:
+            up = np.nextafter(self.images, np.float32(np.inf))
+            own, moved = (ask(self._predictor, images) for images in (self.images, up))
+            limit = max(limit, ROUNDINGS * compare_logits(own, moved)["relative_difference"])
+            compared = compare_logits(expected, found, limit=limit, signs=self.signs)
+        return compared
+
+    def compare_embeddings(self, found: np.ndarray, limit: float) -> dict[str, Any]:
+        expected = self._predictor.embeddings(self.images)
+        return self.compare(expected, found, limit, Predictor.embeddings)
+
+    @property
+    def _predictor(self) -> Predictor:
+        """A new one, for the network may have changed since."""
+        plain = self.card.model_copy(update={"input_type": "float32"})
+        return network_predictor(self.network, plain, self.batch_size)
+
+
 def _finite(logits: np.ndarray, who: str, mend: str) -> np.ndarray:
     if not np.isfinite(logits).all():
         raise UserError(f"{who} answers with NaN or infinity; {mend}")
     return logits
 
 
-def _checked(batch_sizes: Sequence[int] | None, kind: Format) -> list[int]:
-    if kind.any_batch:
-        if batch_sizes is not None:
-            raise UserError(f"export_batch_size: a file of {kind.name} takes any batch size; leave it out")
-        return [ANY_BATCH]
-    sizes = sorted({*([1] if batch_sizes is None else batch_sizes)})
-    if not sizes or sizes[0] < 1:
-        raise UserError(f"export_batch_size: {sizes[0] if sizes else 0} is not a batch; give 1 or more")
-    return sizes
+def _check(kind: Format, device: str, card: ModelCard, *, float16: bool, int8: bool, signs: bool) -> None:
+    """Raises UserError where the format is not for this device or network, or not in this type."""
+    if kind.device not in (None, device):
+        raise UserError(
+            f"file_format: {kind.name} needs an {kind.device} device and this is {device}; use MINDIR"
+        )
+    if float16 and not kind.float16:
+        raise UserError(f"file_format: {kind.name} computes in float32; give --amp_level O0")
+    if int8 and not kind.int8:
+        raise UserError(f"quantise: {kind.name} is written in floating point alone; use --file_format ONNX")
+    if int8 and signs:
+        raise UserError(
+            f"quantise: {card.model} is a 1-bit network: its convolutions take signs, which int8 would store "
+            "in 8 bits and multiply no faster; use --file_format PACKED"
+        )
+    if int8 and float16:
+        raise UserError("quantise: int8 is made of a float32 network; give --amp_level O0")
 
 
 def _images(card: ModelCard, real_images: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -253,12 +285,15 @@ def _write(
     """Exports to `path` without its suffix; returns the model, and behind it the files of its weights."""
     written = path.with_name(path.name + kind.suffix)
     write = kind.write or partial(_export, size=size, file_format=kind.name)
-    parts = write(network, card, written, **options)
-    for part in parts:  # readable by all, as what a user writes, and on the disk
-        part.chmod(0o644)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-    return parts
+    return write(network, card, written, **options)
+
+
+def _finish(part: Path) -> int:
+    """A file that all may read, as what a user writes, and that is on the disk; returns its size."""
+    part.chmod(0o644)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    return part.stat().st_size
 
 
 def _export(network: nn.Cell, card: ModelCard, path: Path, *, size: int, file_format: str) -> list[Path]:
@@ -303,16 +338,6 @@ def _summary(
         "quantisation": quantisation,
         "files": entries,
     }
-
-
-def _refuse_int8(card: ModelCard, kind: Format, signs: bool) -> None:
-    if kind.name != "ONNX":
-        raise UserError(f"quantise: {kind.name} is written in floating point alone; use --file_format ONNX")
-    if signs:
-        raise UserError(
-            f"quantise: {card.model} is a 1-bit network: its convolutions take signs, which int8 would store "
-            "in 8 bits and multiply no faster; use --file_format PACKED"
-        )
 
 
 def _refuse(report: dict[str, Any]) -> None:

@@ -52,14 +52,11 @@ def export_choices(flags: argparse.Namespace) -> dict[str, Any]:
             raise UserError(f"{name}: {getattr(flags, name)} given, allowed: only with --quantise int8")
     sizes, kind = flags.export_batch_size, find_format(flags.file_format)
     if sizes is not None:
-        if kind.any_batch:
-            raise UserError(
-                f"export_batch_size: {sizes} given, a file of {kind.name} takes any batch size; leave it out"
-            )
         words = sizes.split(",")
-        if not all(size.strip().isdecimal() and int(size) > 0 for size in words):
+        if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
             raise UserError(f"export_batch_size: {sizes} given, allowed: whole numbers above 0, as 1,8,32")
         sizes = sorted(set(map(int, words)))
+    kind.batch_sizes(sizes)  # before a checkpoint is opened
     given = {}
     for other in FORMATS.values():
         of_it = {name: getattr(flags, name) for name in other.options if getattr(flags, name) is not None}

@@ -4,7 +4,7 @@ A format is added by a row here: how it is written, if not by `ms.export` under 
 again, if it can be, to be compared and run. Neither MindSpore nor a runtime is imported before one is used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from .card import ModelCard
     from .predict import Opened
+
+ANY_BATCH = 0  # in the place of a batch size: any
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Format:
         read_card: the card that stands in a file, after the file was compared with its checksum in it; None:
             it holds none, and needs the folder of its export.
         float16: whether networks of that precision can be written.
+        int8: whether `onnx.calibration.quantise_file` can make its file one of 8 bits.
         options: flags of export.py that are for this format alone.
     """
 
@@ -46,7 +49,25 @@ class Format:
     any_batch: bool = False
     read_card: "Callable[[Path], ModelCard] | None" = None
     float16: bool = True
+    int8: bool = False
     options: tuple[str, ...] = ()
+
+    def batch_sizes(self, asked: Sequence[int] | None) -> list[int]:
+        """Those of the files, in order: ANY_BATCH, or those asked for, or 1.
+
+        Raises:
+            UserError: one is below 1, or the format takes any.
+        """
+        if self.any_batch:
+            if asked is not None:
+                raise UserError(
+                    f"export_batch_size: a file of {self.name} takes any batch size; leave it out"
+                )
+            return [ANY_BATCH]
+        sizes = sorted({*([1] if asked is None else asked)})
+        if not sizes or sizes[0] < 1:
+            raise UserError(f"export_batch_size: {sizes[0] if sizes else 0} is not a batch; give 1 or more")
+        return sizes
 
 
 def _open_mindir(path: Path) -> "Opened":
@@ -104,6 +125,7 @@ FORMATS = {
             backends=("onnxruntime",),
             any_batch=True,
             read_card=_read_onnx_card,
+            int8=True,
         ),
         Format(
             "PACKED",

@@ -8,8 +8,9 @@ from typing import Self
 import numpy as np
 
 from ..common.errors import UserError
-from .card import ANY_BATCH, ModelCard
+from .card import ModelCard
 from .exported import Exported
+from .formats import ANY_BATCH
 
 BATCH_SIZE = 32
 """Images a call, where a model takes any number and none is asked for."""

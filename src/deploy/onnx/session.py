@@ -9,7 +9,7 @@ import numpy as np
 
 from ...common.errors import UserError
 from ...model_utils.cpu import usable_cores
-from ..card import ANY_BATCH
+from ..formats import ANY_BATCH
 from ..predict import Opened
 
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}

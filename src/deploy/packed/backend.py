@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...common.files import to_json
-from ..card import ANY_BATCH, ModelCard
+from ..card import ModelCard
+from ..formats import ANY_BATCH
 from ..predict import Opened
 from .file import read_packed, write_packed
 from .model import PackedModel

@@ -156,6 +156,11 @@ class TestExport:
         with pytest.raises(UserError, match="quantise: small is a 1-bit network"):
             self.export(network, tmp_path / "net", card, pictures, file_format="ONNX")
 
+    def test_networks_in_float16(self, card, pictures, tmp_path):
+        how = {"file_format": "ONNX", "to_float16": lambda network: network}
+        with pytest.raises(UserError, match=r"quantise: int8 is made of a float32 network.*--amp_level O0"):
+            self.export(Embedding(4, 0), tmp_path / "net", card, pictures, **how)
+
 
 def parsed(*words):
     flags = argparse.ArgumentParser()

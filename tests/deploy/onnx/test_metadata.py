@@ -14,10 +14,10 @@ import pytest
 
 from src.common.errors import UserError
 from src.deploy.backends import open_predictor
-from src.deploy.card import ANY_BATCH, ModelCard
+from src.deploy.card import ModelCard
 from src.deploy.export import export_model
 from src.deploy.exported import read_export
-from src.deploy.formats import FORMATS
+from src.deploy.formats import ANY_BATCH, FORMATS
 from src.deploy.onnx import metadata
 from src.deploy.onnx.metadata import read_card, write_onnx
 from src.deploy.onnx.session import open_onnx

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from src.common.errors import UserError
-from src.deploy.card import ANY_BATCH
+from src.deploy.formats import ANY_BATCH
 from src.deploy.onnx.session import open_onnx
 
 
