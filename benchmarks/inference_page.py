@@ -14,10 +14,7 @@ PAGES = (ROOT / "docs" / "deploy.md", ROOT / "README.md")
 PICTURE = ROOT / "docs" / "inference.png"
 TITLES = {TWIN: "ResNet-18"}
 BIREAL, PEAKS = "birealnet18", "peaks_tera_multiply_adds_per_second"
-README = (
-    (BIREAL, "packed"), (TWIN, "onnxruntime float32"), (TWIN, "onnxruntime int8"),
-    (TWIN, "OpenVINO bfloat16"), (TWIN, "MINDIR"),
-)  # fmt: skip
+README = ((BIREAL, "packed"), (TWIN, "onnxruntime float32"), (TWIN, "OpenVINO bfloat16"))
 SHOWN = tuple(name for name in BACKENDS if name != "MINDIR without norms")
 AT_BATCH_32 = tuple(name for name in BACKENDS if name not in AT_BATCH_1)
 FILES = ("MINDIR", "onnxruntime float32", "onnxruntime int8", "packed")
@@ -58,10 +55,7 @@ def tables(record: Record) -> dict[str, str]:
         "int8": fact(TWIN, "onnxruntime int8"),
         "packed": fact(BIREAL, "packed"),
         "folding": "; ".join(_folding(record["bars"])) or "not measured",
-        "readme": "; ".join(
-            f"{TITLES[TWIN]} by {backend}: {fact(TWIN, backend)}" if model == TWIN else fact(model, backend)
-            for model, backend in README
-        ),
+        "readme": "; ".join(fact(*one) for one in README),
         "latency": by_model(lambda one: _latency(one["batch_1"]["milliseconds"])),
         "throughput": by_model(lambda one: f"{one['batch_32']['images_per_second']:,.0f}", AT_BATCH_32),
         "size": by_model(lambda one: f"{one['file_bytes'] / 1e6:.1f}", FILES),
