@@ -24,7 +24,6 @@ from .zoo import config_class_of
 OF_EXPORTS = ("data_path", "damaged_images", "max_image_pixels", "workers", "device_target")
 """The keys that an exported model leaves open; its card has the others."""
 
-
 OPTIONS = ("config_path", "class_names", "raw_weights")
 """How weights are read, see `open_trained`."""
 

@@ -58,7 +58,7 @@ def _pair(value: Any) -> list[int]:
 def _add(b: Builder, node: Node, x: Value, y: Value) -> Value:
     for one, other in ((x, y), (y, x)):
         if _number(b, other) == 0 and b.shapes.get(one) == node.shapes[0]:
-            return one
+            return _tensor(b, node, one)
     return b.add("Add", _tensor(b, node, x), _tensor(b, node, y))
 
 

@@ -114,6 +114,7 @@ def test_numbers_of_another_type_are_cast_as_mindspore_does():
     out = traced.add("Mul", "images", "scale", shape=(N, 3, 6, 8))
     images = some().astype(np.float16)
     check(traced, out, images, images.astype(np.float32) * some(1, (8,))[0])
+    check(traced, traced.add("Add", "images", 0.0), images, images.astype(np.float32))
 
 
 def test_what_changes_nothing_is_left_out():
