@@ -130,8 +130,8 @@ def test_impossible_numbers_are_named(predictor, paths, name, value):
 
 
 def test_the_door_has_as_many_threads_as_it_is_told(predictor, paths, capsys):
-    flags = {"images": [str(paths[0])], "labels": None, "top": 1, "json": True, "summary": False, "output": None}
-    classify_from_flags(predictor, Namespace(**flags, workers=3, max_image_pixels=None))
+    flags = {"images": [str(paths[0])], "labels": None, "top": 1, "json": True, "summary": False}
+    classify_from_flags(predictor, Namespace(**flags, output=None, workers=3, max_image_pixels=None))
     assert json.loads(capsys.readouterr().out)["performance"]["preparation"]["threads"] == 3
 
 
