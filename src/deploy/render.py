@@ -94,11 +94,11 @@ def _quantisation(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _distance(compared: dict[str, Any], other: str, unit: str = "logit") -> str:
-    above = ", as signs turned" if compared["relative_difference"] > compared["limit"] else ""
-    accepted = above if compared["passed"] else ", accepted"
+    turned = ", as signs turned" if compared["relative_difference"] > compared["limit"] else ""
+    note = turned if compared["passed"] else ", accepted"
     return (
         f"differs from {other} by {compared['relative_difference']:.1e} of its largest {unit} "
-        f"(limit {compared['limit']:.0e}{accepted})"
+        f"(limit {compared['limit']:.0e}{note})"
     )
 
 

@@ -5,7 +5,6 @@ import math
 import os
 import threading
 import weakref
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -52,7 +51,7 @@ class Engine:
             LAYERS[step.kind](step, narrow=self.uses.narrow and step.inputs[0] == IMAGES, tiles=tiles)
             for step in program.steps
         ]
-        self._plans: OrderedDict[tuple[int, int, int], Plan] = OrderedDict()
+        self._plan = functools.lru_cache(_PLANS)(functools.partial(Plan, self))
         self._sizes = functools.lru_cache(_PLANS)(functools.partial(_sizes, program))
         self._start()
         _engines.add(self)
@@ -79,13 +78,6 @@ class Engine:
         """In this process; in a child that was forked from it, what threads it had are gone."""
         self._helpers = ThreadPoolExecutor(self.threads - 1, "packed") if self.threads > 1 else None
         self._lock = threading.Lock()
-
-    def _plan(self, *size: int) -> "Plan":
-        plan = self._plans.pop(size, None) or Plan(self, *size)
-        self._plans[size] = plan
-        if len(self._plans) > _PLANS:
-            self._plans.popitem(last=False)
-        return plan
 
     def help(self, plan: "Plan", counters: np.ndarray) -> None:
         """Asks the other threads to work through a plan as well."""
@@ -139,10 +131,10 @@ class Plan:
         self.engine, self.images = engine, images
         self._free: dict[Layout, list[Buffer]] = {}
         shapes = engine.program.shapes(height, width)
-        values = {IMAGES: self._new(engine.uses, IMAGES, shapes[IMAGES])}
+        values = {IMAGES: self._new(IMAGES, shapes[IMAGES])}
         calls = self._arrange(values[IMAGES])
         for step, layer, last in zip(engine.program.steps, engine.layers, engine.uses.last):
-            values[step.output] = self._new(engine.uses, step.output, shapes[step.output])
+            values[step.output] = self._new(step.output, shapes[step.output])
             if values[step.output].is_kept:
                 calls.append(layer.call(values[step.output], *(values[name] for name in step.inputs)))
             for name in last:
@@ -177,7 +169,8 @@ class Plan:
             calls.append(copy.call(replace(images, values=None), images))
         return calls
 
-    def _new(self, uses: Uses, name: str, shape: tuple[int, ...]) -> Value:
+    def _new(self, name: str, shape: tuple[int, ...]) -> Value:
+        uses = self.engine.uses
         channels, height, width = shape if len(shape) == 3 else (*shape, 1, 1)
         stored = channels if name == IMAGES and uses.narrow else filled_up(channels)
         size = self.images, height, width, stored
