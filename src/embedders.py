@@ -29,7 +29,7 @@ OPTIONS = ("config_path", "class_names", "raw_weights")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedEmbedder:
     """An embedder and what is known of it.
 
     Attributes:
@@ -54,7 +54,7 @@ def is_exported(path: str | os.PathLike) -> bool:
 
 def open_embedder(
     path: str | os.PathLike, keys: Mapping[str, Any], *, flags: Iterable[str] = (), **how: Any
-) -> Opened:
+) -> OpenedEmbedder:
     """Opens weights of any kind, a run's folder, or an ONNX file, alone or in the folder of its export.
 
     An embedder of weights takes whole pictures; an ONNX file takes squares of one size, as its card says.
@@ -77,7 +77,7 @@ def open_embedder(
     if trained.device.size > 1:
         raise UserError("pictures are embedded on one card; start it without msrun")
     config = trained.recipe.config
-    return Opened(
+    return OpenedEmbedder(
         Embedder.from_trained(trained, batch_size=min(32, config.eval_batch_size)),
         Path(trained.checkpoint.path),
         _identity(trained),
@@ -125,7 +125,9 @@ def _identity(trained: Any) -> dict[str, Any]:
     }
 
 
-def _exported(path: Path, keys: Mapping[str, Any], flags: Iterable[str], how: Mapping[str, Any]) -> Opened:
+def _exported(
+    path: Path, keys: Mapping[str, Any], flags: Iterable[str], how: Mapping[str, Any]
+) -> OpenedEmbedder:
     from .deploy.backends import open_predictor
 
     if not path.exists():
@@ -143,7 +145,7 @@ def _exported(path: Path, keys: Mapping[str, Any], flags: Iterable[str], how: Ma
     predictor = open_predictor(path, device_target=config.device_target)
     if not predictor.gives_embeddings:
         raise UserError(f"checkpoint_path: {file} gives no embeddings; export it to ONNX: --file_format ONNX")
-    return Opened(
+    return OpenedEmbedder(
         Embedder.from_predictor(predictor, workers=config.workers),
         file,
         {"checkpoint_sha256": checksum(file), **card.model_dump(mode="json", include={"preparation"})},

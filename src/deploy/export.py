@@ -168,8 +168,8 @@ def output_folder(
 ) -> Path:
     """Where an export goes: the folder that is named, or one of a name of its own in an existing folder.
 
-    Its own name holds what tells exports of a model apart: format, input type unless float32, batch sizes
-    unless 1, that it is not folded, and that it is int8. Without `file_name` it goes into the folder of the
+    Its own name holds what tells exports of a model apart: format, types unless float32, batch sizes unless
+    1, that it is not folded, and that it is int8. Without `file_name` it goes into the folder of the
     checkpoint's run, or of the checkpoint where that lies in none. The suffix of a model file, as in
     OUT.mindir, is left out: the export is the folder OUT, with the file in it.
     """
@@ -177,7 +177,7 @@ def output_folder(
     words += [] if card.input_type == "float32" else [card.input_type]
     words += [] if list(batch_sizes or [1]) == [1] else [f"b{size}" for size in batch_sizes]
     words += [] if fold else ["unfolded"]
-    words += map(str, (options or {}).values())
+    words += [str(option) for option in (options or {}).values() if option != "float32"]
     words += ["int8"] if calibration else []
     own = "_".join(words)
     if file_name is None:

@@ -128,6 +128,8 @@ def test_float16_weights(card, tmp_path):
     assert report["file"]["relative_difference"] < 2e-2
     where = {"checkpoint": tmp_path / "a.ckpt", "card": card, "file_format": "PACKED", "options": options}
     assert output_folder(None, **where).name == "small_packed_float16"
+    where["options"] = {"real_weights": "float32"}  # as without it
+    assert output_folder(None, **where).name == "small_packed"
 
 
 def test_flags_of_the_format():
