@@ -42,13 +42,11 @@ def _loops():
     """Of each kind a function of a number of rounds and a buffer: the numbers to work on, and their sums."""
     from llvmlite import binding
 
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    features = binding.get_host_cpu_features().flatten()
-    target = binding.Target.from_default_triple()
+    from src.deploy.packed.native import Processor
+
     for kind in STEPS:
-        machine = target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3)
-        with binding.create_mcjit_compiler(binding.parse_assembly(_code(kind)), machine) as engine:
+        module, machine = binding.parse_assembly(_code(kind)), Processor.here().machine()
+        with binding.create_mcjit_compiler(module, machine) as engine:
             engine.finalize_object()
             address = engine.get_function_address("peak")
             yield kind, ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)(address)
