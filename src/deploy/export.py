@@ -99,20 +99,20 @@ def export_model(
     exact = LIMITS["float32" if device == "CPU" else "float16"]
     limit = exact if "mindspore" in kind.backends else max(exact, LIMITS["another runtime"])
     limit = LIMITS["float16"] if to_float16 else limit
-    network_now = _Reference(network, card, images, batch_size=min(sizes) or RANDOM_IMAGES, signs=signs)
+    reference = _Reference(network, card, images, batch_size=min(sizes) or RANDOM_IMAGES, signs=signs)
     who = f"{folder}: not written: the network"
 
     written, entries, same, folding, quantisation = {}, [], [], None, None
     with new_folder(folder, replace=True) as made:
-        as_trained = expected = network_now.logits(who, "train it again")
+        as_trained = expected = reference.logits(who, "train it again")
         if fold and hasattr(network, "fold"):
             network.fold()
-            expected = network_now.logits(who, "report this network, whose weights cannot be folded")
-            folding = network_now.compare(as_trained, expected, exact)
+            expected = reference.logits(who, "report this network, whose weights cannot be folded")
+            folding = reference.compare(as_trained, expected, exact)
         use_plain_operators(network)  # the file is for other devices too
         if to_float16:
             to_float16(network)
-            expected = network_now.logits(who, "it needs float32: --amp_level O0")
+            expected = reference.logits(who, "it needs float32: --amp_level O0")
         for size in sizes:
             name = f"{MODEL}_b{size}" if len(sizes) > 1 else MODEL
             parts = written[size] = _write(network, card, made / name, size, kind, options or {})
@@ -124,11 +124,11 @@ def export_model(
                 predictor = Predictor.from_files(exported, [opened], backend=kind.backends[0], device=device)
                 logits = np.concatenate([predictor.logits(batch) for batch in batches])
                 _finite(logits, entry["path"], "report this network")
-                entry["file"] = network_now.compare(expected, logits, limit)
+                entry["file"] = reference.compare(expected, logits, limit)
                 same.append((logits.argmax(axis=1) == as_trained.argmax(axis=1))[RANDOM_IMAGES:])
                 if predictor.gives_embeddings:
                     embedded = np.concatenate([predictor.embeddings(batch) for batch in batches])
-                    entry["embedding"] = network_now.compare_embeddings(embedded, limit)
+                    entry["embedding"] = reference.compare_embeddings(embedded, limit)
         if calibration:  # of the one file that such a format has
             from .onnx.calibration import quantise_file
 
