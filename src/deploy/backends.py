@@ -72,8 +72,6 @@ def open_predictor(
     else:
         if device_target not in ("auto", "CPU"):
             raise UserError(f"device_target: {device_target} given, --backend {backend} runs on auto or CPU")
-        if threads is not None and threads < 0:
-            raise UserError(f"threads: {threads} given, allowed: a whole number >= 0")
         device, open_file = "CPU", partial(kind.open, threads=threads or 0)
     opened = [open_file(file) for file in exported.files]
     return Predictor.from_files(exported, opened, batch_size=batch_size, backend=backend, device=device)

@@ -6,6 +6,9 @@ import math
 import os
 from pathlib import Path
 
+from ..common.errors import UserError
+
+MOST_THREADS = 1024  # that compute: many times more than cores take minutes to start, and then all memory
 NO_QUOTA = float(1 << 20)
 _ISA = "ONEDNN_MAX_CPU_ISA"
 
@@ -70,6 +73,17 @@ def _quota_of(folder: Path) -> float:
             if quota > 0 and period > 0:
                 return quota / period
     return NO_QUOTA
+
+
+def thread_count(threads: int) -> int:
+    """Threads that compute: as many as asked for; 0: one for each core that this process may use.
+
+    Raises:
+        UserError: fewer than 0, or more than MOST_THREADS.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        raise UserError(f"threads: {threads} given, allowed: a whole number from 0 to {MOST_THREADS}")
+    return threads or usable_cores()
 
 
 def worker_count() -> int:

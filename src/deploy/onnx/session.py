@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...common.errors import UserError
-from ...model_utils.cpu import usable_cores
+from ...model_utils.cpu import thread_count
 from ..formats import ANY_BATCH
 from ..predict import Opened
 
@@ -25,7 +25,8 @@ def open_onnx(path: str | os.PathLike, *, threads: int = 0) -> Opened:
         threads: that compute; 0: one for each core that this process may use.
 
     Raises:
-        UserError: onnxruntime is not installed or cannot load the file, or it is no such classifier.
+        UserError: onnxruntime is not installed or cannot load the file, it is no such classifier, or as
+            `thread_count`.
     """
     path = Path(path)
     try:
@@ -35,7 +36,7 @@ def open_onnx(path: str | os.PathLike, *, threads: int = 0) -> Opened:
             "backend: onnxruntime is not installed here; pip install onnxruntime, or export to MINDIR"
         ) from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
+    options.intra_op_num_threads = thread_count(threads)
     options.log_severity_level = 3  # errors
     # A processor without VNNI saturates sums of int8 products; this has it take other kernels.
     options.add_session_config_entry("session.x64quantprecision", "1")

@@ -39,8 +39,8 @@ def write_network(
 
 
 def open_packed(path: str | os.PathLike, *, threads: int = 0) -> Opened:
-    """A packed file for the predictor; 0 threads are one for each core. Raises UserError as `read_packed`."""
-    model = PackedModel(path, threads=threads or None)
+    """A packed file for the predictor; threads as `PackedModel` takes them. Raises UserError as that."""
+    model = PackedModel(path, threads=threads)
     card = _card(model.card, path)
     shape = (ANY_BATCH, len(card.class_names))
     return Opened(model.logits, (ANY_BATCH, *card.image_shape), card.input_type, shape)

@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...common.errors import UserError
-from ...model_utils.cpu import usable_cores
+from ...model_utils.cpu import thread_count
 from . import kernels
 from .layers import LAYERS, Call, Pointwise, Value, arrange
 from .layout import Buffer, Layout, filled_up
@@ -33,17 +32,14 @@ class Engine:
 
     Args:
         program: the network.
-        threads: that compute together; None for the cores that this process may use.
+        threads: that compute together; 0: one for each core that this process may use.
 
     Raises:
-        UserError: `threads` is less than 1.
+        UserError: as `thread_count`.
     """
 
-    def __init__(self, program: Program, *, threads: int | None = None):
-        threads = usable_cores() if threads is None else threads
-        if threads < 1:
-            raise UserError(f"threads: {threads} given; give 1 or more")
-        self.program, self.threads = program, threads
+    def __init__(self, program: Program, *, threads: int = 0):
+        self.program, self.threads = program, thread_count(threads)
         self.native = native()
         self.uses = Uses(program)
         tiles = self.native.tiles

@@ -22,7 +22,7 @@ class PackedModel:
 
     Args:
         path: a .packed file, or the folder of an export that has one.
-        threads: that compute together; None for one on each core that this process may use.
+        threads: that compute together; 0: one for each core that this process may use.
 
     Attributes:
         card: what the file says of the network, its training pictures and its classes; see `deploy.card`.
@@ -30,10 +30,10 @@ class PackedModel:
         image_size: the side of the squares that it was trained and compared on.
 
     Raises:
-        UserError: the file cannot be read, is none or is damaged; or there are fewer threads than one.
+        UserError: the file cannot be read, is none or is damaged; or `threads` is below 0, or above 1024.
     """
 
-    def __init__(self, path: str | os.PathLike, *, threads: int | None = None):
+    def __init__(self, path: str | os.PathLike, *, threads: int = 0):
         path = Path(path)
         program, self.card = read_packed(path / MODEL if path.is_dir() else path)
         self.class_names = tuple(self.card["class_names"])

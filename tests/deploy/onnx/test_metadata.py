@@ -156,7 +156,8 @@ def test_weights_above_the_limit_stand_beside_the_file(export, card, tmp_path, m
         ({"backend": "mindspore"}, r"backend: mindspore given, and \.onnx is run by onnxruntime"),
         ({"backend": "lite"}, r"backend: lite given, and \.onnx is run by onnxruntime; .* export to MINDIR"),
         ({"device_target": "GPU"}, "device_target: GPU given, --backend onnxruntime runs on auto or CPU"),
-        ({"threads": -1}, "threads: -1 given, allowed: a whole number >= 0"),
+        ({"threads": -1}, "threads: -1 given, allowed: a whole number from 0 to 1024"),
+        ({"threads": 1025}, "threads: 1025 given, allowed: a whole number from 0 to 1024"),
         ({"batch_size": 0}, "batch_size: 0 is not a batch"),
     ],
 )

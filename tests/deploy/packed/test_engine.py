@@ -203,8 +203,11 @@ def test_images_that_no_convolution_reads(rng):
 
 
 def test_what_it_refuses(engine, images):
-    with pytest.raises(UserError, match=r"^threads: 0 given; give 1 or more$"):
-        Engine(engine.program, threads=0)
+    for threads in (-1, 1025):
+        with pytest.raises(
+            UserError, match=f"^threads: {threads} given, allowed: a whole number from 0 to 1024$"
+        ):
+            Engine(engine.program, threads=threads)
     with pytest.raises(ValueError, match="the network takes 3"):
         engine(images[:, :2])
 
