@@ -13,7 +13,7 @@ source "$(dirname "$0")/common.sh"
 show_help "$@"
 case $#:${1:-} in
   0:) data= ;;
-  2:--data_path) data=$(realpath -m "$2") ;;
+  2:--data_path) data=$(absolute --data_path "$2") ;;
   *) fail "$* given; $usage" ;;
 esac
 
