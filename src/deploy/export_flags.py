@@ -47,6 +47,8 @@ def export_choices(flags: argparse.Namespace) -> dict[str, Any]:
     """
     if flags.quantise and not flags.calibration:
         raise UserError("quantise: no --calibration given; name a folder of pictures like those it is for")
+    if flags.quantise and flags.fold == "false":  # norms in float between its convolutions would slow it down
+        raise UserError("quantise: int8 is made of a folded network; leave --fold false out")
     for name in ("calibration", "calibration_images"):
         if getattr(flags, name) is not None and not flags.quantise:
             raise UserError(f"{name}: {getattr(flags, name)} given, allowed: only with --quantise int8")

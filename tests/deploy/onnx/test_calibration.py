@@ -171,6 +171,8 @@ def parsed(*words):
 def test_flags_that_need_each_other(pictures, card, capsys, tmp_path):
     with pytest.raises(UserError, match="no --calibration"):
         export_choices(parsed("--quantise", "int8"))
+    with pytest.raises(UserError, match="quantise: int8 is made of a folded network; leave --fold false out"):
+        export_choices(parsed("--quantise", "int8", "--calibration", "photos", "--fold", "false"))
     for flag, value in (("calibration", "photos"), ("calibration_images", "64")):
         with pytest.raises(UserError, match=f"{flag}: {value} given, .* --quantise int8"):
             export_choices(parsed(f"--{flag}", value))
