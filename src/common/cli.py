@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import functools
 import os
 import select
@@ -14,6 +15,11 @@ from . import heartbeat
 from .errors import UserError
 
 Main = Callable[[Sequence[str]], int | None]
+_MENDS = {
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.ENAMETOOLONG: "give a shorter one",
+}
 _PACKAGE = __package__.partition(".")[0]
 
 
@@ -157,10 +163,11 @@ def _exit_code(main: Main) -> int:
         message, code = f"error: {as_called_here(' '.join(str(error).split()))}", 2
     except KeyboardInterrupt:
         message, code = "stopped by Ctrl-C", 130
-    except PermissionError as error:
-        if error.filename is None:
+    except OSError as error:
+        mend = _MENDS.get(error.errno)
+        if error.filename is None or mend is None:
             raise
-        message, code = f"error: {error.filename}: {error.strerror}; check its permissions", 2
+        message, code = f"error: {error.filename}: {error.strerror}; {mend}", 2
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", _PACKAGE):

@@ -1,7 +1,6 @@
 """Exporting a network to files that are proven to give the same answers before they take their place."""
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -300,11 +299,7 @@ def _export(network: nn.Cell, card: ModelCard, path: Path, *, size: int, file_fo
     """By `ms.export`, for one batch size."""
     model = Inference(network, Pixels(card.preparation.mean, card.preparation.std))  # leaves float32 as it is
     images = ms.Tensor(np.zeros((size, *card.image_shape), card.image_dtype))
-    # ms.export refuses a path with a space or a letter beyond ASCII in it, but follows links.
-    with tempfile.TemporaryDirectory() as short:
-        link = Path(short) / "target"
-        link.symlink_to(path.parent.resolve(), target_is_directory=True)
-        export_graph(model, images, link / path.name, network=network, file_format=file_format)
+    export_graph(model, images, path, network=network, file_format=file_format)
     split, weights = (path.with_name(f"{path.stem}_{end}") for end in ("graph.mindir", "variables"))
     if split.exists():
         split.rename(path)

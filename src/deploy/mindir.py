@@ -1,6 +1,10 @@
 """MindSpore as a backend: a MINDIR file or a network, ready to run."""
 
 import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mindspore as ms
@@ -52,7 +56,7 @@ def export_graph(
     Args:
         model: what is exported, once; see `Inference`.
         images: its input.
-        path: ASCII without a space, which `ms.export` refuses.
+        path: the file.
         network: named in the message.
 
     Raises:
@@ -60,12 +64,24 @@ def export_graph(
     """
     level = ms.get_context("jit_syntax_level")
     try:
-        ms.export(model, images, file_name=str(path), file_format=file_format)
+        with _plain(path) as name:
+            ms.export(model, images, file_name=name, file_format=file_format)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"MindSpore cannot export {type(network).__name__}: {reason}") from error
     finally:
         ms.set_context(jit_syntax_level=level)  # ms.export leaves it on STRICT when it fails
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[str]:
+    """The file under a name without a space or a letter beyond ASCII: `ms.export` takes no other."""
+    usual = tempfile.gettempdir()
+    where = usual if re.fullmatch(r"[\w@.:/\\-]+", usual, re.ASCII) else "/tmp"
+    with tempfile.TemporaryDirectory(dir=where) as short:
+        link = Path(short) / "target"
+        link.symlink_to(path.parent.resolve(), target_is_directory=True)
+        yield str(link / path.name)
 
 
 def _read_proto(path: Path) -> ModelProto:

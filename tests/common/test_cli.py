@@ -134,6 +134,13 @@ def test_a_path_without_permission_is_named(monkeypatch, capsys):
         _run(monkeypatch, lambda words: _raise(PermissionError(1, "Operation not permitted")))
 
 
+def test_a_name_that_is_too_long(monkeypatch, capsys):
+    """Old: a traceback, where a door looks for an export at its path."""
+    path = "x" * 300
+    assert _run(monkeypatch, lambda words: Path(path).is_file()) == 2
+    assert capsys.readouterr().err == f"error: {path}: File name too long; give a shorter one\n"
+
+
 def test_a_python_without_the_packages_is_named(monkeypatch, capsys):
     assert _run(monkeypatch, lambda words: _raise(ModuleNotFoundError("", name="psutil._common"))) == 2
     error = capsys.readouterr().err

@@ -31,6 +31,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from ...common.files import temporary_folder
+
 BATCH = 16  # pictures: of 4 to 64 the one whose ranges are nearest to those of least error
 LEVELS = 127  # of a weight on each side of 0
 TRUNK = ("Conv", "Relu", "MaxPool", "Add")
@@ -64,8 +66,8 @@ def quantise(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> onnx.Mode
         weight = round_weights(numpy_helper.to_array(constants[name]))
         constants[name].CopyFrom(numpy_helper.from_array(weight, name))
     helper.set_model_props(prepared, dict([_PREPARED]))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary_folder(Path(tempfile.gettempdir()) / "quantised") as folder:
+        path = folder / "model.onnx"
         quantize_static(
             prepared,
             path,

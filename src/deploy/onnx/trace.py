@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from ...common.files import temporary_folder
 from ...layers.inference import LogitsAndEmbedding
 from ..mindir import export_graph
 
@@ -77,11 +78,11 @@ def trace(network: nn.Cell, image_shape: Sequence[int], dtype: np.dtype, inputs:
         inputs: from images to the network's input.
 
     Raises:
-        UserError: MindSpore cannot export the network.
+        UserError: MindSpore cannot export the network, or the folder for temporary files cannot be written.
     """
     images = ms.Tensor(np.zeros((TRACED_BATCH, *image_shape), dtype))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "traced.mindir"
+    with temporary_folder(Path(tempfile.gettempdir()) / "traced") as folder:
+        path = folder / "traced.mindir"
         export_graph(LogitsAndEmbedding(network, inputs), images, path, network=network)
         split = path.with_name("traced_graph.mindir")  # from 1 GiB on the weights stand apart
         model = ModelProto.FromString((split if split.exists() else path).read_bytes())

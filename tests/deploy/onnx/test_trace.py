@@ -1,5 +1,8 @@
 """What is read of the operators that MindSpore exports."""
 
+import os
+import tempfile
+
 import numpy as np
 import pytest
 from onnx import TensorProto
@@ -8,6 +11,19 @@ from src.deploy.onnx import trace as module
 from src.deploy.onnx.trace import TRACED_BATCH, trace
 from src.layers.pixels import Pixels
 from tests.deploy.onnx.conftest import Embedding
+
+
+def test_a_folder_for_temporary_files_with_a_space_in_its_name(monkeypatch, tmp_path):
+    """Old: MindSpore refused its name, and so every export. What a killed export left there is removed."""
+    (tmp_path / "a b\u00e9").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a b\u00e9"))
+    how = Embedding(4, 0), (16, 16, 3), np.uint8, Pixels((1, 2, 3), (4, 5, 6))
+    if (child := os.fork()) == 0:
+        module.export_graph = lambda *_, **__: os._exit(7)
+        trace(*how)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len(os.listdir(tempfile.tempdir)) == 1
+    assert trace(*how).nodes and not os.listdir(tempfile.tempdir)
 
 
 @pytest.mark.parametrize("split", [False, True])
