@@ -5,6 +5,7 @@ import math
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -70,15 +71,25 @@ class Engine:
                 logits[first : first + len(batch)] = self._plan(len(batch), height, width).run(batch)
         return logits
 
+    def __reduce__(self) -> tuple[Callable[[Program], "Engine"], tuple[Program]]:
+        """What a copy, or another process, makes of it: addresses are of this one alone."""
+        return functools.partial(Engine, threads=self.threads), (self.program,)
+
     def _start(self) -> None:
         """In this process; in a child that was forked from it, what threads it had are gone."""
         self._helpers = ThreadPoolExecutor(self.threads - 1, "packed") if self.threads > 1 else None
         self._lock = threading.Lock()
 
     def help(self, plan: "Plan", counters: np.ndarray) -> None:
-        """Asks the other threads to work through a plan as well."""
-        for _ in range(self.threads - 1):
-            self._helpers.submit(plan.work, counters)
+        """Asks the other threads to work through a plan as well.
+
+        The system's limit may let none start, and when the program ends none is taken: then one computes.
+        """
+        try:
+            for _ in range(self.threads - 1):
+                self._helpers.submit(plan.work, counters)
+        except RuntimeError:
+            self.threads = 1
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -76,8 +76,10 @@ class PackedModel:
             top: how many classes.
 
         Raises:
-            UserError: the picture cannot be read, or a package is missing.
+            UserError: the picture cannot be read, a package is missing, or `top` is below 1.
         """
+        if top < 1:
+            raise UserError(f"top: {top} classes cannot be shown; give 1 or more")
         try:
             from ...data.preparation import Preparation
         except ImportError as error:

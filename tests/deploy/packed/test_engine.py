@@ -137,6 +137,18 @@ def test_helpers_that_never_come_are_not_waited_for(images, engine):
     assert (lonely(images[:2]) == engine(images[:2])).all()
 
 
+@pytest.mark.parametrize("reason", ["can't start new thread", "cannot schedule new futures after shutdown"])
+def test_helpers_that_cannot_start_are_not_needed(reason, images, engine):
+    """Old: a RuntimeError, as in a thread that goes on when the main one has ended."""
+
+    def submit(*_):
+        raise RuntimeError(reason)
+
+    lonely = Engine(engine.program, threads=3)
+    lonely._helpers = type("Refused", (), {"submit": submit})()
+    assert (lonely(images[:2]) == engine(images[:2])).all() and lonely.threads == 1
+
+
 def test_many_threads_ask_one_engine(engine, images):
     sizes = [(i, 21 + i % 3) for i in range(24)]
     expected = [engine(images[i : i + 1, :, :side]) for i, side in sizes]

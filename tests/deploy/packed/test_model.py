@@ -1,5 +1,7 @@
 """A packed file as a class: pixels or normalised images in, classes out, with few packages."""
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,18 @@ def test_a_picture_is_classified(model, tmp_path):
     assert [name for name, _ in found] == [model.class_names[k] for k in np.argsort(-logits)[:2]]
     np.testing.assert_allclose([share for _, share in found], np.sort(shares)[::-1][:2], rtol=1e-5)
     assert sum(share for _, share in model.classify(picture, top=99)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_no_class_at_all(model, top):
+    with pytest.raises(UserError, match=f"^top: {top} classes cannot be shown; give 1 or more$"):
+        model.classify(np.zeros((20, 20, 3), np.uint8), top=top)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_answers_too(model, images, copied):
+    """As for a process that multiprocessing starts. Old: a ValueError on ctypes objects."""
+    assert (copied(model).logits(images) == model.logits(images)).all()
 
 
 def test_it_needs_two_packages(model, packed_file, images, tmp_path):
