@@ -6,3 +6,8 @@ failed"). Its MINDIR exporter takes every network, and what it writes is one fla
 `trace.py` reads that list, `operators.py` has one small function an operator, and `translate.py` walks over
 it. So no network is described a second time, and what the table lacks is refused by name.
 """
+
+import os
+
+# onnxruntime reads it when it is imported; otherwise it makes up a device ID, keeps it and sends reports.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
