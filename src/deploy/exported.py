@@ -42,7 +42,7 @@ def read_export(path: str | os.PathLike) -> Exported:
     path = Path(path)
     if not path.exists():
         raise UserError(f"model_path: {path} does not exist{relative_to(path)}; give an export or weights")
-    kind = None if path.is_dir() else format_of(path)
+    kind = format_of(path) if path.is_file() else None  # to read a pipe would wait
     if not is_export(path) and not kind:
         raise UserError(
             f"model_path: {path} given, allowed: the folder of an export, a {suffixes_in_words()} file in "

@@ -61,7 +61,8 @@ def test_paths_that_are_no_export(folder, tmp_path):
     with pytest.raises(UserError, match=r"card\.json: no such model card; keep model_b1\.mindir in the"):
         read_export(folder / "model_b1.mindir")
     (tmp_path / "x.txt").touch()
-    for path in (tmp_path, tmp_path / "x.txt", folder / "model_b8_variables"):
+    (tmp_path / "device.onnx").symlink_to("/dev/null")  # as a pipe, which is waited for
+    for path in (tmp_path, tmp_path / "x.txt", tmp_path / "device.onnx", folder / "model_b8_variables"):
         with pytest.raises(
             UserError, match=r"given, allowed: the folder of an export, a \.mindir, .* file in it"
         ):
