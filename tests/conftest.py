@@ -1,5 +1,6 @@
 """What all tests share: the fast convolutions of the CPU, markers that skip, and a small drawn data set."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -95,13 +96,26 @@ def without_graph():
         yield
 
 
-@pytest.fixture
-def plain_logger():
-    """What a test runs may set up the project's logger; the tests that follow find it as it was."""
+@contextlib.contextmanager
+def _logger_as_it_was():
     logger = logging.getLogger("quartet")
     before = logger.handlers[:], logger.level, logger.propagate
     yield
     logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def plain_logger():
+    """What a test runs may set up the project's logger; the tests that follow find it as it was."""
+    with _logger_as_it_was():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_logger_of_modules():
+    """The same for what the fixtures of a module run."""
+    with _logger_as_it_was():
+        yield
 
 
 @pytest.fixture
