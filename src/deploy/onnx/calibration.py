@@ -64,8 +64,8 @@ class Calibration:
         found.left_out.refuse_unreadable()
         if len(examples) < 2 * LEAST:
             raise UserError(
-                f"calibration: {folder} has {len(examples)} pictures, and {2 * LEAST} are needed: half of "
-                "them calibrate, and the others are compared; give a folder with more"
+                f"calibration: {folder} has {len(examples)} of the {2 * LEAST} pictures that are needed: half "
+                "calibrate, and the others are compared; give a folder with more"
             )
         order = np.random.default_rng(0).permutation(len(examples))
         mixed = [examples[place] for place in order]
