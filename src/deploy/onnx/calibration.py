@@ -64,7 +64,7 @@ class Calibration:
         found.left_out.refuse_unreadable()
         if len(examples) < 2 * LEAST:
             raise UserError(
-                f"calibration: {folder} has {len(examples)} of the {2 * LEAST} pictures that are needed: half "
+                f"calibration: {folder} has {len(examples)} of the {2 * LEAST} needed pictures: half "
                 "calibrate, and the others are compared; give a folder with more"
             )
         order = np.random.default_rng(0).permutation(len(examples))

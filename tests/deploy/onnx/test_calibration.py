@@ -76,7 +76,7 @@ class TestRefused:
     @pytest.mark.parametrize("count", [1, 99])
     def test_too_few(self, count, tmp_path):
         draw(tmp_path / "few", count)
-        with pytest.raises(UserError, match=f"few has {count} pictures, and 100 are needed"):
+        with pytest.raises(UserError, match=f"few has {count} of the 100 needed pictures"):
             Calibration.find(tmp_path / "few", CLASSES)
 
     def test_none(self, tmp_path):
