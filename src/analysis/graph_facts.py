@@ -16,7 +16,7 @@ from mindspore import nn
 from mindspore.graph.api import _cell_graph_executor
 from mindspore.train.mind_ir_pb2 import AttributeProto, GraphProto, ModelProto, TensorProto
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 
 # They order, group and choose; no device computes anything for them.
 STRUCTURAL = frozenset(
@@ -101,8 +101,7 @@ def compile_graph(cell: nn.Cell, *inputs: ms.Tensor | tuple[ms.Tensor, ...]) -> 
     try:
         name, _ = _cell_graph_executor.compile(cell, *inputs, phase="export.mindir", do_convert=False)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"MindSpore cannot compile {type(cell).__name__}: {first_line}") from error
+        raise UserError(f"MindSpore cannot compile {type(cell).__name__}: {first_line(error)}") from error
     model = ModelProto()
     model.ParseFromString(_cell_graph_executor._get_func_graph_proto(cell, name, "mind_ir"))
     _cell_graph_executor.del_net_res(cell, {name})

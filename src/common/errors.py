@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see."""
+"""The one exception that a user is meant to see, and what others say in a line of it."""
 
 
 class UserError(Exception):
@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The doors print it on standard error without a traceback and exit with code 2.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What a library's exception says in its first line; one that says nothing has its type's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

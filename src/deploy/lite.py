@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from .predict import Opened
 
 TARGETS = ("Ascend", "CPU")
@@ -63,7 +63,7 @@ def open_lite(path: Path, *, target: str, device_id: int) -> Opened:
     except (RuntimeError, TypeError, ValueError) as error:
         device = f"{target} {device_id}" if target == "Ascend" else target
         raise UserError(
-            f"{path}: MindSpore Lite cannot load this file on {device} ({_first_line(error)}); "
+            f"{path}: MindSpore Lite cannot load this file on {device} ({first_line(error)}); "
             f"it must be as new as the MindSpore that exported; {_OTHER}"
         ) from error
     return Opened(partial(_run, model, images, path), shape, input_type)
@@ -76,7 +76,7 @@ def _run(model, images, path: Path, batch: np.ndarray) -> np.ndarray:
         return np.array(logits.get_data_to_numpy(), np.float32)  # a copy: the next call may reuse the memory
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: MindSpore Lite cannot run this file ({_first_line(error)}); {_OTHER}"
+            f"{path}: MindSpore Lite cannot run this file ({first_line(error)}); {_OTHER}"
         ) from error
 
 
@@ -90,11 +90,7 @@ def _package() -> ModuleType:
         import mindspore_lite
     except (ImportError, OSError) as error:
         raise UserError(
-            f"backend: mindspore_lite is installed but cannot be imported ({_first_line(error)}); "
+            f"backend: mindspore_lite is installed but cannot be imported ({first_line(error)}); "
             f"on Ascend, source CANN's set_env.sh first; {_OTHER}"
         ) from error
     return mindspore_lite
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto, TensorProto
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from ..layers.inference import Embedding, Inference
 from .card import ModelCard
 from .predict import Opened, Predictor, Run
@@ -67,7 +67,7 @@ def export_graph(
         with _plain(path) as name:
             ms.export(model, images, file_name=name, file_format=file_format)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"MindSpore cannot export {type(network).__name__}: {reason}") from error
     finally:
         ms.set_context(jit_syntax_level=level)  # ms.export leaves it on STRICT when it fails

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.errors import UserError
+from ...common.errors import UserError, first_line
 from ...model_utils.cpu import thread_count
 from ..formats import ANY_BATCH
 from ..predict import Opened
@@ -43,7 +43,7 @@ def open_onnx(path: str | os.PathLike, *, threads: int = 0) -> Opened:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no base class of their own
-        raise UserError(f"{path}: onnxruntime cannot load this file ({_first_line(error)})") from error
+        raise UserError(f"{path}: onnxruntime cannot load this file ({first_line(error)})") from error
     inputs = {one.name: one for one in session.get_inputs()}
     outputs = {one.name: _shape(one) for one in session.get_outputs()}
     if list(inputs) != ["images"] or "logits" not in outputs:
@@ -69,8 +69,4 @@ def _run(session: Any, output: str, path: Path, batch: np.ndarray) -> np.ndarray
     try:
         return session.run([output], {"images": batch})[0].astype(np.float32, copy=False)
     except Exception as error:  # as above
-        raise UserError(f"{path}: onnxruntime cannot run this file ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: onnxruntime cannot run this file ({first_line(error)})") from error
