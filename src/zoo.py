@@ -31,59 +31,69 @@ __all__ = [
     "recipe_class_of",
 ]
 
-# Package -> NAME of its classes: NAMEConfig in config.py, whose VARIANTS name the models, NAME in network.py,
-# and NAMERecipe in recipe.py where the model is more than a plain classifier.
-_PACKAGES = {"resnet9": "ResNet9", "bit": "BiT", "bireal": "BiReal", "multigrain": "MultiGrain"}
+# Package -> each NAME of its classes: NAMEConfig in config.py, whose VARIANTS name the models, and NAMERecipe
+# in recipe.py, which says what the network is. A package of one plain classifier has no recipe.py: its
+# network is NAME in network.py.
+_PACKAGES = {
+    "resnet9": ("ResNet9",),
+    "bit": ("BiT",),
+    "bireal": ("BiReal",),
+    "multigrain": ("MultiGrain",),
+}
 
 
-def _class_in(package: str, module: str, suffix: str) -> type:
-    found = importlib.import_module(f".{package}.{module}", __package__)
-    return getattr(found, _PACKAGES[package] + suffix)
+def _class_in(package: str, module: str, name: str) -> type:
+    return getattr(importlib.import_module(f".{package}.{module}", __package__), name)
 
 
-def _packages() -> dict[str, str]:
-    """Model -> its package."""
+def _table() -> dict[str, tuple[str, str]]:
+    """Model -> its package and NAME."""
     return {
-        name: package for package in _PACKAGES for name in _class_in(package, "config", "Config").VARIANTS
+        model: (package, name)
+        for package, names in _PACKAGES.items()
+        for name in names
+        for model in _class_in(package, "config", f"{name}Config").VARIANTS
     }
 
 
 def list_models() -> list[str]:
     """The names that `create_network` and the config key `model` know."""
-    return sorted(_packages())
+    return sorted(_table())
 
 
-def _package_of(name: str) -> str:
+def _row_of(name: str) -> tuple[str, str]:
     if not name:
         raise UserError(
             "model: none given; name a recipe, --config_path configs/MODEL/RECIPE.yaml, or one of "
             f"--model {', '.join(list_models())}"
         )
-    packages = _packages()
-    if name not in packages:
-        near = difflib.get_close_matches(name, packages, n=1, cutoff=0.5)
+    table = _table()
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1, cutoff=0.5)
         hint = f"the nearest known model is {near[0]}" if near else f"known are {', '.join(list_models())}"
         raise UserError(f"model: {name!r} given, but there is no such model; {hint}")
-    return packages[name]
+    return table[name]
 
 
 def config_class_of(name: str) -> type[SharedConfig]:
     """The config class of a model, "": of the shared keys. Raises UserError as `create_network` does."""
     if not name:
         return SharedConfig
-    return _class_in(_package_of(name), "config", "Config")
+    package, name = _row_of(name)
+    return _class_in(package, "config", f"{name}Config")
 
 
 @functools.cache
 def recipe_class_of(name: str) -> "type[Recipe]":
     """The recipe class of a model. Raises UserError as `create_network` does."""
-    package = _package_of(name)
+    package, name = _row_of(name)
     if importlib.util.find_spec(f".{package}.recipe", __package__):
-        return _class_in(package, "recipe", "Recipe")
+        return _class_in(package, "recipe", f"{name}Recipe")
     from .recipe import Recipe
 
-    plain = {"config_class": config_class_of(name), "network_class": _class_in(package, "network", "")}
-    return type(f"{_PACKAGES[package]}Recipe", (Recipe,), plain)
+    config_class = _class_in(package, "config", f"{name}Config")
+    plain = {"config_class": config_class, "network_class": _class_in(package, "network", name)}
+    return type(f"{name}Recipe", (Recipe,), plain)
 
 
 def create_recipe(config: SharedConfig, sources: Mapping[str, Any] | None = None) -> "Recipe":

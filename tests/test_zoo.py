@@ -133,6 +133,9 @@ FIFTH = {
 
         class FifthConfig(SharedConfig):
             VARIANTS = {"fifth_small": {}, "fifth_large": {}}
+
+        class SixthConfig(SharedConfig):
+            VARIANTS = {"sixth": {}}
     """,
     "network.py": """
         class Fifth:
@@ -148,11 +151,14 @@ def test_a_fifth_model_is_its_package_and_one_row(tmp_path, monkeypatch, own_rec
     if own_recipe:
         files["recipe.py"] = """
             from ..recipe import Recipe
-            from .config import FifthConfig
+            from .config import FifthConfig, SixthConfig
 
             class FifthRecipe(Recipe):
                 config_class = FifthConfig
                 side_multiple = 8
+
+            class SixthRecipe(Recipe):
+                config_class = SixthConfig
         """
     (tmp_path / "fifth").mkdir()
     for name, text in files.items():
@@ -160,13 +166,17 @@ def test_a_fifth_model_is_its_package_and_one_row(tmp_path, monkeypatch, own_rec
     monkeypatch.setattr(src, "__path__", [*src.__path__, str(tmp_path)])
     for name in ("", ".config", ".network", ".recipe"):
         monkeypatch.delitem(sys.modules, f"src.fifth{name}", raising=False)
-    monkeypatch.setitem(zoo._PACKAGES, "fifth", "Fifth")
+    names = ("Fifth", "Sixth") if own_recipe else ("Fifth",)
+    monkeypatch.setitem(zoo._PACKAGES, "fifth", names)
     zoo.recipe_class_of.cache_clear()
     assert {"fifth_small", "fifth_large"} < set(zoo.list_models())
     recipe = zoo.create_recipe(zoo.config_class_of("fifth_large")(model="fifth_large", seed=3))
     assert (type(recipe).__name__, recipe.side_multiple) == ("FifthRecipe", 8 if own_recipe else 1)
     if not own_recipe:
         assert recipe.network(num_classes=4).built == (4, 3)
+    assert ("sixth" in zoo.list_models()) is own_recipe
+    if own_recipe:
+        assert zoo.recipe_class_of("sixth").config_class is zoo.config_class_of("sixth")
 
 
 def test_no_model_is_said_with_what_to_do():
