@@ -12,8 +12,10 @@ class MaxPool2d(nn.Cell):
 
     MindSpore's gradient of max pooling on CPU searches every window again. Where the windows tile the image,
     adaptive pooling is the same function, its gradient (equal to the bit) follows the stored indices, and
-    forward and backward together are three times faster; so training on a CPU uses it. Evaluation and
-    exported files always hold the plain operator, which is what other devices have fast kernels for.
+    forward and backward together are three times faster; so training on a CPU uses it. Rows and columns that
+    are left over are cut off first, by `ops.Slice`: indexing (x[:, :, :h]) is a strided slice, with which the
+    whole takes twice as long as the plain operator. Evaluation and exported files always hold that operator,
+    which is what other devices have fast kernels for.
     """
 
     def __init__(self, kernel_size: int):
@@ -22,14 +24,18 @@ class MaxPool2d(nn.Cell):
         self.pool = nn.MaxPool2d(
             kernel_size=kernel_size, stride=kernel_size, pad_mode="valid", padding=0, ceil_mode=False
         )
+        self.slice = ops.Slice()
         self.on_cpu = on_cpu()
 
     def construct(self, x):
+        if not (self.training and self.on_cpu):
+            return self.pool(x)
         k = self.kernel_size
-        height, width = x.shape[2], x.shape[3]
-        if self.training and self.on_cpu and height % k == 0 and width % k == 0:
-            return ops.adaptive_max_pool2d(x, (height // k, width // k))
-        return self.pool(x)
+        n, channels, height, width = x.shape
+        rows, columns = height // k, width // k
+        if height % k or width % k:
+            x = self.slice(x, (0, 0, 0, 0), (n, channels, rows * k, columns * k))
+        return ops.adaptive_max_pool2d(x, (rows, columns))
 
 
 class ZeroPaddedMaxPool2d(nn.Cell):

@@ -43,6 +43,7 @@ def _windows(x, k) -> np.ndarray:
         ((8, 4), 4, "ties", False),
         ((4, 4), 4, "continuous", False),
         ((7, 6), 2, "ties", True),
+        ((7, 8), 3, "ties", False),
     ],
 )
 def test_value_and_gradient_are_those_of_the_plain_operator(size, k, values, relu, training):
