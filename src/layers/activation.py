@@ -32,17 +32,28 @@ class GELU(nn.Cell):
         return ops.gelu(x, approximate="none")
 
 
+class SiLU(nn.Cell):
+    """x / (1 + exp(-x)), any shape (Hendrycks, Gimpel, arXiv 1606.08415; as Swish arXiv 1710.05941).
+
+    Close to GELU, and on a CPU a multiple faster.
+    """
+
+    def construct(self, x):
+        return ops.silu(x)
+
+
 _CELLS = {
     "relu": nn.ReLU,
     "celu": CELU,
     "gelu": GELU,
+    "silu": SiLU,
     "leaky_clip": LeakyClip,
     "clip": partial(LeakyClip, slope=0.0),
     "approx_sign": ApproxSign,
     "ste_sign": SteSign,
 }
 # A function that never falls commutes with taking a maximum, so it may run after pooling, on fewer numbers.
-NON_DECREASING = frozenset(ACTIVATIONS) - {"gelu"}
+NON_DECREASING = frozenset(ACTIVATIONS) - {"gelu", "silu"}
 
 
 def activation(name: str, *, celu_alpha: float = 1.0) -> nn.Cell:

@@ -12,9 +12,18 @@ from .names import PADDINGS
 
 
 def conv2d(
-    *, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = False
+    *,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = False,
 ) -> nn.Cell:
-    """A convolution with symmetric padding of kernel_size // 2, (N, in, H, W) -> (N, out, H', W').
+    """A convolution, (N, in, H, W) -> (N, out, H', W').
+
+    Args:
+        padding: zeros on each of the four sides; None: kernel_size // 2.
 
     `pad_mode="same"` pads even sizes on the right and bottom only when the stride is 2, and so shifts every
     sample by a pixel against the official networks: padding here is always explicit.
@@ -25,7 +34,7 @@ def conv2d(
         kernel_size=kernel_size,
         stride=stride,
         pad_mode="pad",
-        padding=kernel_size // 2,
+        padding=kernel_size // 2 if padding is None else padding,
         dilation=1,
         group=1,
         has_bias=bias,

@@ -33,6 +33,24 @@ def small_positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     return rng.uniform(0, 0.001, shape)
 
 
+def dirac(weight: Initialiser) -> Initialiser:
+    """`weight`, but for the first filters, which copy the input: filter i is 1 in the middle of channel i.
+
+    There are min(out, in) of them; the kernel has odd sides. Behind the first layer a signal then passes a
+    new network unchanged (Zagoruyko and Komodakis, DiracNets, arXiv 1706.00388; as airbench uses it, arXiv
+    2404.00498).
+    """
+
+    def partial_identity(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        values = weight(rng, shape)
+        copies = np.arange(min(shape[:2]))
+        values[: len(copies)] = 0
+        values[copies, copies, shape[2] // 2, shape[3] // 2] = 1
+        return values
+
+    return partial_identity
+
+
 def initialise(network: nn.Cell, *, seed: int, weight: Initialiser) -> None:
     """Fills every weight of two or more dimensions in `network` in place; the biases beside them become 0.
 

@@ -64,6 +64,14 @@ def test_gelu():
     np.testing.assert_allclose(gradients, _gelu_gradient(x), rtol=1e-5, atol=1e-5)
 
 
+def test_silu():
+    values, gradients = _both(activation("silu"))
+    x = X.astype(np.float64)
+    share = 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(values, x * share, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradients, share * (1 + x * (1 - share)), rtol=1e-5, atol=1e-6)
+
+
 def test_relu():
     values, gradients = _both(activation("relu"))
     assert (values == np.maximum(X, 0)).all()

@@ -1,0 +1,38 @@
+"""ResNet9 and the other CIFAR networks as a recipe: a plain classifier, whose input may be whitened."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+from mindspore import nn
+
+from ..layers.input_whitening import FORMS, whiten
+from ..recipe import Recipe
+from .config import ResNet9Config
+from .network import ResNet9
+
+log = logging.getLogger("quartet")
+
+
+class ResNet9Recipe(Recipe):
+    """See `Recipe` and configs/resnet9/."""
+
+    config_class = ResNet9Config
+    network_class = ResNet9
+
+    def load_pretrained(self, network: nn.Cell) -> None:
+        """As `Recipe`; without `pretrained_path` the input whitening is computed from training images."""
+        super().load_pretrained(network)
+        c = self.config
+        if c.input_whitening == "none" or c.pretrained_path:
+            return
+        form = FORMS[c.input_whitening]
+        count = min(c.whitening_images or form.images, len(self.source("train")))
+        whiten(network.whiten, self._some_images(count), eps=c.whitening_eps or form.eps)
+        log.info("input whitening from %d training images", count)
+
+    def _some_images(self, count: int) -> Iterator[np.ndarray]:
+        """Training images, evenly from the whole set, as evaluation sees them: (3, H, W) float32."""
+        source, preparation = self.source("train"), self.preparation
+        for index in np.linspace(0, len(source) - 1, count).astype(int):
+            yield preparation.normalise(source.read(int(index), preparation.plan_square))
