@@ -87,9 +87,9 @@ def test_the_average_is_taken_unless_the_weights_are_asked_for(averaged_checkpoi
 
 def test_a_file_comes_before_the_checkpoint_and_overrides_before_both(raw_checkpoint, tmp_path):
     path = tmp_path / "more.yaml"
-    path.write_text("eval_batch_size: 20\nflip_tta: true\n")
+    path.write_text("eval_batch_size: 20\nsync_bn: true\n")
     config = trained.open_trained(raw_checkpoint, {"eval_batch_size": 30}, config_path=path).recipe.config
-    assert (config.eval_batch_size, config.flip_tta, config.celu_alpha) == (30, True, 0.3)
+    assert (config.eval_batch_size, config.sync_bn, config.celu_alpha) == (30, True, 0.3)
 
 
 def test_weights_that_do_not_fit_the_changed_config(raw_checkpoint):
@@ -99,7 +99,10 @@ def test_weights_that_do_not_fit_the_changed_config(raw_checkpoint):
 
 @pytest.mark.parametrize(
     ("overrides", "part"),
-    [({"flip_ttta": True}, "the nearest known key is flip_tta"), ({"device_target": "TPU"}, "device_target")],
+    [
+        ({"tta_shares": 0.5}, "the nearest known key is tta_share"),
+        ({"device_target": "TPU"}, "device_target"),
+    ],
 )
 def test_overrides_are_checked(raw_checkpoint, overrides, part):
     with pytest.raises(UserError, match=part):

@@ -1,6 +1,7 @@
 """Batches for training, a pure function of the step, and for evaluation, every image exactly once."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -150,6 +151,7 @@ class EvalBatches:
 
     Attributes:
         one_shape: whether all batches have the same shape, so that a network is compiled once for them.
+        numbers: (n,) int64, the images of this rank by their place in the set, in the order of the batches.
 
     Args:
         source: one split of a data set.
@@ -178,13 +180,19 @@ class EvalBatches:
         self.batch_size, self.whole_multiple, self.workers = batch_size, whole_multiple, workers
         self.normalise: Normalise | None = preparation.normalise if normalised else None
         self.one_shape = whole_multiple is None
-        self.start, self.stop = (len(source.labels) * part // size for part in (rank, rank + 1))
+        self.numbers = np.arange(*(len(source.labels) * part // size for part in (rank, rank + 1)))
 
     def __len__(self) -> int:
         """Batches of squares."""
         if not self.one_shape:
             raise TypeError("batches of whole pictures have no length before they are read")
-        return -(-(self.stop - self.start) // self.batch_size)
+        return -(-len(self.numbers) // self.batch_size)
+
+    def of(self, numbers: Sequence[int] | np.ndarray) -> "EvalBatches":
+        """Batches of these images alone, in their order."""
+        some = copy.copy(self)
+        some.numbers = np.asarray(numbers, np.int64)
+        return some
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         pixels = getattr(self.source, "images", None)
@@ -192,7 +200,7 @@ class EvalBatches:
             prepared = self._in_memory(pixels)
         else:
             prepared = pictures_ahead(
-                range(self.start, self.stop), self._picture, batch_size=self.batch_size, workers=self.workers
+                self.numbers.tolist(), self._picture, batch_size=self.batch_size, workers=self.workers
             )
         for rows, images in prepared:
             labels = self.source.labels[rows]
@@ -212,11 +220,11 @@ class EvalBatches:
         picture = self.source.read(number, plan)
         return self.normalise(picture) if self.normalise else picture
 
-    def _in_memory(self, pixels: np.ndarray) -> Iterator[tuple[range, np.ndarray]]:
+    def _in_memory(self, pixels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """What `_picture` makes of images that need no resize, (N, 3, S, S) uint8, a batch at a time."""
-        for start in range(self.start, self.stop, self.batch_size):
-            rows = range(start, min(start + self.batch_size, self.stop))
-            part = pixels[rows.start : rows.stop]
+        for start in range(0, len(self.numbers), self.batch_size):
+            rows = self.numbers[start : start + self.batch_size]
+            part = pixels[rows]
             if self.normalise:
                 yield rows, self.normalise.planes(part)
             else:

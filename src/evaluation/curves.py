@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .drawing import BLUE, INK, PALE_BLUE, QUIET, RED, headline, new_figure, save, say, style
+from .metrics import of_plain_view
 
 _MANY = 150  # records of a training figure from which on their median is drawn
 _SERIES = (BLUE, RED, QUIET, "#3d8b5f", "#b58a1b", "#7a4f9e")
@@ -21,13 +22,17 @@ def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
     and `eval_top1`. Epochs are counted in images, which grow whatever batch size a resume changed.
     What training records have under `loss_<part>`, the parts of a joint loss, has a panel of its own, and
     what evaluation records have under `monitor_*`, shares in per cent, another one. Whatever is missing
-    leaves its panel empty, and says so. Losses that are not finite leave a gap.
+    leaves its panel empty, and says so. The last evaluation of a run with test-time augmentation is drawn by
+    its plain view, as the others are. Losses that are not finite leave a gap.
 
     Raises:
         UserError: the file cannot be written.
     """
     images_an_epoch = _images_an_epoch(records)
-    records = [{**record, "epoch": record["images"] / images_an_epoch} for record in records]
+    given, records = (
+        records,
+        [of_plain_view(record) | {"epoch": record["images"] / images_an_epoch} for record in records],
+    )
     parts = [key for key in _keys(records, "loss_") if key != "loss_scale"]
     watched = _keys(records, "monitor_")
     further = [
@@ -47,6 +52,8 @@ def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
     _draw_rate(rates, records)
     for axes in (losses, accuracies, *others, rates):
         style(axes)
+    if views := [record["eval_top1"] for record in given if "eval_top1_plain" in record]:
+        best += f", with test-time augmentation {views[-1]:.2f} %"
     figure.align_ylabels()
     last = max((record["epoch"] for record in records), default=0)
     rates.set_xlim(0, last if last > 0 else 1)

@@ -49,7 +49,8 @@ def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, d
             trained.recipe.inputs(),
             batches,
             num_classes=len(class_names),
-            flip_tta=config.flip_tta,
+            tta=config.tta,
+            tta_share=config.tta_share,
             size=device.size,
             worst=WORST if flags.pictures else 0,
             each=each or None,
@@ -60,7 +61,8 @@ def evaluate_from_flags(trained: Any, flags: argparse.Namespace) -> tuple[str, d
         write_pictures(evaluation, flags.pictures, **how)
     count = evaluation.metrics["count"]
     figures = {
-        "flip_tta": config.flip_tta,
+        "tta": config.tta,
+        "tta_share": config.tta_share,
         **evaluation.metrics,
         "classes": int(np.count_nonzero(evaluation.totals.images)),
         "damaged_images": evaluation.damaged,
@@ -113,6 +115,8 @@ def _as_text(trained: Any, evaluation: Evaluation, source: Any) -> str:
     for name, value in figures.items():
         if name in METRICS:
             note = f"  (95 % interval {low:.2f} to {high:.2f})" if name == "top1" else ""
+            if f"{name}_plain" in figures:
+                note += f"  plain view {METRICS[name].text(figures[f'{name}_plain'])}"
             rows.append((METRICS[name].title, METRICS[name].text(value) + note))
     parts = [table(rows), "lowest recall", table(_lowest(evaluation.totals, class_names), indent=2)]
     if warning := warning_of(figures["count"]):

@@ -2,21 +2,26 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
 
 from ..common import heartbeat
+from ..data.batches import EvalBatches
 from ..data.damage import damaged_in
 from ..model_utils.device_adapter import without_graph
 from ..parallel.collective import sum_over_ranks
-from .metrics import Scores, Totals
+from .metrics import METRICS, Scores, Totals
+from .views import TTA, confidence, of_further_views
 
 Predict = Callable[[np.ndarray], np.ndarray]
 Batch = tuple[np.ndarray, np.ndarray, int]
 Between = Callable[[], object]
+Reduce = Callable[[np.ndarray], np.ndarray]
+
+_CERTAIN = 1 << 46  # a probability of 1 as an integer: exact sums over ranks are below 2^48
 
 
 class EvaluationStopped(Exception):
@@ -28,16 +33,19 @@ class Answers(NamedTuple):
 
     Attributes:
         indices: (B,) int64, the place of each image in the data set.
-        images: (B, ...) as they were given to the network.
+        images: (B, ...) as they were given to the network; None where they were given back before their
+            outputs were known.
         labels: (B,) integers.
-        outputs: (B, ...) float64.
+        outputs: (B, ...) float64; of several views their weighted mean.
+        plain: (B, ...) float64, the outputs for the images as they are; `outputs` itself without other views.
         damaged: how many images of the batch could not be read.
     """
 
     indices: np.ndarray
-    images: np.ndarray
+    images: np.ndarray | None
     labels: np.ndarray
     outputs: np.ndarray
+    plain: np.ndarray
     damaged: int
 
 
@@ -63,7 +71,7 @@ def as_function(
 
 
 def answers(
-    predict: Predict, batches: Iterable[Batch], *, flip_tta: bool = False, between: Between | None = None
+    predict: Predict, batches: Iterable[Batch], *, tta: str = "none", between: Between | None = None
 ) -> Iterator[Answers]:
     """The outputs for each batch, while the launcher's watch is told of progress.
 
@@ -72,14 +80,15 @@ def answers(
         batches: yields (images, labels, valid). Only the first `valid` rows count; the rest fill the last
             batch up to its fixed size, and what they hold does not matter. Nor does what takes the place of
             images that its source could not read (`data.damage`).
-        flip_tta: average the outputs of each image and of its mirror image (left-right).
+        tta: which views of each image are averaged, a name of `views.TTA`.
         between: called before each batch; it may raise, or return true to end here.
 
     Raises:
         EvaluationStopped: `between` returned true.
         ValueError: `valid` exceeds the batch, or `predict` gives another number of rows.
     """
-    first, damaged = getattr(batches, "start", 0), damaged_in(getattr(batches, "source", None))
+    numbers, done = getattr(batches, "numbers", None), 0
+    damaged, further = damaged_in(getattr(batches, "source", None)), of_further_views(predict, tta)
     for batch, labels, valid in batches:
         heartbeat.progress()
         if between is not None and between():
@@ -87,18 +96,66 @@ def answers(
         images = np.ascontiguousarray(batch, dtype=None if batch.dtype == np.uint8 else np.float32)
         if not 0 <= valid <= len(images):
             raise ValueError(f"valid is {valid} in a batch of {len(images)} images")
-        outputs = np.array(predict(images), dtype=np.float64)
-        if flip_tta:
-            mirrored = images[:, :, ::-1] if images.dtype == np.uint8 else images[..., ::-1]
-            outputs = (outputs + predict(np.ascontiguousarray(mirrored))) / 2
-        if len(outputs) != len(images):
-            raise ValueError(f"predict gave {len(outputs)} rows for {len(images)} images")
-        indices = np.arange(first, first + valid)
-        kept = slice(valid)
-        if lost := [row for row in range(valid) if first + row in damaged]:
-            kept = np.delete(np.arange(valid), lost)
-        yield Answers(indices[kept], images[kept], np.asarray(labels)[kept], outputs[kept], len(lost))
-        first += valid
+        outputs = plain = np.array(predict(images), dtype=np.float64)
+        if len(plain) != len(images):
+            raise ValueError(f"predict gave {len(plain)} rows for {len(images)} images")
+        if further is not None:
+            outputs = TTA[tta][0].weight * plain + further(images)
+        indices = np.arange(done, done + valid) if numbers is None else numbers[done : done + valid]
+        lost = np.flatnonzero([index in damaged for index in indices.tolist()])
+        kept = np.delete(np.arange(valid), lost) if len(lost) else slice(valid)
+        yield Answers(
+            indices[kept], images[kept], np.asarray(labels)[kept], outputs[kept], plain[kept], len(lost)
+        )
+        done += valid
+
+
+def answers_twice(
+    predict: Predict,
+    batches: EvalBatches,
+    *,
+    tta: str,
+    share: float,
+    reduce: Reduce,
+    between: Between | None = None,
+) -> Iterator[Answers]:
+    """`answers` that look again, in all views, at the images whose plain view is classified least surely.
+
+    They are the `share` of all images, over all ranks, with the lowest softmax probability of the prediction;
+    of equal ones those that come first. What is chosen therefore depends neither on the batches nor on the
+    ranks. The logits of all images of this rank are kept meanwhile, 8 bytes each, but no image.
+
+    Args:
+        predict: gives logits (B, K).
+        share: 0..1; of the number of images, rounded.
+        reduce: see `evaluate`; called once, before the first answers are given.
+    """
+    first, stopped = [], False
+    try:
+        for batch in answers(predict, batches, between=between):
+            first.append(batch._replace(images=None))
+    except EvaluationStopped:
+        stopped = True
+    certainty = np.zeros(len(batches.source.labels), np.int64)  # 0: the image is damaged, or another rank's
+    for batch in first:
+        certainty[batch.indices] = 1 + np.rint(confidence(batch.plain) * _CERTAIN)
+    certainty = reduce(certainty)
+    if stopped:
+        raise EvaluationStopped
+    there = np.flatnonzero(certainty)
+    order = np.argsort(certainty[there], kind="stable")
+    chosen = np.zeros(len(certainty), bool)
+    chosen[there[order[: round(share * len(there))]]] = True
+    again = batches.of([index for batch in first for index in batch.indices[chosen[batch.indices]]])
+    further = {}
+    for batch in answers(of_further_views(predict, tta), again, between=between):
+        further.update(zip(batch.indices.tolist(), batch.outputs, strict=True))
+    for batch in first:
+        outputs = batch.plain.copy()
+        for row, index in enumerate(batch.indices.tolist()):
+            if index in further:
+                outputs[row] = TTA[tta][0].weight * batch.plain[row] + further[index]
+        yield batch._replace(outputs=outputs)
 
 
 @dataclass(frozen=True)
@@ -124,10 +181,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over a data set gave.
+    """What one evaluation of a data set gave.
 
     Attributes:
-        metrics: see `Totals.result`; over all ranks.
+        metrics: see `Totals.result`; over all ranks. Of several views also the metrics of the plain one, as
+            `top1_plain` and so on.
         totals: the counts behind them; over all ranks.
         mistakes: the wrong predictions of this rank with the highest loss, highest first.
         damaged: images that could not be read and are in no figure; over all ranks.
@@ -144,8 +202,9 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     num_classes: int,
-    flip_tta: bool = False,
-    reduce: Callable[[np.ndarray], np.ndarray] | None = None,
+    tta: str = "none",
+    tta_share: float = 1.0,
+    reduce: Reduce | None = None,
     worst: int = 0,
     between: Between | None = None,
     each: Callable[[Answers, Scores], None] | None = None,
@@ -154,9 +213,11 @@ def evaluate(
 
     Args:
         predict: gives logits (B, K).
+        batches: `EvalBatches`, where `tta_share` is below 1.
         num_classes: K.
+        tta_share: which share of the images is seen in all views, see `answers_twice`.
         reduce: adds a vector (n,) over ranks, int64 exactly; called twice after the last batch on every rank,
-            with sums in float64 and counts in int64. None means a single rank.
+            with sums in float64 and counts in int64, and before in `answers_twice`. None: a single rank.
         worst: how many mistakes to keep.
         between: ranks may call it unequally often, so it must not wait for the others. Where one of them
             returns true, that rank skips its batches that are left, and all raise after the sum over ranks.
@@ -166,11 +227,21 @@ def evaluate(
         EvaluationStopped: `between` returned true, on this rank or another.
         UserError: no images on any rank, or classes and data do not agree (see `Totals.update`).
     """
-    totals, damaged, stopped = Totals(num_classes), 0, False
+    reduce = reduce or (lambda vector: vector)
+    how = {"tta": tta, "between": between}
+    if tta_share == 1:
+        said = answers(predict, batches, **how)
+    else:
+        said = answers_twice(predict, batches, share=tta_share, reduce=reduce, **how)
+    both = [Totals(num_classes) for _ in range(2 if len(TTA[tta]) > 1 else 1)]
+    damaged, stopped = 0, False
     mistakes: list[Mistake] = []
     try:
-        for batch in answers(predict, batches, flip_tta=flip_tta, between=between):
-            scores = totals.update(batch.outputs, batch.labels)
+        for batch in said:
+            scores, *_ = (
+                totals.update(outputs, batch.labels)
+                for totals, outputs in zip(both, (batch.outputs, batch.plain), strict=False)
+            )
             damaged += batch.damaged
             if worst > 0:
                 mistakes = _keep_worst(mistakes, worst, scores, batch)
@@ -178,15 +249,22 @@ def evaluate(
                 each(batch, scores)
     except EvaluationStopped:
         stopped = True
-    sums, counts = totals.vectors()
+    sums, counts = (
+        np.concatenate(parts) for parts in zip(*(totals.vectors() for totals in both), strict=True)
+    )
     counts = np.append(counts, (damaged, int(stopped)))
-    if reduce is not None:
-        sums, counts = reduce(sums), reduce(counts)
+    sums, counts = reduce(sums), reduce(counts)
     *_, damaged, stopped = counts.tolist()
     if stopped:
         raise EvaluationStopped
-    totals = Totals.from_vectors(num_classes, sums, counts[:-2])
-    return Evaluation(totals.result(), totals, mistakes, damaged)
+    parts = zip(np.split(sums, len(both)), np.split(counts[:-2], len(both)), strict=True)
+    totals, *plain = (Totals.from_vectors(num_classes, *vectors) for vectors in parts)
+    metrics = totals.result()
+    for other in plain:
+        metrics |= {f"{name}_plain": value for name, value in other.result().items() if name in METRICS}
+    if tta_share != 1:
+        mistakes = _with_images(mistakes, batches)
+    return Evaluation(metrics, totals, mistakes, damaged)
 
 
 def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 1, **how) -> Evaluation:
@@ -195,7 +273,7 @@ def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 
     Args:
         inputs: see `as_function`.
         batches: `EvalBatches` of this rank.
-        how: flip_tta, worst, between and each, as `evaluate` takes them.
+        how: tta, tta_share, worst, between and each, as `evaluate` takes them.
     """
     network.set_train(False)
     return evaluate(
@@ -213,7 +291,7 @@ def _keep_worst(kept: list[Mistake], worst: int, scores: Scores, batch: Answers)
     new = [
         Mistake(
             index=int(batch.indices[row]),
-            image=batch.images[row].copy(),
+            image=None if batch.images is None else batch.images[row].copy(),
             label=int(batch.labels[row]),
             prediction=int(scores.prediction[row]),
             probability=float(scores.probability[row]),
@@ -222,3 +300,10 @@ def _keep_worst(kept: list[Mistake], worst: int, scores: Scores, batch: Answers)
         for row in highest
     ]
     return sorted(kept + new, key=lambda mistake: (-mistake.loss, mistake.index))[:worst]
+
+
+def _with_images(mistakes: list[Mistake], batches: EvalBatches) -> list[Mistake]:
+    """The mistakes with their images, which are read once more."""
+    read = batches.of([mistake.index for mistake in mistakes])
+    images = (image for batch, _, valid in read for image in batch[:valid])
+    return [replace(mistake, image=image) for mistake, image in zip(mistakes, images, strict=True)]

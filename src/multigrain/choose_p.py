@@ -6,7 +6,7 @@ python -m src.multigrain.choose_p --checkpoint_path best.ckpt --eval_image_size 
 Half of the evaluation images, by `split_seed` and as many of each class, choose p*; the figures of p* and of
 the training's p are of the other half alone. With --split train, images of the training set choose
 (`examples_per_class`, 50 where that is 0), prepared as in evaluation, which is how the official p* was found,
-and all evaluation images give the figures. Images are not mirrored, whatever `flip_tta` says. The last line
+and all evaluation images give the figures. Images are seen as they are, whatever `tta` says. The last line
 is one JSON object; what it names as `use` goes to eval.py, export.py and the other tools.
 """
 

@@ -47,7 +47,8 @@ def main(arguments):
             recipe.inputs(),
             eval_batches,
             num_classes=len(eval_batches.class_names),
-            flip_tta=recipe.config.flip_tta,
+            tta=recipe.config.tta,
+            tta_share=recipe.config.tta_share,
             size=device.size,
         ).metrics
 

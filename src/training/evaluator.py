@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import nn
 
 from ..evaluation.evaluate import Evaluation, evaluate_network
+from ..evaluation.pictures import WORST
 from ..model_utils.device_adapter import Device
 from .build import TrainRecipe
 from .precise_bn import batch_norms, reestimate_bn
@@ -44,38 +45,38 @@ class Evaluator:
         self.monitor = recipe.monitor(network, train_step.inputs)
         self._network, self._train_step = network, train_step
         self._num_classes, self._device = num_classes, device
-        self._flip_tta = recipe.config.flip_tta
+        self._tta, self._tta_share = recipe.config.tta, recipe.config.tta_share
         if recipe.config.bn_reestimation_batches:
             batch_norms(network)
 
-    def evaluate(self, request: StopRequest, *, worst: int) -> Evaluation:
+    def evaluate(self, request: StopRequest, *, final: bool) -> Evaluation:
         """One evaluation.
 
         Args:
             request: is looked at before each batch.
-            worst: how many mistakes to keep.
+            final: it is the run's last one: with the views that `tta` asks for, and with mistakes to show.
+                The others take the plain view alone, as several would cost as much as the training.
 
         Raises:
             EvaluationStopped: a request came to some rank.
         """
+        how = {"tta": self._tta, "tta_share": self._tta_share, "worst": WORST} if final else {}
         with self._evaluated_weights():
             evaluation = evaluate_network(
                 self._train_step.network,
                 self._train_step.inputs,
                 self.batches,
                 num_classes=self._num_classes,
-                flip_tta=self._flip_tta,
                 size=self._device.size,
-                worst=worst,
                 between=lambda: request.came,
+                **how,
             )
         self._train_step.set_train(True)
         return evaluation
 
     def measure(self) -> dict[str, float]:
         """The monitor's figures. Rank 0's are written, so it alone takes them."""
-        empty = self.batches.start == self.batches.stop  # whole pictures have no number of batches
-        if self.monitor is None or self._device.rank != 0 or empty:
+        if self.monitor is None or self._device.rank != 0 or not len(self.batches.numbers):
             return {}
 
         def images() -> np.ndarray:

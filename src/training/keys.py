@@ -2,8 +2,11 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from ..evaluation.metrics import METRICS
-from ..model_utils.keys import Keys, key
+from ..evaluation.views import TTA
+from ..model_utils.keys import Keys, key, refusal
 
 AMP_LEVELS = ("O0", "O2", "auto")
 LOSS_SCALES = ("none", "fixed", "dynamic")
@@ -44,7 +47,20 @@ class LoopKeys(Keys):
     """Evaluation, logging and checkpoints."""
 
     eval_every: float = key(1.0, "interval of evaluation", unit="epochs", gt=0)
-    flip_tta: bool = key(False, "evaluate with the mean of the logits of an image and of its mirror image")
+    tta: Literal[tuple(TTA)] = key(
+        "none",
+        "views of an image whose mean logits the last evaluation of a run and eval.py take; flip: it and its "
+        "mirror image (cifar10-fast); six: these two, weights 1/4, and these moved by a pixel up left and "
+        "down right, 1/8 (airbench); six_equal: weights 1/6 (Hiverge)",
+    )
+    tta_share: float = key(
+        1.0,
+        "tta: share of the images, those of the least max-softmax in the plain view, that get all views; the "
+        "others have the plain one alone (airbench 1, Hiverge 0.25)",
+        unit="0..1",
+        gt=0,
+        le=1,
+    )
     bn_reestimation_batches: int = key(
         0,
         "recompute BatchNorm statistics over this many training batches after the last step; 0: off",
@@ -63,3 +79,11 @@ class LoopKeys(Keys):
     )
     profile: bool = key(False, "trace some steps and print the ten slowest operators")
     profile_steps: int = key(5, "batches to trace, after the first three", unit="batches", ge=1)
+
+    @model_validator(mode="after")
+    def _share_is_of_several_views(self) -> "LoopKeys":
+        if self.tta == "none" and self.tta_share != 1:
+            raise refusal(
+                "tta_share", self.tta_share, "1 with tta none; others need tta flip, six or six_equal"
+            )
+        return self

@@ -21,8 +21,7 @@ from ..data.damage import damaged_in, left_out_of
 from ..data.folders import counted
 from ..data.sources import SPLITS, facts_of
 from ..evaluation.evaluate import Evaluation, EvaluationStopped
-from ..evaluation.metrics import check_metric, in_words, is_better, warning_of
-from ..evaluation.pictures import WORST
+from ..evaluation.metrics import check_metric, in_words, is_better, of_plain_view, warning_of
 from ..model_utils.device_adapter import Device
 from ..parallel.collective import (
     broadcast_from_first,
@@ -253,9 +252,10 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         """Evaluates, and records it if it is due. Raises Interrupted if a signal cuts it short."""
         progress = self.progress
-        last = progress.step == self.course.steps
+        follows = self.config.bn_reestimation_batches and not progress.bn_reestimated
+        final = progress.step == self.course.steps and not follows
         try:
-            evaluation = self.evaluator.evaluate(self.request, worst=WORST if last else 0)
+            evaluation = self.evaluator.evaluate(self.request, final=final)
         except EvaluationStopped:
             self._leave()
         metrics, shares = evaluation.metrics, {}
@@ -288,7 +288,9 @@ class Trainer:
         metrics, best = evaluation.metrics, self.progress.best
         if self.soundness.nonfinite or not math.isfinite(metrics["loss"]):
             return False
-        if best is not None and not is_better(self.config.best_metric, metrics, best):
+        if best is not None and not is_better(
+            self.config.best_metric, of_plain_view(metrics), of_plain_view(best)
+        ):
             return False
         place = self.progress.place(self.course)
         self.progress.best = {"images": place["images"], "epoch": place["epoch"], **metrics}
@@ -307,7 +309,7 @@ class Trainer:
         after = self._evaluate()
         log.info(
             "batch normalisation anew over %d batches: top-1 %.2f %%, before %.2f %%",
-            count, after.metrics["top1"], before.metrics["top1"],
+            count, of_plain_view(after.metrics)["top1"], before.metrics["top1"],
         )  # fmt: skip
         is_best = self._note_best(after)
         self._save()

@@ -49,6 +49,19 @@ def test_curves_show_the_records(tmp_path, figures):
     assert "best top-1 80.00 % at epoch 4 (ringed), last 80.00 % at epoch 4" in texts
 
 
+def test_the_plain_view_of_the_last_evaluation_is_drawn(tmp_path, figures):
+    *records, last = _records()
+    views = {"eval_top1": 91.0, "eval_top1_plain": last["eval_top1"]}
+    views |= {"eval_loss": 0.1, "eval_loss_plain": last["eval_loss"]}
+    for some in ([*records, last], [*records, last | views]):
+        learning_curves(some, tmp_path / "curves.png")
+    drawn = [
+        [_lines(axes)["evaluation"].get_ydata().tolist() for axes in figure.axes[:2]] for figure in figures
+    ]
+    assert drawn[0] == drawn[1]
+    assert any(text.endswith(", with test-time augmentation 91.00 %") for text in texts_of(figures[1]))
+
+
 def test_curves_never_turn_back_after_a_resume_with_another_batch_size(tmp_path, figures):
     """It may start a little before the epoch that the last record before it has."""
     before = [{"images": 60 * i, "epoch": i * 0.6, "loss": 1.0, "lr": 0.1} for i in (1, 2)]

@@ -318,7 +318,7 @@ _CHANGES = st.fixed_dictionaries(
         "image_mean": st.tuples(_GREYS, _GREYS, _GREYS),
         "lr_milestones": st.lists(_NUMBERS, max_size=4),
         "widths": st.lists(st.integers(1, 10**12), min_size=4, max_size=4),
-        "flip_tta": st.booleans(),
+        "sync_bn": st.booleans(),
         "device_target": st.sampled_from(DEVICE_TARGETS),
     },
 )

@@ -94,7 +94,7 @@ def test_other_keys_are_read_as_yaml():
     assert _load("--pooling_exponent", "max", model="multigrain_resnet50").pooling_exponent == "max"
 
 
-@pytest.mark.parametrize("switch", ["hyper_rule", "recompute", "flip_tta"])
+@pytest.mark.parametrize("switch", ["hyper_rule", "recompute", "sync_bn"])
 def test_a_yes_or_no_key_alone_is_yes(switch):
     """Old behaviour: of a model's own keys, "hyper_rule: no value given"."""
     assert getattr(_load(f"--{switch}"), switch) is True

@@ -13,7 +13,7 @@ from PIL import Image
 from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
 from src.evaluation.evaluate import Evaluation
-from src.evaluation.metrics import Totals
+from src.evaluation.metrics import Totals, of_plain_view
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import Device
 from src.training import evaluator, session
@@ -27,6 +27,11 @@ TRAIN_FIELDS = {
     "images", "step", "epoch", "loss", "lr", "images_per_second", "loss_scale", "overflow", "grad_norm",
 }  # fmt: skip
 EVAL_FIELDS = {"images", "step", "epoch", "eval_top1", "eval_loss", "eval_count"}
+VIEW_FIELDS = {"eval_top1_plain", "eval_loss_plain"}
+FINISHED = {
+    "epochs": 3.0, "ema_decay": 0.5, "save_every": 0.6, "keep_checkpoints": 2, "seed": 3, "tta": "six",
+    "tta_share": 0.5,
+}  # fmt: skip
 SUMMARY_FIELDS = {
     "damaged_images",
     "model", "parameters", "final", "best", "recall_by_class", "images", "batches", "updates", "epochs",
@@ -49,11 +54,10 @@ def _config_of(run_dir):
 
 @pytest.fixture(scope="module")
 def finished(narrow_config, tmp_path_factory):
-    """The folder of a ResNet9 run of 3 epochs with an average, and its summary."""
+    """The folder of a ResNet9 run of 3 epochs with an average and test-time views, and its summary."""
     gc.collect()
     run_dir = tmp_path_factory.mktemp("runs") / "resnet9"
-    config = narrow_config(epochs=3.0, ema_decay=0.5, save_every=0.6, keep_checkpoints=2, seed=3)
-    return run_dir, session.start(config, create_recipe, run_dir=run_dir)
+    return run_dir, session.start(narrow_config(**FINISHED), create_recipe, run_dir=run_dir)
 
 
 def test_a_run_leaves_its_files(finished):
@@ -82,7 +86,9 @@ def test_metrics_have_the_promised_fields(finished):
     training = [r for r in records if "loss" in r]
     evaluations = [r for r in records if "eval_top1" in r]
     assert all(r.keys() == TRAIN_FIELDS for r in training)
-    assert all(r.keys() == EVAL_FIELDS for r in evaluations)
+    assert all(r.keys() == EVAL_FIELDS for r in evaluations[:-1])
+    assert evaluations[-1].keys() == EVAL_FIELDS | VIEW_FIELDS
+    assert evaluations[-1]["eval_loss"] != evaluations[-1]["eval_loss_plain"]
     assert len(training) + len(evaluations) == len(records)
     assert [r["step"] for r in evaluations] == [5, 10, 15]
     assert {r["eval_count"] for r in evaluations} == {70}
@@ -98,8 +104,7 @@ def test_metrics_have_the_promised_fields(finished):
 
 
 def test_the_config_file_reads_back_equal(finished, narrow_config):
-    expected = narrow_config(epochs=3.0, ema_decay=0.5, save_every=0.6, keep_checkpoints=2, seed=3)
-    assert _config_of(finished[0]) == expected
+    assert _config_of(finished[0]) == narrow_config(**FINISHED)
 
 
 def test_the_summary_is_json_with_the_promised_fields(finished):
@@ -108,8 +113,10 @@ def test_the_summary_is_json_with_the_promised_fields(finished):
     assert summary == returned
     assert summary.keys() == SUMMARY_FIELDS
     evaluations = [r for r in read_metrics(run_dir / "metrics.jsonl") if "eval_top1" in r]
-    assert summary["final"] == {name: evaluations[-1][f"eval_{name}"] for name in ("top1", "loss", "count")}
-    assert summary["best"]["top1"] == max(r["eval_top1"] for r in evaluations)
+    names = ("top1", "loss", "count", "top1_plain", "loss_plain")
+    assert summary["final"] == {name: evaluations[-1][f"eval_{name}"] for name in names}
+    best = of_plain_view(summary["best"])["top1"]
+    assert best == max(of_plain_view(record)["eval_top1"] for record in evaluations)
     assert summary["recall_by_class"].keys() == {"red", "green", "blue", "grey"}
     assert (summary["model"], summary["epochs"], summary["seed"]) == ("resnet9", 3.0, 3)
     assert (summary["images"], summary["batches"], summary["updates"]) == (600, 15, 15)
@@ -148,23 +155,26 @@ def test_what_is_evaluated_is_the_average(start, tmp_path, monkeypatch):
 
 
 def prescribed(monkeypatch, figures):
-    """Makes the evaluations give these (top1, loss), one after the other."""
+    """Makes the evaluations give these (top1, loss, top1 of the plain view or none), one after the other."""
     rest, totals = iter(figures), Totals(4)
     totals.update(np.eye(4), np.arange(4))
 
     def evaluate(*_, **__):
-        top1, loss = next(rest)
-        return Evaluation({"top1": top1, "loss": loss, "count": 70}, totals, [])
+        top1, loss, *plain = next(rest)
+        of_plain = {"top1_plain": plain[0]} if plain else {}
+        return Evaluation({"top1": top1, "loss": loss, "count": 70, **of_plain}, totals, [])
 
     monkeypatch.setattr(evaluator, "evaluate_network", evaluate)
     return rest
 
 
 @pytest.mark.parametrize(
-    ("metric", "step"), [("top1", 4), ("loss", 8)], ids=["top1: ties stay with the first", "loss"]
+    ("metric", "step"),
+    [("top1", 4), ("loss", 8)],
+    ids=["top1 of the plain view: ties stay with the first", "loss"],
 )
 def test_best_and_the_interval_of_evaluation(start, tmp_path, monkeypatch, metric, step):
-    figures = [(50.0, 1.0), (70.0, 0.8), (99.0, math.nan), (60.0, 0.5), (70.0, 0.9)]
+    figures = [(50.0, 1.0), (70.0, 0.8), (99.0, math.nan), (60.0, 0.5), (80.0, 0.9, 70.0)]
     rest = prescribed(monkeypatch, figures)
     summary = start(tmp_path / "run", eval_every=0.4, save_every=9.0, best_metric=metric, keep_checkpoints=9)
     assert next(rest, None) is None
