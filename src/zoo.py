@@ -35,7 +35,7 @@ __all__ = [
 # in recipe.py, which says what the network is. A package of one plain classifier has no recipe.py: its
 # network is NAME in network.py.
 _PACKAGES = {
-    "resnet9": ("ResNet9",),
+    "resnet9": ("ResNet9", "CifarNet", "ResNet", "VGG"),
     "bit": ("BiT",),
     "bireal": ("BiReal",),
     "multigrain": ("MultiGrain",),

@@ -184,9 +184,10 @@ warnings.simplefilter("error")
 for name in sys.argv[1:]:
     importlib.import_module(name)
 from src.zoo import config_class_of, create_network, create_recipe, list_models
-SMALL = {"block_units": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "width_factor": 0.5}
+SMALL = {"block_units": (1, 1, 1, 1), "widths": (4, 4, 8, 8), "width_factor": ()}
 for config_class, name in {config_class_of(name): name for name in list_models()}.items():
-    small = {key: value for key, value in SMALL.items() if key in config_class.model_fields}
+    fields = {key: field.default for key, field in config_class.model_fields.items() if key in SMALL}
+    small = {key: 0.5 if key == "width_factor" else SMALL[key][: len(fields[key])] for key in fields}
     recipe = create_recipe(config_class(model=name, **small))
     recipe.optimizer(create_network(name, num_classes=2, **small), recipe.loss())
 warnings.simplefilter("ignore")  # the framework's own exit handler would fail

@@ -56,7 +56,7 @@ def test_weights_are_loaded_by_the_function_of_weights():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("resnet8", "the nearest known model is resnet9"), ("vgg", "known are ")],
+    [("resnet8", "the nearest known model is resnet9"), ("mixer", "known are ")],
 )
 @pytest.mark.parametrize(
     "use", [lambda name: zoo.create_network(name, num_classes=10), zoo.config_class_of], ids=["net", "config"]

@@ -49,14 +49,19 @@ class Keys(BaseModel):
         return {**(cls.VARIANTS.get(model, {}) if isinstance(model, str) else {}), **given}
 
 
-def _four(value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-    if len(value) != 4:
-        raise refusal(info.field_name, value, "a list of 4 whole numbers > 0")
-    return value
+def _exactly(number: int) -> Any:
+    """The type of a list of so many whole numbers above 0."""
+
+    def check(value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(value) != number:
+            raise refusal(info.field_name, value, f"a list of {number} whole numbers > 0")
+        return value
+
+    return Annotated[Counts, AfterValidator(check)]
 
 
-# One whole number for each of a network's four stages.
-FourCounts = Annotated[Counts, AfterValidator(_four)]
+# One whole number for each of a network's stages.
+ThreeCounts, FourCounts, FiveCounts = map(_exactly, (3, 4, 5))
 
 
 def groups_of(config_class: type[Keys]) -> list[type[Keys]]:

@@ -1,20 +1,25 @@
-"""The keys that the CIFAR networks share, and ResNet9's own."""
+"""The keys that the CIFAR networks share, and each one's own."""
 
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
 from ..layers.names import ACTIVATIONS, INPUT_WHITENING, NORM_SCALES
-from ..model_utils.keys import FourCounts, key, refusal
+from ..model_utils.keys import FiveCounts, FourCounts, ThreeCounts, key, refusal
 from ..shared_config import SharedConfig
 
 
 class CifarConfig(SharedConfig):
-    """The shared keys, and those of the CIFAR networks; a network takes what its signature names."""
+    """The shared keys, and those of the CIFAR networks.
+
+    Attributes:
+        LEAST: pixels a side that the network needs behind the whitening, so that pooling leaves one.
+    """
+
+    LEAST: ClassVar = 1
 
     activation: Literal[ACTIVATIONS] = key("relu", "activation")
     celu_alpha: float = key(0.075, "CELU saturates at -celu_alpha", gt=0)
-    pool_before_norm: bool = key(False, "pool right behind the convolution, before batch normalisation")
     head_scale: float = key(1.0, "factor on the logits", unit="factor", gt=0)
     norm_momentum: float = key(
         0.1, "weight of a new batch in batch normalisation's running statistics (airbench: 0.4)", gt=0, le=1
@@ -71,21 +76,109 @@ class CifarConfig(SharedConfig):
             raise refusal("sync_bn", True, "false with a ghost_batch")
         return self
 
+    @model_validator(mode="after")
+    def _leaves_a_pixel(self) -> "CifarConfig":
+        least = self.LEAST + (self.input_whitening == "airbench")  # which takes a pixel off
+        for name in ("image_size", "eval_image_size"):
+            size = getattr(self, name)
+            if size < least and (name, size) != ("eval_image_size", 0):
+                raise refusal(name, size, f"at least {least}: of less the pooling leaves no pixel")
+        return self
 
-class ResNet9Config(CifarConfig):
+
+class PooledConfig(CifarConfig):
+    """The keys of the CIFAR networks that may pool at either of two places."""
+
+    pool_before_norm: bool = key(False, "pool right behind the convolution, before batch normalisation")
+
+
+class ResNet9Config(PooledConfig):
     """The keys of the CIFAR networks, and ResNet9's widths (network.py)."""
 
     DEFAULTS: ClassVar = {"model": "resnet9", "interpolation": "bicubic", "head_scale": 0.125}
     VARIANTS: ClassVar = {"resnet9": {}}
+    LEAST: ClassVar = 8
 
     widths: FourCounts = key((64, 128, 256, 512), "channels of prep, layer1, layer2, layer3", unit="channels")
 
+
+class CifarNetConfig(CifarConfig):
+    """The keys of the CIFAR networks with airbench94's values, and that network's own (cifarnet.py)."""
+
+    DEFAULTS: ClassVar = {
+        "model": "cifarnet",
+        "interpolation": "bicubic",
+        "activation": "gelu",
+        "norm_momentum": 0.4,
+        "norm_eps": 1e-12,
+        "norm_scale": "fixed",
+        "input_whitening": "airbench",
+        "dirac_init": True,
+        "head_scale": 1 / 9,
+    }
+    VARIANTS: ClassVar = {"cifarnet": {}}
+    LEAST: ClassVar = 8
+
+    widths: ThreeCounts = key(
+        (64, 256, 256),
+        "channels of the three groups (airbench95: 128, 384, 384; airbench96: 128, 384, 512)",
+        unit="channels",
+    )
+    depth: int = key(
+        2,
+        "convolutions of a group; the third has a residual around it and the second (airbench96)",
+        unit="layers",
+        ge=2,
+        le=3,
+    )
+    unit_head: bool = key(
+        False,
+        "start the classifier's weights with a standard deviation of 1 (airbench94_muon, where head_scale is "
+        "1 / 256); false: PyTorch's default",
+    )
+    skip_unpooled: bool = key(
+        False,
+        "leave out the pixels of a convolution that the pooling behind it drops: the same network, by 11 % "
+        "less compute at 32 pixels",
+    )
+
     @model_validator(mode="after")
-    def _leaves_a_pixel(self) -> "ResNet9Config":
-        for name in ("image_size", "eval_image_size"):
-            size = getattr(self, name)
-            # The whitening of airbench takes a pixel off, and then the network halves an image three times.
-            least = 9 if self.input_whitening == "airbench" else 8
-            if size < least and (name, size) != ("eval_image_size", 0):
-                raise refusal(name, size, f"at least {least}: the network halves an image three times")
+    def _pooling_drops_pixels(self) -> "CifarNetConfig":
+        if self.skip_unpooled and self.input_whitening != "airbench":
+            raise refusal(
+                "skip_unpooled", True, "false without input_whitening airbench: sides are even then"
+            )
         return self
+
+
+class ResNetConfig(CifarConfig):
+    """The keys of the CIFAR networks, and those of the 6n + 2 ResNets (resnet.py)."""
+
+    DEFAULTS: ClassVar = {"model": "resnet56", "interpolation": "bicubic"}
+    VARIANTS: ClassVar = {f"resnet{6 * n + 2}": {"stage_blocks": n} for n in (3, 5, 7, 9, 18)}
+
+    stage_blocks: int = key(
+        9, "n of 6n + 2 layers: blocks of each of the three stages; left out: those of the model",
+        unit="blocks",
+        ge=1,
+    )  # fmt: skip
+    width_factor: float = key(1.0, "factor on all channels (16, 32, 64)", unit="factor", gt=0)
+
+
+class VGGConfig(PooledConfig):
+    """The keys of the CIFAR networks, and those of the VGGs (vgg.py)."""
+
+    DEFAULTS: ClassVar = {"model": "vgg16", "interpolation": "bicubic"}
+    VARIANTS: ClassVar = {
+        "vgg11": {"stage_convs": (1, 1, 2, 2, 2)},
+        "vgg13": {"stage_convs": (2, 2, 2, 2, 2)},
+        "vgg16": {"stage_convs": (2, 2, 3, 3, 3)},
+        "vgg19": {"stage_convs": (2, 2, 4, 4, 4)},
+    }
+    LEAST: ClassVar = 32
+
+    stage_convs: FiveCounts = key(
+        (2, 2, 3, 3, 3), "convolutions of each of the five stages; left out: those of the model",
+        unit="layers",
+    )  # fmt: skip
+    width_factor: float = key(1.0, "factor on all channels (64, 128, 256, 512, 512)", unit="factor", gt=0)

@@ -8,17 +8,17 @@ from mindspore import nn
 
 from ..layers.input_whitening import FORMS, whiten
 from ..recipe import Recipe
-from .config import ResNet9Config
+from .cifarnet import CifarNet
+from .config import CifarNetConfig, ResNet9Config, ResNetConfig, VGGConfig
 from .network import ResNet9
+from .resnet import ResNet
+from .vgg import VGG
 
 log = logging.getLogger("quartet")
 
 
-class ResNet9Recipe(Recipe):
+class CifarRecipe(Recipe):
     """See `Recipe` and configs/resnet9/."""
-
-    config_class = ResNet9Config
-    network_class = ResNet9
 
     def load_pretrained(self, network: nn.Cell) -> None:
         """As `Recipe`; without `pretrained_path` the input whitening is computed from training images."""
@@ -36,3 +36,31 @@ class ResNet9Recipe(Recipe):
         source, preparation = self.source("train"), self.preparation
         for index in np.linspace(0, len(source) - 1, count).astype(int):
             yield preparation.normalise(source.read(int(index), preparation.plan_square))
+
+
+class ResNet9Recipe(CifarRecipe):
+    """Of ResNet9."""
+
+    config_class = ResNet9Config
+    network_class = ResNet9
+
+
+class CifarNetRecipe(CifarRecipe):
+    """Of airbench's network."""
+
+    config_class = CifarNetConfig
+    network_class = CifarNet
+
+
+class ResNetRecipe(CifarRecipe):
+    """Of the ResNets of 6n + 2 layers."""
+
+    config_class = ResNetConfig
+    network_class = ResNet
+
+
+class VGGRecipe(CifarRecipe):
+    """Of the VGGs."""
+
+    config_class = VGGConfig
+    network_class = VGG

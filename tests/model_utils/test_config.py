@@ -256,7 +256,7 @@ def test_keys_that_fit_together(keys):
     ("model", "part"),
     [
         ("resnet8", "'resnet8' given, but there is no such model; the nearest known model is resnet9"),
-        ("vgg", "'vgg' given, but there is no such model; known are "),
+        ("mixer", "'mixer' given, but there is no such model; known are "),
         (9, "9 given, allowed: the name of a model"),
         (None, "None given, allowed: the name of a model"),
         (["resnet9"], "given, allowed: the name of a model"),
