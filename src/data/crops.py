@@ -48,7 +48,7 @@ def _operate(
 class PadCrops:
     """Small images in memory, many at a time: normalised (B, 3, S, S) float32.
 
-    The operations run in the order crop, flip, operations, normalise, translate, Cutout.
+    The operations run in the order crop, flip, operations, normalise, jitter, translate, Cutout.
 
     Attributes:
         source: images of equal size; the padded data set is kept.
@@ -56,6 +56,8 @@ class PadCrops:
         crop_pad: pixels of reflected border for the random crop; 0 for none.
         cutout: side of the square that is set to the mean colour; 0 for none.
         translate: largest shift in pixels each way, over the mean colour; 0 for none.
+        brightness_jitter: largest number added to or taken from all values of an image; 0 for none.
+        contrast_jitter: an image's factor is 1 by at most this more or less; 0 for none.
         flip: see `flips_of`.
         operations: applied in this order to each cropped and flipped image, each with the number of its
             stream of random numbers (`keys.OPERATIONS`).
@@ -69,6 +71,8 @@ class PadCrops:
     crop_pad: int = 4
     cutout: int = 8
     translate: int = 0
+    brightness_jitter: float = 0.0
+    contrast_jitter: float = 0.0
     flip: Flip = "random"
     operations: Sequence[tuple[int, ImageOperation]] = ()
 
@@ -80,6 +84,9 @@ class PadCrops:
         """Draws what the batch needs; what is returned fills the given rows of `images`, in any thread."""
         flips = flips_of(step, self.flip)
         corners = step.draw(Stream.CROP, augment.draw_corners, 2 * self.crop_pad)
+        jitter = self.brightness_jitter, self.contrast_jitter
+        if any(jitter):
+            values = step.draw(Stream.JITTER, augment.draw_jitter, *jitter)
         if self.translate:
             shifts = step.draw(Stream.TRANSLATE, augment.draw_shifts, self.translate)
         if self.cutout:
@@ -94,6 +101,8 @@ class PadCrops:
                     changed = np.ascontiguousarray(image.transpose(1, 2, 0))
                     image[:] = _operate(self.operations, changed, step, row).transpose(2, 0, 1)
             self.normalise.planes(pixels, images[part])
+            if any(jitter):
+                augment.jitter(images[part], *values[:, part])
             if self.translate:
                 images[part] = augment.translate(images[part], *shifts[:, part])
             if self.cutout:

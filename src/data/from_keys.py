@@ -109,7 +109,14 @@ def train_batches(
     normalise = Normalise(c.image_mean, c.image_std)
     if c.train_crop == "pad":
         crops = PadCrops(
-            source, normalise, crop_pad=c.crop_pad, cutout=c.cutout, translate=c.translate, **how
+            source,
+            normalise,
+            crop_pad=c.crop_pad,
+            cutout=c.cutout,
+            translate=c.translate,
+            brightness_jitter=c.brightness_jitter,
+            contrast_jitter=c.contrast_jitter,
+            **how,
         )
     else:
         crops = PictureCrops(

@@ -34,7 +34,7 @@ _GEOMETRY = {
 }
 _CROPS = {
     **_GEOMETRY,
-    **dict.fromkeys(("cutout", "translate"), ("pad",)),
+    **dict.fromkeys(("cutout", "translate", "brightness_jitter", "contrast_jitter"), ("pad",)),
     **dict.fromkeys(("colour_jitter", "lighting", "random_erasing"), ("resize", "random_resized")),
 }
 
@@ -85,7 +85,14 @@ class DataKeys(Keys):
         "pad: pad a 32x32 image and crop it; resize: resize to a square and crop it; random_resized: crop a "
         "random area and resize it (Inception)",
     )
-    crop_pad: int = key(4, "pad: width of the reflected border; 0: none", unit="pixels", ge=0, le=31)
+    crop_pad: int = key(
+        4,
+        "pad: width of the reflected border (cifar10-fast 4; airbench, which calls it translate, 2; "
+        "airbench96 4); 0: none",
+        unit="pixels",
+        ge=0,
+        le=31,
+    )
     resize_size: int = key(
         0, "resize: side of the square before the crop; 0: image_size", unit="pixels", ge=0
     )
@@ -107,13 +114,34 @@ class DataKeys(Keys):
         1.0, "evaluation: side of the crop as a share of the resized side", unit="0..1", gt=0, le=1
     )
     flip: Literal["none", "random", "alternating"] = key(
-        "random", "mirror images; random: half of them; alternating: each one in every second epoch"
+        "random",
+        "mirror images; random: half of them; alternating: each one in every second epoch (airbench)",
     )
     cutout: int = key(
-        0, "pad: Cutout, side of the square set to the mean colour; 0: none", unit="pixels", ge=0, le=32
+        0,
+        "pad: Cutout, side of the square set to the mean colour (cifar10-fast 8, its shorter runs 5; "
+        "airbench96 12); 0: none",
+        unit="pixels",
+        ge=0,
+        le=32,
     )
     translate: int = key(
         0, "pad: largest shift; uncovered pixels get the mean colour; 0: none", unit="pixels", ge=0, le=31
+    )
+    brightness_jitter: float = key(
+        0.0,
+        "pad: b; to all normalised values of an image a number between -b and b is added, drawn anew in each "
+        "epoch (Hiverge 0.1399); 0: none",
+        unit="standard deviations",
+        ge=0,
+    )
+    contrast_jitter: float = key(
+        0.0,
+        "pad: c; then the values of an image are multiplied by a number between 1 - c and 1 + c, drawn anew "
+        "in each epoch (Hiverge 0.1308); 0: none",
+        unit="factor",
+        ge=0,
+        lt=1,
     )
     randaugment_layers: int = key(
         0, "RandAugment: operations for each image; 0: none", unit="operations", ge=0
@@ -143,7 +171,12 @@ class DataKeys(Keys):
         False, "mixup and CutMix: draw the weight or rectangle for each image, not once for a batch"
     )
     label_smoothing: float = key(
-        0.0, "share of the target that is spread evenly over all classes", unit="0..1", ge=0, lt=1
+        0.0,
+        "share a of the target that is spread evenly over all classes: (1 - a) * cross-entropy + a * mean of "
+        "-log p, the same in cifar10-fast and airbench (0.2) and Hiverge (0.09)",
+        unit="0..1",
+        ge=0,
+        lt=1,
     )
 
     @model_validator(mode="after")

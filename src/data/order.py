@@ -21,7 +21,9 @@ class Stream(enum.IntEnum):
     Operations of `keys.OPERATIONS` that are added have numbers from 100 on, what a model draws from 200 on.
     """
 
-    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, POLICY, COLOUR, ERASING, CUTMIX = range(11)
+    ORDER, CROP, FLIP, FIRST_FLIPS, TRANSLATE, CUTOUT, MIXUP, POLICY, COLOUR, ERASING, CUTMIX, JITTER = range(
+        12
+    )
 
 
 class Order:

@@ -45,7 +45,10 @@ def pictures(source=None, side=8, **settings):
 # Every batch is 32x32 or 12x12 pixels, and each operation and crop is in one of these.
 KINDS = {
     "small": (small, {}),
-    "small_busy": (small, {"flip": "alternating", "translate": 2, "operations": [(7, flash)]}),
+    "small_busy": (small, {
+        "flip": "alternating", "translate": 2, "operations": [(7, flash)], "brightness_jitter": 0.1,
+        "contrast_jitter": 0.2,
+    }),
     "resized": (pictures, {"train_crop": "resize", "resize_size": 10, "operations": [(7, flash)]}),
     "cropped": (pictures, {
         "flip": "alternating", "interpolation": "bicubic",

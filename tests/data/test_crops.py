@@ -48,12 +48,14 @@ def test_without_augmentation_small_images_are_normalised(make_set):
     np.testing.assert_array_equal(images, expected)
 
 
-def test_crop_shows_every_offset_of_the_reflected_image():
+@pytest.mark.parametrize("pad", [2, 4])
+def test_crop_shows_every_offset_of_the_reflected_image(pad):
+    """With 2, what airbench calls translate 2."""
     ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None] * 4, (3, 32, 32))
-    images, _ = small(of_one(ramp, 600), batch_size=600, crop_pad=4, flip="none", cutout=0).batch(0, 0)
-    reflected = [*range(4, 0, -1), *range(32), *range(30, 26, -1)]
+    images, _ = small(of_one(ramp, 600), batch_size=600, crop_pad=pad, flip="none", cutout=0).batch(0, 0)
+    reflected = [*range(pad, 0, -1), *range(32), *range(30, 30 - pad, -1)]
     shown = {tuple(image) for image in levels(images)[..., 0] // 4}
-    assert shown == {tuple(reflected[top : top + 32]) for top in range(9)}
+    assert shown == {tuple(reflected[top : top + 32]) for top in range(2 * pad + 1)}
 
 
 @pytest.mark.parametrize("make", ["small", "resize", "random_resized"])
@@ -84,12 +86,13 @@ def test_flips_mirror_half_of_the_images_or_each_in_every_second_epoch(make, mak
     assert epochs[0].isdisjoint(epochs[1]) and len(epochs[0] | epochs[1]) == 200
 
 
-def test_cutout_makes_one_hole_of_the_mean_colour_anywhere():
+@pytest.mark.parametrize("size", [5, 8, 12])
+def test_cutout_makes_one_hole_of_the_mean_colour_anywhere(size):
     data = of_one(np.full((3, 32, 32), 255, np.uint8), 600)
-    images, _ = small(data, batch_size=600, **{**PLAIN, "cutout": 8}).batch(0, 0)
+    images, _ = small(data, batch_size=600, **{**PLAIN, "cutout": size}).batch(0, 0)
     holes = (images == 0).all(1)
-    assert (holes.sum((1, 2)) == 64).all() and (holes.any(2).sum(1) == 8).all()
-    assert set(holes.any(2).argmax(1)) == set(holes.any(1).argmax(1)) == set(range(25))
+    assert (holes.sum((1, 2)) == size**2).all() and (holes.any(2).sum(1) == size).all()
+    assert set(holes.any(2).argmax(1)) == set(holes.any(1).argmax(1)) == set(range(33 - size))
 
 
 def test_cutout_leaves_the_rest_as_it_was(make_set):
@@ -107,6 +110,27 @@ def test_translate_uncovers_the_mean_colour():
         assert np.ptp(rows) >= 28 and np.ptp(columns) >= 28
         assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
     assert (images == 0).any()
+
+
+def test_jitter_shifts_and_scales_each_image_but_no_hole(make_set):
+    """Hiverge: x <- (x + b) c, anew in each epoch; what is told of b and c is by the least squares of x."""
+    how = {**PLAIN, "translate": 2, "cutout": 8}
+    plain = small(make_set(40), batch_size=40, **how)
+    jittered = small(make_set(40), batch_size=40, **how, brightness_jitter=0.4, contrast_jitter=0.2)
+    drawn = []
+    for epoch in range(2):
+        numbers = plain.order.step(epoch, 0).images
+        values = np.empty((40, 2))
+        for before, after, number in zip(plain.batch(epoch, 0)[0], jittered.batch(epoch, 0)[0], numbers):
+            kept = (before != 0).any(0)
+            np.testing.assert_array_equal(after[:, ~kept], 0)
+            c, shift = np.polyfit(before[:, kept].ravel().astype(np.float64), after[:, kept].ravel(), 1)
+            values[number] = shift / c, c
+            np.testing.assert_allclose(after[:, kept], c * before[:, kept] + shift, atol=1e-5)
+        drawn.append(values)
+    for values in drawn:
+        assert 0.3 < abs(values[:, 0]).max() <= 0.4001 and 0.15 < abs(values[:, 1] - 1).max() <= 0.2001
+    assert (abs(drawn[0] - drawn[1]) > 1e-4).all()
 
 
 def test_each_image_is_changed_differently(make_set):

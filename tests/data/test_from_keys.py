@@ -48,6 +48,7 @@ def attributes(thing, names):
 
 ORDER = {"batch_size": 7, "seed": 3}
 PAD = {"crop_pad": 2, "flip": "alternating", "cutout": 6, "translate": 1}
+PAD |= {"brightness_jitter": 0.14, "contrast_jitter": 0.13}
 MIXING = {"mixup_alpha": 0.2, "cutmix_alpha": 0.7}
 SHARED = {"label_smoothing": 0.1, "workers": 3}
 NUMBERS = {"image_mean": [1, 2, 3], "image_std": [4, 5, 6]}

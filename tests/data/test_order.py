@@ -108,5 +108,15 @@ def test_the_length_of_an_epoch():
     ]  # fmt: skip
 
 
+def test_the_batches_of_the_recipes_for_cifar10():
+    """DAWNBench 512 and 768; airbench94 1,024, Hiverge 1,536, airbench94_muon 2,000. The rest is dropped."""
+    steps = {512: 97, 768: 65, 1024: 48, 1536: 32, 2000: 25}
+    for batch_size, expected in steps.items():
+        made = Order(50_000, batch_size=batch_size, seed=0)
+        assert len(made) == expected
+        images = np.concatenate([made.step(1, index).images for index in range(expected)])
+        assert len(np.unique(images)) == expected * batch_size
+
+
 def test_no_two_purposes_draw_the_same_numbers():
     assert len(Stream) == len(Stream.__members__)  # of two names for one number, one would be an alias

@@ -209,6 +209,10 @@ def test_keys_must_be_text(tmp_path):
             "crop_ratio: [1.0, 1.0] given, allowed: only with train_crop random_resized",
         ),
         ({"train_crop": "resize", "crop_area": [0.3, 1]}, "crop_area: [0.3, 1.0]"),
+        (
+            {"train_crop": "resize", "contrast_jitter": 0.1},
+            "contrast_jitter: 0.1 given, allowed: only with train_crop pad",
+        ),
         ({"train_crop": "resize", "crop_pad": 2}, "crop_pad: 2 given, allowed: only with train_crop pad"),
         ({"train_crop": "random_resized", "resize_size": 40}, "resize_size: 40"),
         ({"lr_schedule": "piecewise"}, "lr_values: 0 rates"),

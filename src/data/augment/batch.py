@@ -69,8 +69,27 @@ def cutout(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, size: int) -
     return images
 
 
+def jitter(images: np.ndarray, shifts: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """(x + shift) * factor of each normalised image, in place: brightness and contrast, as Hiverge has them.
+
+    The contrast is about the mean colour of the data set, which is 0, and not about that of the image.
+
+    Args:
+        images: (B, C, H, W) float32.
+        shifts: (B,) float32, in standard deviations.
+        factors: (B,) float32.
+    """
+    images += shifts[:, None, None, None]
+    images *= factors[:, None, None, None]
+    return images
+
+
 def smooth_one_hot(labels: np.ndarray, classes: int, smoothing: float = 0.0) -> np.ndarray:
-    """(1 - smoothing) * one-hot + smoothing / classes, as (B, classes) float32 (Szegedy et al., 2016)."""
+    """(1 - smoothing) * one-hot + smoothing / classes, as (B, classes) float32 (Szegedy et al., 2016).
+
+    Cross-entropy with these is PyTorch's with `label_smoothing`, as airbench has it, and cifar10-fast's
+    (1 - smoothing) * cross-entropy + smoothing * mean over classes of -log p.
+    """
     targets = np.full((len(labels), classes), smoothing / classes, np.float32)
     targets[np.arange(len(labels)), labels] = 1 - smoothing + smoothing / classes
     return targets
@@ -113,6 +132,12 @@ def draw_corners(rng: np.random.Generator, count: int, room: int) -> np.ndarray:
 def draw_shifts(rng: np.random.Generator, count: int, reach: int) -> np.ndarray:
     """Downward and rightward shifts, (2, count), uniform over -reach..reach, both ends included."""
     return rng.integers(-reach, reach + 1, (2, count))
+
+
+def draw_jitter(rng: np.random.Generator, count: int, shift: float, factor: float) -> np.ndarray:
+    """(2, count) float32: shifts, uniform over -shift..shift, and factors, over 1 - factor..1 + factor."""
+    reach = np.array([[shift], [factor]])
+    return (np.array([[0.0], [1.0]]) + reach * rng.uniform(-1, 1, (2, count))).astype(np.float32)
 
 
 def draw_flips(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -87,6 +87,17 @@ def test_smooth_one_hot(smoothing):
     np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
 
 
+def test_smoothed_targets_give_the_losses_of_cifar10_fast_and_airbench(rng):
+    """The latter is PyTorch's: cross-entropy with (1 - a) one-hot + a / K."""
+    logits, labels = rng.normal(size=(7, 10)), rng.integers(10, size=7)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    own = -log_p[np.arange(7), labels]
+    for a in (0.09, 0.2):
+        found = -(augment.smooth_one_hot(labels, 10, a).astype(np.float64) * log_p).sum(axis=1)
+        np.testing.assert_allclose(found, (1 - a) * own + a * -log_p.mean(axis=1), rtol=1e-6)
+        np.testing.assert_allclose(found, (1 - a) * own + a / 10 * -log_p.sum(axis=1), rtol=1e-6)
+
+
 @pytest.mark.parametrize("weights", [[0.3] * 5, [0.0, 0.3, 1.0, 0.5, 0.9]])
 def test_mixup(rng, weights):
     partners, targets = np.array([4, 1, 0, 2, 3]), rng.random((5, 4)).astype(np.float32)
@@ -123,6 +134,23 @@ def test_drawn_corners_and_shifts_cover_their_range_evenly(rng):
             assert values.tolist() == list(range(low, low + 9))
             assert (abs(counts - 1000) < 5 * 1000**0.5).all()
         assert abs(np.corrcoef(drawn)[0, 1]) < 0.05
+
+
+def test_jitter(batch, rng):
+    values = augment.draw_jitter(rng, len(batch), 0.3, 0.2)
+    changed = augment.jitter(batch.copy(), *values)
+    assert changed.dtype == np.float32
+    for image, shift, factor, found in zip(batch, *values.astype(np.float64), changed, strict=True):
+        np.testing.assert_allclose(found, (image.astype(np.float64) + shift) * factor, rtol=1e-6, atol=1e-6)
+
+
+def test_drawn_jitter_is_uniform(rng):
+    shifts, factors = augment.draw_jitter(rng, 20_000, 0.1399, 0.1308)
+    for drawn, middle, reach in ((shifts, 0, 0.1399), (factors, 1, 0.1308)):
+        assert drawn.dtype == np.float32
+        counts, _ = np.histogram(drawn, bins=10, range=(middle - reach, middle + reach))
+        assert counts.sum() == 20_000 and (abs(counts - 2000) < 5 * 2000**0.5).all()
+    assert abs(np.corrcoef(shifts, factors)[0, 1]) < 0.05
 
 
 def test_drawn_flips_are_even(rng):
