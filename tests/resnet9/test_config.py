@@ -1,20 +1,36 @@
+"""What the CIFAR networks refuse."""
+
 import pytest
 
-from src.resnet9.config import ResNet9Config
+from src.resnet9.config import CifarNetConfig, ResNet9Config, ResNetConfig, VGGConfig
 
 
 @pytest.mark.parametrize(
-    ("keys", "refused"),
+    ("config_class", "keys", "refused"),
     [
-        ({"eval_image_size": 7}, "eval_image_size: 7"),
-        ({"image_size": 4, "train_crop": "random_resized"}, "image_size: 4"),
+        (ResNet9Config, {"eval_image_size": 7}, "eval_image_size: 7 given, allowed: at least 8"),
+        (
+            ResNet9Config,
+            {"image_size": 4, "train_crop": "random_resized"},
+            "image_size: 4 given, allowed: at least 8",
+        ),
+        (CifarNetConfig, {"eval_image_size": 8}, "eval_image_size: 8 given, allowed: at least 9"),
+        (VGGConfig, {"eval_image_size": 31}, "eval_image_size: 31 given, allowed: at least 32"),
+        (VGGConfig, {"input_whitening": "airbench"}, "image_size: 32 given, allowed: at least 33"),
+        (CifarNetConfig, {"skip_unpooled": True, "input_whitening": "none"}, "skip_unpooled: True given"),
+        (CifarNetConfig, {"widths": (1, 2, 3, 4)}, "widths: .* allowed: a list of 3 whole numbers > 0"),
+        (VGGConfig, {"stage_convs": (1, 1, 1)}, "stage_convs: .* allowed: a list of 5 whole numbers > 0"),
+        (CifarNetConfig, {"pool_before_norm": False}, "pool_before_norm"),
+        (ResNetConfig, {"pool_before_norm": True}, "pool_before_norm"),
     ],
 )
-def test_an_image_that_leaves_no_pixel_is_refused(keys, refused):
-    with pytest.raises(ValueError, match=f"{refused} given, allowed: at least 8"):
-        ResNet9Config(**keys)
+def test_what_is_refused(config_class, keys, refused):
+    with pytest.raises(ValueError, match=refused):
+        config_class(**keys)
 
 
 def test_sizes_that_it_takes():
     assert ResNet9Config(eval_image_size=8).eval_image_size == 8
     assert ResNet9Config(image_size=224, train_crop="resize").image_size == 224
+    assert CifarNetConfig(eval_image_size=8, input_whitening="none").eval_image_size == 8
+    assert ResNetConfig(eval_image_size=1).eval_image_size == 1

@@ -27,6 +27,9 @@ CASES = [
     ("resnet9", 8, {"activation": "celu", "celu_alpha": 0.3, **RESNET9}),
     ("resnet9", 32, {"activation": "gelu", **RESNET9}),
     ("resnet9", 32, {"activation": "ste_sign", **RESNET9}),
+    ("cifarnet", 32, {"widths": (4, 8, 8), "depth": 3, "skip_unpooled": True}),
+    ("resnet20", 32, {"width_factor": 0.25, "stage_blocks": 1}),
+    ("vgg11", 32, {"width_factor": 1 / 16, "pool_before_norm": True, "input_whitening": "dawnbench"}),
     ("bit_r50x1", 64, {"stride_padding": "same", **BIT}),
     ("birealnet18", 64, BLOCKS),
     ("birealnet18", 64, {"activation": "leaky_clip", "binary_weights": False, **BLOCKS}),
@@ -87,6 +90,8 @@ def test_variants(name, side, arguments):
     operators = Counter(node.op_type for node in model.graph.node)
     convolutions = sum(p.ndim == 4 for p in network.get_parameters())
     assert operators["Conv"] == convolutions  # the trunk of both outputs stands there once
+    if "stage_blocks" in arguments:
+        assert operators.pop("Pad") == 2  # the new channels of two shortcuts without parameters
     assert (
         not operators.keys() & {"Identity", "Cast", "Slice", "Concat", "Pad"} or "whitening_dim" in arguments
     )
