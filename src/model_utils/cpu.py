@@ -46,6 +46,18 @@ def bound_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def shares_of_cores(processes: int) -> list[list[int]]:
+    """An equal share of the cores for each of several processes, neighbours together.
+
+    Empty for a single process, and where there are too few cores or none can be taken away (not Linux).
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    share = len(cores) // processes
+    if processes == 1 or not share:
+        return []
+    return [cores[i * share : (i + 1) * share] for i in range(processes)]
+
+
 def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """Cores' worth of time that the control groups of this process grant; a large number for no limit.
 

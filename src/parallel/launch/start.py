@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from ...model_utils.cpu import shares_of_cores
 from . import checks, worker
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -112,12 +113,9 @@ class Plan:
         }
 
     def _cores(self) -> dict[str, list[int]]:
-        """Each rank's equal share of the cores, neighbours together; none if there are too few."""
-        cores = sorted(os.sched_getaffinity(0))
-        share = len(cores) // self.workers
-        if not self.bind_cores or not share or self.workers == 1:
-            return {}
-        return {f"rank_{rank}": cores[i * share : (i + 1) * share] for i, rank in enumerate(self.ranks())}
+        """Each rank's share of the cores; none if there are too few."""
+        shares = shares_of_cores(self.workers) if self.bind_cores else []
+        return {f"rank_{rank}": share for rank, share in zip(self.ranks(), shares)}
 
 
 def _start(command: Sequence[str], log: Path, environment: dict[str, str]) -> subprocess.Popen:

@@ -1,0 +1,1 @@
+"""Several runs, or a short one, that answer a question: ablations and the range test of the learning rate."""
