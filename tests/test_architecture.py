@@ -21,7 +21,7 @@ ORDER = (
     ("layers", "data", "optim", "parallel", "checkpoint"),
     ("evaluation",),
     ("training", "deploy", "retrieval"),
-    ("analysis", "shared_config"),
+    ("analysis", "experiments", "shared_config"),
     ("recipe",),
     ("a model",),
     ("zoo",),

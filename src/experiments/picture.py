@@ -34,7 +34,7 @@ def draw_arms(results: Mapping[str, Sequence[Result]], path: str | os.PathLike) 
     height = max(4.6, 1.6 + 0.2 * len(curves))
     figure = new_figure(13.0, height)
     by_epoch, by_time = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
-    figure.subplots_adjust(left=0.055, right=0.73, top=1 - 0.95 / height, bottom=0.6 / height)
+    figure.subplots_adjust(left=0.055, right=0.76, top=1 - 0.95 / height, bottom=0.6 / height)
     minutes = max((curve[-1, 1] for curve in curves.values()), default=0) >= 300
     looks = _looks(len(curves))
     for (name, curve), look in zip(curves.items(), looks, strict=True):
@@ -88,7 +88,9 @@ def _limit(axes: Axes, curves: Sequence[np.ndarray]) -> None:
     """The early evaluations of a run may be left out below."""
     top1 = np.concatenate([curve[:, 2] for curve in curves])
     best, lowest_end = np.nanmax(top1), min(curve[-1, 2] for curve in curves)
-    axes.set_ylim(max(0, np.nanmin(top1) - 1, min(best - _SHOWN, lowest_end - _SHOWN / 3)), min(100, best + 1.5))
+    axes.set_ylim(
+        max(0, np.nanmin(top1) - 1, min(best - _SHOWN, lowest_end - _SHOWN / 3)), min(100, best + 1.5)
+    )
 
 
 def _add_legend(axes: Axes, curves: Mapping[str, np.ndarray]) -> None:

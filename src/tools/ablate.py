@@ -1,7 +1,7 @@
 """Which recipe is better, and by how much: trains each with several seeds, and compares.
 
 python -m src.tools.ablate configs/resnet9/cpu/*.yaml --seeds 3 --data_path data --output_path runs/cpu
-python -m src.tools.ablate configs/resnet9/cpu/*.yaml --seeds 3 --data_path data --output_path runs/cpu --table
+python -m src.tools.ablate configs/resnet9/cpu/*.yaml --output_path runs/cpu --table
 python -m src.tools.ablate A.yaml B.yaml --seeds 5 --baseline B --views flip,six:0.25 --epochs 8
 
 Every other --key value goes to all trainings. Seed 0 of all recipes comes first, then seed 1, and so on. A
@@ -25,9 +25,13 @@ def main(arguments):
     flags.add_argument("configs", nargs="+", metavar="CONFIG", help="recipes, each with a name of its own")
     flags.add_argument("--seeds", type=int, default=3, help="runs a recipe, with the seeds 0 to N - 1 (3)")
     flags.add_argument("--output_path", default="runs/ablation", help="folder of all runs (runs/ablation)")
-    flags.add_argument("--jobs", type=int, default=1, help="trainings at a time, each on its share of the cores (1)")
+    flags.add_argument(
+        "--jobs", type=int, default=1, help="trainings at a time, each on its share of the cores (1)"
+    )
     flags.add_argument("--baseline", help="what others are compared with: a recipe (the first), or previous")
-    flags.add_argument("--views", default="", help="test-time views to evaluate in too, as none,flip,six:0.25")
+    flags.add_argument(
+        "--views", default="", help="test-time views to evaluate in too, as none,flip,six:0.25"
+    )
     flags.add_argument("--table", action="store_true", help="train nothing")
     flags.add_argument("--name", default="ablation", help="of the table's files (ablation)")
     own, rest = flags.parse_known_args(arguments)
@@ -94,8 +98,34 @@ def _train(own, arms):
             return work_off(runs, jobs=own.jobs, say=lambda line: print(line, file=sys.stderr, flush=True))
     except HeldError as error:
         raise UserError(
-            f"{own.output_path} is in use by process {error.pid}; wait for it, or choose another --output_path"
+            f"output_path: {own.output_path} is in use by process {error.pid}; wait for it, or choose another"
         ) from error
+
+
+def _compute():
+    """PFLOP of a run, see `src.tools.summary`."""
+    import functools
+
+    from ..analysis.cost import measure
+    from ..common.log import setup_logging
+    from ..model_utils.device_adapter import set_up_device
+    from ..zoo import create_recipe
+
+    setup_logging(None).setLevel("WARNING")
+    set_up_device("CPU")
+
+    @functools.cache
+    def multiply_adds(config, classes):
+        cells = measure(
+            create_recipe(config).network(num_classes=classes), image_size=config.image_size
+        ).cells
+        return sum(cell.multiply_adds for cell in cells)
+
+    def pflop(arm, result, kind):
+        images = 3 * result.images + result.test_images
+        return 2e-15 * multiply_adds(arm.config, result.classes) * images
+
+    return pflop
 
 
 def _write(own, arms, baseline):

@@ -3,8 +3,8 @@
 import pytest
 
 from src.multigrain import choose_p, whiten
-from src.tools import ascend_check, make_copies, reestimate_bn, summary
-from tests.helpers.doors import call_main, error_of
+from src.tools import ablate, ascend_check, make_copies, reestimate_bn, summary
+from tests.helpers.doors import ROOT, call_main, error_of
 
 RESNET9 = ["--config_path", "configs/resnet9/quickstart.yaml"]
 NONE = ["--checkpoint_path", "none.ckpt"]
@@ -17,6 +17,22 @@ COPIES, NEW = ["DIR/empty", "DIR/copies"], ["--output", "DIR/new.ckpt"]
 @pytest.mark.parametrize(
     ("tool", "words", "message"),
     [
+        (ablate, [], "the following arguments are required: CONFIG; see --help"),
+        (ablate, ["none.yaml"], "config_path: none.yaml cannot be read"),
+        (ablate, [RESNET9[1], "--seeds", "0"], "seeds: 0 given, allowed: a whole number >= 1"),
+        (ablate, [RESNET9[1], "--seed", "3"], "seed: given, but each run has its own; leave it out"),
+        (ablate, [RESNET9[1], "--jobs", "0"], "jobs: 0 given, allowed: a whole number from 1 to "),
+        (
+            ablate,
+            [RESNET9[1], "--baseline", "x"],
+            "baseline: x given, allowed: previous, or one of quickstart",
+        ),
+        (
+            ablate,
+            [RESNET9[1], RESNET9[1]],
+            f"{RESNET9[1]}: {ROOT / RESNET9[1]} has the name quickstart too; rename",
+        ),
+        (ablate, [RESNET9[1], "--epoch", "3"], "epoch: 3 given, but there is no such key"),
         (ascend_check, [], "the following arguments are required: CONFIG; see --help"),
         (ascend_check, ["none.yaml"], "config_path: none.yaml cannot be read"),
         (ascend_check, [RESNET9[1], "--cards", "0"], "cards: 0 given, allowed: a whole number >= 1"),
