@@ -99,7 +99,7 @@ def arms_of(
         load: from a path to its config, with the keys of `words`.
         output: folder of all arms.
         words: `--key value ...` for all arms.
-        views: kinds of test-time views to evaluate in, see `views_words`.
+        views: kinds of test-time views to evaluate in, see `keys_of_views`.
 
     Raises:
         UserError: two files have one name, or as `load`.
@@ -110,23 +110,27 @@ def arms_of(
         if name in arms:
             raise UserError(f"{path}: {arms[name].path} has the name {name} too; rename one of them")
         config = load(path)
-        # The plain view is one forward pass: it says what the others of the recipe's own evaluation buy.
-        own = views_of(config)
-        wanted = dict.fromkeys([*(["none"] if own != "none" else []), *views])
-        others = tuple(kind for kind in wanted if kind != own)
+        others = tuple(kind for kind in dict.fromkeys(views) if kind not in (views_of(config), "none"))
         arms[name] = Arm(name, Path(path).absolute(), config, tuple(words), output / name, others)
     return list(arms.values())
 
 
 def views_of(config: Keys) -> str:
     """The kind of test-time views that a config evaluates in: none, flip, six ..., or six:0.25."""
-    return "none"
+    return config.tta if config.tta_share == 1 else f"{config.tta}:{config.tta_share:g}"
 
 
-def views_words(kind: str) -> list[str]:
-    """The keys that mean this kind of views: of `six:0.25`, six of the least confident quarter."""
+def keys_of_views(kind: str) -> tuple[str, float]:
+    """The keys tta and tta_share of a kind of views: `six:0.25` is six of the least confident quarter.
+
+    Raises:
+        UserError: what stands behind the colon is no number.
+    """
     tta, _, share = kind.partition(":")
-    return ["--tta", tta, "--tta_share", share or "1"]
+    try:
+        return tta, float(share or 1)
+    except ValueError as error:
+        raise UserError(f"views: {kind} given, allowed: kinds of tta, as six, or six:0.25") from error
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,17 @@ class Run:
         for kind in self.arm.views:
             if not self.views_file(kind).is_file():
                 last = str(self.folder / "checkpoints" / "last.ckpt")
-                return ["eval.py", "--checkpoint_path", last, *data, *views_words(kind)]
+                tta, share = keys_of_views(kind)
+                return [
+                    "eval.py",
+                    "--checkpoint_path",
+                    last,
+                    *data,
+                    "--tta",
+                    tta,
+                    "--tta_share",
+                    f"{share:g}",
+                ]
         return None
 
     def keep_answer(self, output: str) -> None:

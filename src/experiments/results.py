@@ -22,7 +22,8 @@ class Result:
     Attributes:
         top1: per cent, of its last weights, by kind of views; its own kind first.
         classes: of the data.
-        curve: epochs, seconds of training (without evaluation) and top-1 at each evaluation.
+        curve: epochs, seconds of training (without evaluation) and top-1 of the plain view at each
+            evaluation.
     """
 
     seed: int
@@ -42,6 +43,7 @@ class Result:
             summary = json.loads(file.read_text(encoding="utf-8"))
             final = summary["final"]
             top1 = {views_of(run.arm.config): final["top1"]}
+            top1 |= {"none": final["top1_plain"]} if "top1_plain" in final else {}
             for file in sorted((run.folder / "views").glob("*.json")):
                 answer = json.loads(file.read_text(encoding="utf-8"))
                 top1[answer["views"]] = answer["top1"]
@@ -68,7 +70,8 @@ def _curve(records: Sequence[dict[str, Any]]) -> np.ndarray:
             seconds += (record["images"] - images) / record["images_per_second"]
             images = record["images"]
         if "eval_top1" in record:
-            rows.append((record["epoch"], seconds, record["eval_top1"]))
+            plain = record.get("eval_top1_plain", record["eval_top1"])
+            rows.append((record["epoch"], seconds, plain))
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 

@@ -29,9 +29,7 @@ def main(arguments):
         "--jobs", type=int, default=1, help="trainings at a time, each on its share of the cores (1)"
     )
     flags.add_argument("--baseline", help="what others are compared with: a recipe (the first), or previous")
-    flags.add_argument(
-        "--views", default="", help="test-time views to evaluate in too, as none,flip,six:0.25"
-    )
+    flags.add_argument("--views", default="", help="test-time views to evaluate in too, as flip,six:0.25")
     flags.add_argument("--table", action="store_true", help="train nothing")
     flags.add_argument("--name", default="ablation", help="of the table's files (ablation)")
     own, rest = flags.parse_known_args(arguments)
@@ -50,7 +48,7 @@ def _arms(own, rest, flags):
     from pathlib import Path
 
     from ..common.errors import UserError
-    from ..experiments.plan import arms_of, views_words
+    from ..experiments.plan import arms_of, keys_of_views
     from ..model_utils.config import load_config, parse_overrides
     from ..optim.keys import with_one_length
     from ..zoo import config_class_of
@@ -61,12 +59,12 @@ def _arms(own, rest, flags):
             raise UserError(f"{name}: given, but each run has its own; leave it out")
 
     def load(path, more=()):
-        given = keys | parse_overrides(more)
-        return load_config(given, config_class_of=config_class_of, config_path=path, flags=flags)
+        return load_config(keys | dict(more), config_class_of=config_class_of, config_path=path, flags=flags)
 
     views = [kind for kind in own.views.split(",") if kind]
     for kind in views:
-        load(own.configs[0], views_words(kind))
+        tta, share = keys_of_views(kind)
+        load(own.configs[0], {"tta": tta, "tta_share": share})
     return arms_of(own.configs, load, output=Path(own.output_path), words=rest, views=views)
 
 
@@ -108,6 +106,8 @@ def _compute():
 
     from ..analysis.cost import measure
     from ..common.log import setup_logging
+    from ..evaluation.views import views_per_image
+    from ..experiments.plan import keys_of_views
     from ..model_utils.device_adapter import set_up_device
     from ..zoo import create_recipe
 
@@ -122,7 +122,8 @@ def _compute():
         return sum(cell.multiply_adds for cell in cells)
 
     def pflop(arm, result, kind):
-        images = 3 * result.images + result.test_images
+        tta, share = keys_of_views(kind)
+        images = 3 * result.images + result.test_images * views_per_image(tta, share)
         return 2e-15 * multiply_adds(arm.config, result.classes) * images
 
     return pflop

@@ -3,8 +3,11 @@
 import json
 
 
-def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None):
-    """A run of two or more epochs of 1,000 images with these accuracies, the last one final."""
+def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None, plain=None):
+    """A run of two or more epochs of 1,000 images with these accuracies, the last one final.
+
+    `plain`: the last one of the plain view, where the other is of several.
+    """
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("model: resnet9\n")
     records = []
@@ -12,12 +15,14 @@ def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None):
         place = {"images": 1000 * epoch, "step": 10 * epoch, "epoch": float(epoch)}
         records.append({**place, "loss": 1.0, "lr": 0.1, "images_per_second": speed})
         records.append({**place, "eval_top1": accuracy, "eval_loss": 1.0, "eval_count": 200})
+    further = {} if plain is None else {"top1_plain": plain}
+    records[-1] |= {f"eval_{name}": value for name, value in further.items()}
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
     for kind, accuracy in (views or {}).items():
         (folder / "views").mkdir(exist_ok=True)
         (folder / "views" / f"{kind}.json").write_text(json.dumps({"views": kind, "top1": accuracy}))
     summary = {
-        "final": {"top1": top1[-1], "loss": 1.0, "count": 200},
+        "final": {"top1": top1[-1], "loss": 1.0, "count": 200, **further},
         "recall_by_class": {"red": 1.0, "green": 2.0, "blue": 3.0},
         "images": 1000 * len(top1), "epochs": float(len(top1)), "wall_seconds": 120.0, "seed": seed,
     }  # fmt: skip

@@ -43,6 +43,19 @@ def test_the_figures_of_a_run(known):
     np.testing.assert_allclose(result.curve, [[1, 20, 41], [2, 40, 50], [3, 60, 64]])
 
 
+def test_a_run_that_ends_with_several_views_has_its_plain_one_too(arms):
+    (arm,) = arms(one={"tta": "six", "tta_share": 0.25})
+    fake_run(arm.run(0).folder, top1=(40.0, 61.5), plain=61.0)
+    result = Result.of(arm.run(0))
+    assert result.top1 == {"six:0.25": 61.5, "none": 61.0}
+    np.testing.assert_array_equal(result.curve[:, 2], [40.0, 61.0])
+    facts = facts_of([arm], {"one": [result]}, baseline="one", compute=lambda arm, result, kind: 1.0)
+    assert [(row["views"], row["mean"], row["difference"]) for row in facts["rows"]] == [
+        ("six:0.25", 61.5, None), ("none", 61.0, -0.5)
+    ]  # fmt: skip
+    assert [(row["views"], row["difference"]) for row in facts["views"]] == [("six:0.25", 0.5)]
+
+
 def test_the_rows_by_hand(known):
     facts = _facts(known)
     rows = {(row["recipe"], row["views"]): row for row in facts["rows"]}

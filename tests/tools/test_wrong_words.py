@@ -32,6 +32,12 @@ COPIES, NEW = ["DIR/empty", "DIR/copies"], ["--output", "DIR/new.ckpt"]
             [RESNET9[1], RESNET9[1]],
             f"{RESNET9[1]}: {ROOT / RESNET9[1]} has the name quickstart too; rename",
         ),
+        (ablate, [RESNET9[1], "--views", "five"], "tta: 'five' given, allowed: one of none, flip, six"),
+        (
+            ablate,
+            [RESNET9[1], "--views", "six:x"],
+            "views: six:x given, allowed: kinds of tta, as six, or six:",
+        ),
         (ablate, [RESNET9[1], "--epoch", "3"], "epoch: 3 given, but there is no such key"),
         (ascend_check, [], "the following arguments are required: CONFIG; see --help"),
         (ascend_check, ["none.yaml"], "config_path: none.yaml cannot be read"),
