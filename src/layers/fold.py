@@ -1,6 +1,6 @@
 """Folding: for inference, what stands behind a convolution becomes part of its weights."""
 
-from itertools import pairwise
+from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
@@ -8,6 +8,7 @@ from mindspore import nn
 
 from .binary import BinaryConv2d
 from .norm import BatchNorm
+from .pooling import MaxPool2d
 from .weight_standardization import StdConv2d
 
 
@@ -15,20 +16,30 @@ def fold_layers(network: nn.Cell) -> None:
     """Folds every layer of a network in place; no training can follow. A second call changes nothing.
 
     Standardised weights take the place of the raw ones. A cell registers its cells in the order in which it
-    calls them: so a `BatchNorm` that is the next behind a convolution is folded into it. Behind a binary
+    calls them: so a `BatchNorm` that is the next behind a convolution is folded into it, and with a maximum
+    pooling between, where no scale is negative and turns largest values into smallest. Behind a binary
     convolution it stays, and takes the scale of the weights, which become -1 and +1.
     """
     for _, cell in list(network.cells_and_names()):
         if isinstance(cell, StdConv2d):
             cell.fold()
-        for (_, conv), (name, norm) in pairwise(list(cell.name_cells().items())):
+        cells = list(cell.name_cells().items())
+        for place, (name, norm) in enumerate(cells):
             if not isinstance(norm, BatchNorm):
                 continue
+            conv = _computed_before(norm, [before for _, before in cells[:place]])
             if isinstance(conv, BinaryConv2d):
                 fold_scale(conv, norm)
             elif isinstance(conv, nn.Conv2d):
                 fold_norm(conv, norm)
                 _replace(cell, name, nn.Identity())
+
+
+def _computed_before(norm: BatchNorm, cells: Sequence[nn.Cell]) -> nn.Cell | None:
+    """The last of the cells before a normalisation, but for a maximum that it commutes with."""
+    commutes = cells and isinstance(cells[-1], MaxPool2d) and (norm.gamma.asnumpy() >= 0).all()
+    cells = cells[:-1] if commutes else cells
+    return cells[-1] if cells else None
 
 
 def fold_norm(conv: nn.Conv2d, norm: BatchNorm) -> None:

@@ -91,8 +91,7 @@ class ScaledClassifier(nn.Cell):
     def fold(self) -> None:
         """Leaves convolutions with bias and a scaled classifier, for inference; training is over then.
 
-        A normalisation behind a pooling stays (`pool_before_norm`): with a negative scale it turns largest
-        values into smallest.
+        A normalisation behind a pooling (`pool_before_norm`) stays if it has a negative scale.
         """
         fold_layers(self)
         fold_factor(self.linear, self.head_scale)

@@ -5,10 +5,12 @@ import math
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 
 from src.common.errors import UserError
 from src.layers.activation import _CELLS, NON_DECREASING, activation, is_sign
 from src.layers.names import ACTIVATIONS
+from src.training.precision import set_precision
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -76,6 +78,16 @@ def test_relu():
     values, gradients = _both(activation("relu"))
     assert (values == np.maximum(X, 0)).all()
     assert (gradients == (X > 0)).all()
+
+
+@pytest.mark.parametrize("name", ["celu", "gelu", "silu"])
+def test_half_precision_between_float32_layers(name):
+    """As between two normalisations under mixed precision: values, and gradients in the type of the input."""
+    half = set_precision(nn.SequentialCell(activation(name)), "O2")
+    values, gradients = _both(half)
+    assert values.dtype == np.float16 and gradients.dtype == np.float32
+    for found, exact in zip((values, gradients), _both(activation(name)), strict=True):
+        np.testing.assert_allclose(found, exact, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -28,7 +28,7 @@ def trained(cell: nn.Cell, *, seed: int = 0) -> nn.Cell:
         leaf = parameter.name.rpartition(".")[2]
         if parameter.ndim > 1 and "whitening" not in parameter.name:
             values = rng.normal(0, (2 / np.prod(parameter.shape[1:])) ** 0.5, parameter.shape)
-        elif leaf == "gamma":
+        elif leaf == "gamma" and parameter.requires_grad:
             values = rng.uniform(0.5, 1.5, parameter.shape) * rng.choice([-1, 1, 1, 1], parameter.shape)
         elif leaf == "moving_variance":
             values = rng.uniform(0.3, 2, parameter.shape)
@@ -102,14 +102,17 @@ WIDE = {"block_units": (1, 2, 1, 1), "widths": (8, 8, 16, 16)}
 TWIN = {"binary_weights": False, "activation": "relu"}
 PORT = {"weight_gradient": "scaled_identity", "divide_by_deviation": True, "clip_after_add": True}
 NINE = {"widths": (4, 8, 8, 12)}
+POSITIVE = {"pool_before_norm": True, "norm_scale": "fixed", "norm_eps": 1e-12, "activation": "silu"}
 BIT = {"block_units": (1, 1, 1, 1), "width_factor": 0.5}
 # Network, its arguments, and how many batch normalisations stay.
 NETWORKS = {
     "resnet9": ("resnet9", NINE, 0),
     "resnet9 celu": ("resnet9", NINE | {"activation": "celu", "celu_alpha": 0.3}, 0),
     "resnet9 gelu": ("resnet9", NINE | {"activation": "gelu", "head_scale": 0.3}, 0),
-    "resnet9 pool first": ("resnet9", NINE | {"pool_before_norm": True}, 3),
-    "cifarnet": ("cifarnet", {"widths": (4, 8, 8), "depth": 3, "skip_unpooled": True}, 3),
+    "resnet9 pool first": ("resnet9", NINE | {"pool_before_norm": True}, 2),  # one has no negative scale
+    "resnet9 dawnbench": ("resnet9", NINE | POSITIVE | {"input_whitening": "dawnbench"}, 0),
+    "resnet9 airbench": ("resnet9", NINE | POSITIVE | {"input_whitening": "airbench", "ghost_batch": 2}, 0),
+    "cifarnet": ("cifarnet", {"widths": (4, 8, 8), "depth": 3, "skip_unpooled": True}, 0),
     "resnet20": ("resnet20", {"width_factor": 0.5, "stage_blocks": 1, "activation": "celu"}, 0),
     "vgg11": ("vgg11", {"width_factor": 1 / 16, "input_whitening": "dawnbench"}, 0),
     "bit": ("bit_r50x1", BIT, 0),

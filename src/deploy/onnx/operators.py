@@ -129,6 +129,10 @@ def _reshape(b: Builder, node: Node, x: Value, shape: tuple[int, ...]) -> Value:
     return b.add("Reshape", x, _integers([0, *target[1:]]))
 
 
+def _silu(b: Builder, node: Node, x: Value) -> Value:
+    return b.add("Mul", x, b.add("Sigmoid", x))
+
+
 def _elu(b: Builder, node: Node, x: Value, alpha: float) -> Value:
     return b.add("Elu", x, alpha=alpha)
 
@@ -342,6 +346,7 @@ OPERATORS: dict[str, Translate] = {
     "ReduceMean": _reduce("ReduceMean"),
     "Reshape": _reshape,
     "Rsqrt": _rsqrt,
+    "SiLU": _silu,
     "Sqrt": _same("Sqrt"),
     "Square": _square,
     "StridedSlice": _strided_slice,

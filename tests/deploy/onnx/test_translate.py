@@ -25,7 +25,8 @@ RESNET9 = {"widths": (4, 4, 8, 8)}
 CASES = [
     ("resnet9", 40, {"pool_before_norm": True, **RESNET9}),
     ("resnet9", 8, {"activation": "celu", "celu_alpha": 0.3, **RESNET9}),
-    ("resnet9", 32, {"activation": "gelu", **RESNET9}),
+    ("resnet9", 32, {"activation": "gelu", "input_whitening": "airbench", **RESNET9}),
+    ("resnet9", 33, {"activation": "silu", "input_whitening": "dawnbench", "norm_scale": "fixed", **RESNET9}),
     ("resnet9", 32, {"activation": "ste_sign", **RESNET9}),
     ("cifarnet", 32, {"widths": (4, 8, 8), "depth": 3, "skip_unpooled": True}),
     ("resnet20", 32, {"width_factor": 0.25, "stage_blocks": 1}),
