@@ -66,9 +66,10 @@ class EvenConv2d(nn.Conv2d):
         )
 
     def construct(self, x):
-        if x.shape[2] % 2 and x.shape[3] % 2:
-            return self.shorter(x, self.weight)
-        return super().construct(x)
+        if not (x.shape[2] % 2 and x.shape[3] % 2):
+            return super().construct(x)
+        y = self.shorter(x, self.weight)
+        return self.bias_add(y, self.bias) if self.has_bias else y
 
 
 def conv2d_operator(

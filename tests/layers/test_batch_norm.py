@@ -1,4 +1,4 @@
-"""Batch normalisation of one card and over all cards by its formulas.
+"""Batch normalisation of one card, of splits of a batch, and over all cards by its formulas.
 
 tests/system/test_distributed.py has two real ranks.
 """
@@ -11,6 +11,7 @@ from mindspore import nn, ops
 from src.common.errors import UserError
 from src.layers import norm as module
 from src.layers.conv import conv2d
+from src.layers.device import use_plain_operators
 from src.layers.norm import batch_norm2d, synchronise_batch_norm
 
 CARDS = 2
@@ -160,3 +161,72 @@ def test_evaluation_and_one_card_are_as_ever(graph_mode):
 def test_a_network_without_batch_normalisation_is_refused():
     with pytest.raises(UserError, match="no batch normalisation: leave sync_bn false"):
         synchronise_batch_norm(conv2d(in_channels=3, out_channels=3, kernel_size=3), cards=2)
+
+
+def test_a_fixed_scale_is_not_trained():
+    assert [p.name for p in batch_norm2d(channels=2, scale="fixed").trainable_params()] == ["beta"]
+
+
+# --- ghost batch normalisation
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_ghost_batches_are_batch_normalisation_of_each_split(graph_mode, on_cpu):
+    """Values, gradients, and running statistics, which are those of the splits' mean."""
+    splits, momentum = 3, 0.25
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(12, 4, 5, 2)) + rng.normal(size=(12, 4, 1, 1))).astype(np.float32)
+    dy = rng.normal(size=x.shape).astype(np.float32)
+    norm = batch_norm2d(channels=4, momentum=momentum, ghost_batch=4).set_train(True)
+    if not on_cpu:
+        use_plain_operators(norm)
+    gamma, beta = rng.normal(size=(2, 4)).astype(np.float32)
+    norm.gamma.set_data(ms.Tensor(gamma))
+    norm.beta.set_data(ms.Tensor(beta))
+    factors = ms.Tensor(dy)
+
+    def weighted(x):
+        y = norm(x)
+        return (y * factors).sum(), y
+
+    weights = ms.ParameterTuple([norm.gamma, norm.beta])
+    value_and_grad = ms.value_and_grad(weighted, 0, weights=weights, has_aux=True)
+
+    @ms.jit
+    def in_graph(x):
+        return value_and_grad(x)
+
+    (_, y), (dx, (dgamma, dbeta)) = in_graph(ms.Tensor(x))
+    expected_y, expected_dx, sums = np.empty(x.shape), np.empty(x.shape), []
+    for split in range(splits):
+        mine = slice(split, None, splits)
+        # of CARDS cards that are all alike, as of one
+        expected_y[mine], expected_dx[mine], *both, mean, _ = oracle(x[mine], gamma, beta, dy[mine])
+        sums.append((*both, mean, _statistics(x[mine])[2]))
+    of_gamma, of_beta, mean, variance = np.array(sums).transpose(1, 0, 2)
+    found = (y, dx, dgamma, dbeta, norm.moving_mean, norm.moving_variance)
+    running = momentum * mean.mean(0), 1 - momentum + momentum * variance.mean(0)
+    expected = expected_y, expected_dx, of_gamma.sum(0), of_beta.sum(0), *running
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.asnumpy(), other, rtol=1e-5, atol=2e-5)
+
+
+def test_ghost_batches_evaluate_as_ever_and_a_batch_of_one_split_is_the_batch(graph_mode):
+    x = ms.Tensor(_normal(4, 3, 5, 5))
+    plain, ghost = batch_norm2d(channels=3), batch_norm2d(channels=3, ghost_batch=4)
+    for training in (True, False):
+        answers = [norm.set_train(training)(x).asnumpy() for norm in (plain, ghost)]
+        np.testing.assert_allclose(*answers, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(plain.moving_variance.asnumpy(), ghost.moving_variance.asnumpy(), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_a_batch_without_whole_splits_is_refused():
+    norm = batch_norm2d(channels=2, ghost_batch=4).set_train(True)
+    with pytest.raises(ValueError, match="a batch of 6 images has no whole splits of 4"):
+        norm(ms.Tensor(_normal(6, 2, 3, 3)))
+
+
+def test_ghost_batches_cannot_be_synchronised():
+    with pytest.raises(UserError, match="sync_bn: true given, but with a ghost_batch there is nothing"):
+        synchronise_batch_norm(batch_norm2d(channels=3, ghost_batch=4), cards=2)

@@ -2,12 +2,13 @@
 
 import zlib
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
 
 from src.layers.conv import conv2d, dense
-from src.layers.init import initialise, torch_default
+from src.layers.init import dirac, initialise, torch_default
 from src.layers.norm import batch_norm2d
 
 
@@ -76,3 +77,20 @@ def test_biases_become_0_and_normalisations_stay():
     assert not arrays["second.bias"].any() and not arrays["head.0.bias"].any()
     assert (arrays["norm.gamma"] == 1).all() and not arrays["norm.beta"].any()
     assert all(values.dtype == np.float32 for values in arrays.values())
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(3, 5), (4, 4), (5, 3)])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.usefixtures("without_graph")
+def test_a_dirac_convolution_passes_its_input(channels, filters, kernel_size):
+    """The filters behind the first `channels` are what they would be without."""
+    conv = conv2d(in_channels=channels, out_channels=filters, kernel_size=kernel_size)
+    conv.initialiser = dirac(torch_default)
+    initialise(conv, seed=0, weight=None)
+    images = np.random.default_rng(1).normal(size=(2, channels, 6, 5)).astype(np.float32)
+    copied = min(channels, filters)
+    np.testing.assert_array_equal(conv(ms.Tensor(images)).asnumpy()[:, :copied], images[:, :copied])
+    plain = conv2d(in_channels=channels, out_channels=filters, kernel_size=kernel_size)
+    initialise(plain, seed=0, weight=torch_default)
+    rest = [one.weight.asnumpy()[copied:] for one in (conv, plain)]
+    np.testing.assert_array_equal(*rest)
