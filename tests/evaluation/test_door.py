@@ -74,6 +74,14 @@ def test_the_table_and_the_figures(trained, data_path):
     assert lines[-1].startswith("note: the test set has 70 images: top-1 is uncertain by up to 11 points")
 
 
+def test_of_several_views_the_plain_one_is_named(trained):
+    trained.recipe = trained.recipe.changed(tta="six", tta_share=0.5)
+    text, figures = evaluate_from_flags(trained, _flags())
+    assert (figures["tta"], figures["tta_share"]) == ("six", 0.5)
+    assert figures["loss"] != figures["loss_plain"]
+    assert f"\nloss        {figures['loss']:.4f}  plain view {figures['loss_plain']:.4f}\n" in text
+
+
 def test_the_weights_of_a_run_have_their_epoch(trained):
     trained.checkpoint.meta["course"], trained.averaged = {"epoch": 8}, False
     assert weights_in_words(trained) == "step 12, epoch 1.5, raw weights"

@@ -257,6 +257,9 @@ def test_a_small_test_set_is_said():
     assert in_words({**small, "top5": 99.0, "count": 1000}) == (
         "top-1 90.00 %  loss 0.2500  top-5 99.00 %  (1000 images)"
     )
+    assert in_words({**small, "top1_plain": 80.0, "loss_plain": 0.5, "count": 1000}) == (
+        "top-1 90.00 % (plain view 80.00 %)  loss 0.2500  (1000 images)"
+    )
     assert "30 images: top-1 is uncertain by up to 17 points" in warning_of(30)
     assert warning_of(1000) is None
 
