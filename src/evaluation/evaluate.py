@@ -233,15 +233,14 @@ def evaluate(
         said = answers(predict, batches, **how)
     else:
         said = answers_twice(predict, batches, share=tta_share, reduce=reduce, **how)
-    both = [Totals(num_classes) for _ in range(2 if len(TTA[tta]) > 1 else 1)]
+    totals, plain = Totals(num_classes), [Totals(num_classes)] if len(TTA[tta]) > 1 else []
     damaged, stopped = 0, False
     mistakes: list[Mistake] = []
     try:
         for batch in said:
-            scores, *_ = (
-                totals.update(outputs, batch.labels)
-                for totals, outputs in zip(both, (batch.outputs, batch.plain), strict=False)
-            )
+            scores = totals.update(batch.outputs, batch.labels)
+            for other in plain:
+                other.update(batch.plain, batch.labels)
             damaged += batch.damaged
             if worst > 0:
                 mistakes = _keep_worst(mistakes, worst, scores, batch)
@@ -249,22 +248,27 @@ def evaluate(
                 each(batch, scores)
     except EvaluationStopped:
         stopped = True
-    sums, counts = (
-        np.concatenate(parts) for parts in zip(*(totals.vectors() for totals in both), strict=True)
-    )
-    counts = np.append(counts, (damaged, int(stopped)))
-    sums, counts = reduce(sums), reduce(counts)
-    *_, damaged, stopped = counts.tolist()
+    (totals, *plain), (damaged, stopped) = _over_ranks([totals, *plain], (damaged, int(stopped)), reduce)
     if stopped:
         raise EvaluationStopped
-    parts = zip(np.split(sums, len(both)), np.split(counts[:-2], len(both)), strict=True)
-    totals, *plain = (Totals.from_vectors(num_classes, *vectors) for vectors in parts)
     metrics = totals.result()
     for other in plain:
         metrics |= {f"{name}_plain": value for name, value in other.result().items() if name in METRICS}
     if tta_share != 1:
         mistakes = _with_images(mistakes, batches)
     return Evaluation(metrics, totals, mistakes, damaged)
+
+
+def _over_ranks(
+    totals: list[Totals], counts: tuple[int, ...], reduce: Reduce
+) -> tuple[list[Totals], list[int]]:
+    """Totals of equally many classes, and further counts, added over the ranks in two messages."""
+    parts = [of_one.vectors() for of_one in totals]
+    sums = reduce(np.concatenate([sums for sums, _ in parts]))
+    everything = reduce(np.concatenate([*(numbers for _, numbers in parts), counts]))
+    numbers, counts = np.split(everything, [-len(counts)])
+    parts = zip(np.split(sums, len(totals)), np.split(numbers, len(totals)), strict=True)
+    return [Totals.from_vectors(totals[0].num_classes, *part) for part in parts], counts.tolist()
 
 
 def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 1, **how) -> Evaluation:

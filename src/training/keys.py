@@ -67,7 +67,9 @@ class LoopKeys(Keys):
         unit="batches",
         ge=0,
     )
-    best_metric: Literal[tuple(METRICS)] = key("top1", "evaluation metric that chooses the checkpoint `best`")
+    best_metric: Literal[tuple(METRICS)] = key(
+        "top1", "evaluation metric, of the plain view, that chooses the checkpoint `best`"
+    )
     log_every: int = key(20, "interval of log records", unit="batches", ge=1)
     save_every: float = key(1.0, "interval of checkpoints", unit="epochs", gt=0)
     keep_checkpoints: int = key(2, "newest checkpoints that are kept, besides `best`", unit="files", ge=1)
