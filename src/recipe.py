@@ -21,7 +21,14 @@ from .layers.build import build_network
 from .layers.device import on_cpu
 from .layers.losses import CrossEntropy
 from .layers.pixels import Pixels
-from .optim.groups import ParamRule, default_rules, group_parameters
+from .optim.groups import (
+    ParamGroup,
+    ParamRule,
+    default_rules,
+    frozen_in_stages,
+    group_parameters,
+    with_own_rates,
+)
 from .optim.optimizers import Optimizer, create_optimizer
 from .optim.schedules import rate_factor, scheduled_rates
 from .shared_config import SharedConfig
@@ -167,12 +174,31 @@ class Recipe:
 
     def param_rules(self) -> list[ParamRule]:
         """Which weight decay and rate each parameter has: biases, normalisation scales, all other weights."""
-        return default_rules(self.config)
+        return default_rules(self.config, head_prefix=getattr(self.network_class, "head_prefix", ""))
 
-    def optimizer(self, network: nn.Cell, loss: nn.Cell) -> Optimizer:
-        """The config's optimizer over the trainable parameters of `network` and of `loss`."""
+    def param_groups(self, network: nn.Cell, loss: nn.Cell) -> list[ParamGroup]:
+        """The trainable parameters of `network` and of `loss`, and how and how long each is trained."""
         trained = [*network.trainable_params(), *loss.trainable_params()]
-        return create_optimizer(self.config, group_parameters(trained, self.param_rules()))
+        groups = group_parameters(trained, self.param_rules())
+        return frozen_in_stages(groups, getattr(network, "stages", ()), self.config.freeze_epochs)
+
+    def optimizer(
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        *,
+        rates: Sequence[float] = (0.0,),
+        updates_per_epoch: float = 1.0,
+    ) -> Optimizer:
+        """The config's optimizer over `param_groups`.
+
+        Args:
+            rates: from `rates`; by default of a run of one update, whose optimizer has the same state.
+            updates_per_epoch: need not be whole.
+        """
+        c, groups = self.config, self.param_groups(network, loss)
+        groups = with_own_rates(groups, rates, updates_per_epoch=updates_per_epoch, course=c.freeze_course)
+        return create_optimizer(c, groups, updates=len(rates))
 
     def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray:
         """The learning rate of each update, shape (updates,).

@@ -20,6 +20,11 @@ class Network(Protocol):
     """What the names of the classifier's parameters begin with, as "fc.". Without it weights of another
     number of classes cannot be loaded (`checkpoint.weights.load_weights`)."""
 
+    stages: tuple[str, ...]
+    """What the names of each stage's parameters begin with, in forward order, as ("prep.", "layer1"); what no
+    stage has, as the classifier, never freezes. Read by `recipe.Recipe.param_groups` for `freeze_epochs`.
+    Without it nothing can freeze."""
+
     side_multiple: int
     """The sides of its images must be multiples of this, in pixels; a class attribute. Without it: 1. Read by
     `recipe.Recipe`, for evaluation of whole pictures."""

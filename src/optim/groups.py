@@ -1,16 +1,18 @@
-"""Parameter groups: which weight decay and which learning-rate multiplier a parameter gets, by its name."""
+"""Parameter groups: which weight decay and which learning rate a parameter gets, by its name, and how long."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import mindspore as ms
+import numpy as np
 
 from ..common.errors import UserError
 from .keys import OptimizerKeys
 
 _NAMES_SHOWN = 5
+_ROUNDING = 1e-6  # updates, of epochs that are no exact number
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ParamRule:
         pattern: a regular expression, looked for anywhere in the parameter's name (`re.search`).
         weight_decay: coefficient of the decay, before any learning rate; 0 for none.
         lr_multiplier: factor on the schedule's rate; 0 holds the group still.
+        epochs: how long they are trained; they stand still afterwards.
         optional: whether a network may have no such parameter.
 
     Raises:
@@ -32,6 +35,7 @@ class ParamRule:
     pattern: str
     weight_decay: float
     lr_multiplier: float = 1.0
+    epochs: float = math.inf
     optional: bool = False
 
     def __post_init__(self) -> None:
@@ -51,23 +55,52 @@ class ParamRule:
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """Parameters that are updated alike, in network order."""
+    """Parameters that are updated alike, in network order.
+
+    Attributes:
+        epochs: how long they are trained.
+        rates: of each of their updates, before `lr_multiplier`, where they are trained for a part of the run;
+            None: the common rates.
+    """
 
     name: str
     parameters: tuple[ms.Parameter, ...]
     weight_decay: float
     lr_multiplier: float = 1.0
+    epochs: float = math.inf
+    rates: np.ndarray | None = None
 
 
-def default_rules(keys: OptimizerKeys) -> list[ParamRule]:
-    """Biases, normalisation scales, and all other weights, as the keys decay them."""
-    small = keys.weight_decay if keys.decay_norm_and_bias else 0.0
-    factor = keys.bias_lr_multiplier
-    return [
+def small_decay(keys: OptimizerKeys) -> float:
+    """The weight decay of normalisation scales and biases at the rate `lr`."""
+    return decay_at(keys, keys.lr) if keys.decay_norm_and_bias else 0.0
+
+
+def decay_at(keys: OptimizerKeys, lr: float) -> float:
+    """The weight decay of parameters with that rate, as the optimizers take it: before it is multiplied by it.
+
+    Decoupled (`decoupled_decay`), it is divided by the rate, so that a whole update takes weight_decay times
+    the schedule's height (airbench: `wd / lr`).
+    """
+    return keys.weight_decay / lr if keys.decoupled_decay else keys.weight_decay
+
+
+def default_rules(keys: OptimizerKeys, *, head_prefix: str = "") -> list[ParamRule]:
+    """A classifier with a rate of its own, biases, normalisation scales, and all other weights.
+
+    Args:
+        head_prefix: what the names of the classifier's parameters begin with; it counts with `head_lr`.
+    """
+    factor, small = keys.bias_lr_multiplier, small_decay(keys)
+    rules = [
         ParamRule("biases", r"(^|\.)(beta|bias)$", small / factor, factor, optional=True),
         ParamRule("scales", r"(^|\.)gamma$", small, optional=True),
-        ParamRule("weights", r".*", keys.weight_decay),
+        ParamRule("weights", r".*", decay_at(keys, keys.lr)),
     ]
+    if keys.head_lr and head_prefix:
+        decay = decay_at(keys, keys.head_lr)
+        rules.insert(0, ParamRule("classifier", f"^{re.escape(head_prefix)}", decay, keys.head_lr / keys.lr))
+    return rules
 
 
 def group_parameters(parameters: Iterable[ms.Parameter], rules: Sequence[ParamRule]) -> list[ParamGroup]:
@@ -115,10 +148,66 @@ def group_parameters(parameters: Iterable[ms.Parameter], rules: Sequence[ParamRu
             f"known names are {_some_names(parameters)}; mend its pattern, or drop it"
         )
     return [
-        ParamGroup(rule.name, tuple(group), rule.weight_decay, rule.lr_multiplier)
+        ParamGroup(rule.name, tuple(group), rule.weight_decay, rule.lr_multiplier, rule.epochs)
         for rule, group in zip(rules, members, strict=True)
         if group
     ]
+
+
+def frozen_in_stages(
+    groups: Sequence[ParamGroup], stages: Sequence[str], epochs: Sequence[float]
+) -> list[ParamGroup]:
+    """The groups, with what is trained as long as its stage in groups of its own.
+
+    Args:
+        stages: what the names of each stage's parameters begin with, in forward order.
+        epochs: how long each of the first stages is trained.
+
+    Raises:
+        UserError: there are more times than stages.
+    """
+    if len(epochs) > len(stages):
+        known = f"{len(stages)} stages ({', '.join(stages)})" if stages else "no stages that can freeze"
+        raise UserError(
+            f"freeze_epochs: {len(epochs)} times given, and the network has {known}; give as many"
+        )
+    times = dict(zip(stages, epochs, strict=False))
+    found = []
+    for group in groups:
+        parts: dict[float, list[ms.Parameter]] = {}
+        for parameter in group.parameters:
+            parts.setdefault(min(group.epochs, _time_of(parameter.name, times)), []).append(parameter)
+        found += [replace(group, parameters=tuple(part), epochs=time) for time, part in parts.items()]
+    return found
+
+
+def with_own_rates(
+    groups: Sequence[ParamGroup], rates: Sequence[float], *, updates_per_epoch: float, course: str
+) -> list[ParamGroup]:
+    """The groups, with rates of their own where they are trained for a part of the run.
+
+    That part is a whole number of updates, rounded up as airbench does.
+
+    Args:
+        rates: common rates of the whole run.
+        updates_per_epoch: need not be whole.
+        course: one of keys.COURSES. "fall": the whole run's rates in the shorter time, by straight lines between
+            them. With a cosine this is FreezeOut (Brock et al., arXiv 1706.04983) with rates that are not
+            scaled. "cut": the common rates, as far as they go.
+    """
+    found = []
+    for group in groups:
+        updates = math.ceil(min(len(rates), group.epochs * updates_per_epoch - _ROUNDING))
+        if updates < len(rates):
+            places = np.arange(updates) * (len(rates) / updates if course == "fall" else 1)
+            own = np.interp(places, np.arange(len(rates)), rates)
+            group = replace(group, rates=own)
+        found.append(group)
+    return found
+
+
+def _time_of(name: str, times: Mapping[str, float]) -> float:
+    return next((time for prefix, time in times.items() if name.startswith(prefix)), math.inf)
 
 
 def _some_names(parameters: Sequence[ms.Parameter]) -> str:

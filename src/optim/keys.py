@@ -24,6 +24,10 @@ def with_one_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return dict(overrides)
 
 
+# The rates of what is trained for a part of the run (groups.with_own_rates).
+COURSES = ("fall", "cut")
+# Muon's iteration: X <- a X + (b A + c A^2) X with A = X X^T.
+_MUON_COEFFICIENTS = (3.4445, -4.775, 2.0315)
 _COOLING = ", ".join(name for name, schedule in SCHEDULES.items() if schedule.cools_down)
 # name -> (module of this package, class, {its argument: the key that says it})
 OPTIMIZERS = {
@@ -39,6 +43,22 @@ OPTIMIZERS = {
         "RMSProp",
         {"decay": "rmsprop_decay", "momentum": "momentum", "eps": "optimizer_eps"},
     ),
+    "muon": (
+        "muon",
+        "Muon",
+        {
+            "momentum": "momentum",
+            "nesterov": "nesterov",
+            "lr": "lr",
+            "filter_lr": "muon_lr",
+            "filter_momentum": "muon_momentum",
+            "filter_decay": "muon_weight_decay",
+            "steps": "muon_steps",
+            "coefficients": "muon_coefficients",
+            "norm_every": "muon_norm_every",
+            "norm_growth": "muon_norm_growth",
+        },
+    ),
 }
 
 
@@ -50,7 +70,8 @@ class ScheduleKeys(Keys):
     lr: float = key(0.4, "peak learning rate, for lr_base_batch images per update", unit="rate", gt=0)
     lr_scale_rule: Literal[tuple(LR_SCALE_RULES)] = key(
         "none",
-        "how rates follow the images per update / lr_base_batch; linear: in proportion; sqrt: by its root",
+        "how rates follow the images per update / lr_base_batch; linear: in proportion; sqrt: by its root; "
+        "decoupled: linear, over 1 + 1 / (1 - momentum) (airbench)",
     )
     lr_base_batch: int = key(512, "images per update that the rates are meant for", unit="images", ge=1)
     lr_schedule: Literal[tuple(SCHEDULES)] = key(
@@ -115,8 +136,8 @@ class OptimizerKeys(Keys):
     """Optimizer and parameter groups."""
 
     optimizer: Literal[tuple(OPTIMIZERS)] = key("sgd", "update rule")
-    momentum: float = key(0.9, "momentum of sgd and rmsprop", ge=0, lt=1)
-    nesterov: bool = key(True, "Nesterov's form of momentum (sgd)")
+    momentum: float = key(0.9, "momentum of sgd and rmsprop, and of what muon leaves to sgd", ge=0, lt=1)
+    nesterov: bool = key(True, "Nesterov's form of momentum (sgd, muon)")
     lr_in_velocity: bool = key(
         False,
         "velocity of sgd; true: sum of rate x gradient (cifar10-fast); false: of the gradient (PyTorch)",
@@ -127,8 +148,41 @@ class OptimizerKeys(Keys):
         1e-8, "epsilon, added to the root (adam, adamw) or under the root (rmsprop)", gt=0
     )
     rmsprop_decay: float = key(0.9, "decay of the mean of the squared gradient (rmsprop)", ge=0, lt=1)
+    muon_lr: float = key(
+        0.24,
+        "peak rate of muon for weights of 4 dimensions, with the schedule of lr, which all others have",
+        unit="rate",
+        gt=0,
+    )
+    muon_momentum: float = key(0.6, "momentum of those weights (muon)", ge=0, lt=1)
+    muon_steps: int = key(3, "Newton-Schulz steps that make an update orthogonal (muon)", unit="steps", ge=1)
+    muon_coefficients: Numbers = key(
+        _MUON_COEFFICIENTS, "a, b, c of a step X <- a X + (b A + c A^2) X, A = X X^T (muon)"
+    )
+    muon_norm_every: int = key(
+        1, "interval at which muon gives a filter bank of D filters the norm sqrt(D); 0: never",
+        unit="updates", ge=0,
+    )  # fmt: skip
+    muon_norm_growth: float = key(
+        0.0, "what that interval grows by over the run, rounded down (muon; Hiverge)", unit="updates", ge=0
+    )
+    muon_weight_decay: float = key(
+        0.0, "decay of muon's weights behind an update, before it is multiplied by muon's rate", ge=0
+    )
     weight_decay: float = key(5e-4, "weight decay, before it is multiplied by the learning rate", ge=0)
+    decoupled_decay: bool = key(
+        False,
+        "divide weight_decay by the peak rate of its group: lr changes it no more, the schedule alone does "
+        "(airbench)",
+    )
     decay_norm_and_bias: bool = key(True, "also decay normalisation parameters and biases")
     bias_lr_multiplier: float = key(
         1.0, "factor on the learning rate of biases; their weight decay is divided by it", unit="factor", gt=0
     )
+    head_lr: float = key(0.0, "peak rate of the classifier; 0: as its other rules say", unit="rate", ge=0)
+
+    @model_validator(mode="after")
+    def _has_three_coefficients(self) -> "OptimizerKeys":
+        if len(self.muon_coefficients) != 3:
+            raise refusal("muon_coefficients", self.muon_coefficients, "a list of 3 numbers")
+        return self

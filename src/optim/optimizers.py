@@ -6,6 +6,7 @@ they were found to compute their formula, elementwise ones elsewhere.
 """
 
 import importlib
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -20,17 +21,22 @@ from .keys import OPTIMIZERS, OptimizerKeys
 class Optimizer(nn.Cell):
     """What all optimizers share: the parameters with their group's settings, and named state.
 
-    Calling it with `(gradients, learning_rate)` applies one update in place: `gradients` is a tuple in the
-    order of `parameters`, `learning_rate` a float32 scalar tensor (0-d) that each group's `lr_multiplier`
-    scales. The network's parameters keep their names and their `requires_grad`.
+    Calling it with `(gradients, learning_rate, update)` applies one update in place: `gradients` is a tuple in
+    the order of `trained`, `learning_rate` a float32 scalar tensor (0-d) that each group's `lr_multiplier`
+    scales, `update` an int32 scalar tensor, the number of updates before. The network's parameters keep their
+    names and their `requires_grad`.
+
+    A group with `rates` of its own has those, and stands still behind their end: `leave_out` takes it out of
+    `trained`, before the graph of a train step is compiled.
 
     Args:
         groups: at least one parameter in all; none may be in two groups.
 
     Attributes:
-        parameters: what is updated, in the order of the groups; gradients are expected in this order.
+        parameters: what is updated in the whole run, in the order of the groups.
         weight_decay: one number per parameter.
         lr_multiplier: one number per parameter.
+        ends: after how many updates some of the parameters stand still, ascending.
 
     Raises:
         ValueError: there is no parameter, or two have the same name; when called: a gradient too few or
@@ -48,6 +54,10 @@ class Optimizer(nn.Cell):
         self.numbers = tuple(range(len(members)))
         self.weight_decay = tuple(float(group.weight_decay) for _, group in members)
         self.lr_multiplier = tuple(float(group.lr_multiplier) for _, group in members)
+        own = [group for group in groups if group.rates is not None]
+        self.own_rates = tuple(ms.Tensor(group.rates, ms.float32) for group in own)
+        self.own = tuple(own.index(group) if group in own else -1 for _, group in members)
+        self.ends = tuple(sorted({len(group.rates) for group in own}))
 
     def update_parameters_name(self, prefix: str = "", recurse: bool = True) -> None:
         """Keep all names: a cell that holds this one would put its attribute's name before them.
@@ -55,19 +65,31 @@ class Optimizer(nn.Cell):
         Checkpoints find the state, and the network's parameters, by these names.
         """
 
-    def construct(self, gradients, learning_rate):
-        if len(gradients) != len(self.parameters):
-            raise ValueError(f"{len(self.parameters)} gradients are needed, got {len(gradients)}")
-        shared = self._begin()
-        self.map(ops.partial(self._update_one, gradients, learning_rate, shared), self.numbers)
+    @property
+    def trained(self) -> ms.ParameterTuple:
+        """What is still updated, in the order of `parameters`."""
+        return ms.ParameterTuple([self.parameters[i] for i in self.numbers])
 
-    def _update_one(self, gradients, learning_rate, shared, i):
+    def leave_out(self, update: int) -> None:
+        """Leaves what stands still at an update out of `trained`; `update` is the number of those before."""
+        lengths = [len(rates) for rates in self.own_rates]
+        self.numbers = tuple(i for i, own in enumerate(self.own) if own < 0 or update < lengths[own])
+
+    def construct(self, gradients, learning_rate, update=0):
+        if len(gradients) != len(self.numbers):
+            raise ValueError(f"{len(self.numbers)} gradients are needed, got {len(gradients)}")
+        shared = self._begin(update)
+        self.map(ops.partial(self._update_one, learning_rate, update, shared), self.numbers, gradients)
+
+    def _update_one(self, learning_rate, update, shared, i, gradient):
+        if self.own[i] >= 0:
+            learning_rate = self.own_rates[self.own[i]][update]
         multiplier = self.lr_multiplier[i]
         rate = learning_rate if multiplier == 1.0 else learning_rate * multiplier
-        self._update(i, gradients[i], rate, shared)
+        self._update(i, gradient, rate, shared)
         return i
 
-    def _begin(self):
+    def _begin(self, update):
         """Compute, once an update, what the parameters share; `_update` gets the result."""
         return ()
 
@@ -123,13 +145,16 @@ class SGD(Optimizer):
         lr_in_velocity: bool = False,
     ) -> None:
         super().__init__(groups)
-        self.momentum = _fraction("momentum", momentum)
+        self.momentum = fraction("momentum", momentum)
         self.nesterov = nesterov
         self.lr_in_velocity = lr_in_velocity
         self.velocity = self._new_state("velocity")
         self.apply_momentum = ops.ApplyMomentum()
 
     def _update(self, i, gradient, rate, shared):
+        self._descend(i, gradient, rate)
+
+    def _descend(self, i, gradient, rate):
         gradient = self._with_l2(i, gradient)
         if self.lr_in_velocity:
             gradient, rate = rate * gradient, 1.0
@@ -160,8 +185,8 @@ class RMSProp(Optimizer):
 
     def __init__(self, groups: Sequence[ParamGroup], *, decay: float, momentum: float, eps: float) -> None:
         super().__init__(groups)
-        self.decay = _fraction("decay", decay)
-        self.momentum = _fraction("momentum", momentum)
+        self.decay = fraction("decay", decay)
+        self.momentum = fraction("momentum", momentum)
         self.eps = _positive("eps", eps)
         self.mean_square = self._new_state("mean_square", 1.0)
         self.moment = self._new_state("moment")
@@ -194,7 +219,7 @@ class Adam(Optimizer):
 
     def __init__(self, groups: Sequence[ParamGroup], *, beta1: float, beta2: float, eps: float) -> None:
         super().__init__(groups)
-        beta1, beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
+        beta1, beta2 = fraction("beta1", beta1), fraction("beta2", beta2)
         self.beta1 = ms.Tensor(beta1, ms.float32)
         self.beta2 = ms.Tensor(beta2, ms.float32)
         self.log_beta1 = _log(beta1)
@@ -206,7 +231,7 @@ class Adam(Optimizer):
         self.step = ms.Parameter(ms.Tensor(0, ms.int32), name="optim.step", requires_grad=False)
         self.apply_adam = ops.Adam()
 
-    def _begin(self):
+    def _begin(self, update):
         """Count the update; sqrt(c2) / c1 and eps * sqrt(c2), which turn the operator's formula into ours.
 
         The operator computes w -= rate * m / (sqrt(v) + eps) when its own powers of beta are 0, as they are
@@ -250,15 +275,21 @@ class AdamW(Adam):
         return gradient
 
 
-def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup]) -> Optimizer:
+def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup], *, updates: int = 1) -> Optimizer:
     """The optimizer that the keys name, over the groups' parameters.
+
+    Args:
+        updates: of the whole run.
 
     Raises:
         ValueError: a setting is out of range, see the classes.
     """
     module, name, arguments = OPTIMIZERS[keys.optimizer]
     kind = getattr(importlib.import_module(f".{module}", __package__), name)
-    return kind(groups, **{argument: getattr(keys, key) for argument, key in arguments.items()})
+    settings = {argument: getattr(keys, key) for argument, key in arguments.items()}
+    if "updates" in inspect.signature(kind).parameters:
+        settings["updates"] = updates
+    return kind(groups, **settings)
 
 
 def _one_minus_exp(x):
@@ -272,7 +303,7 @@ def _log(beta: float) -> float:
     return math.log(max(beta, float(np.finfo(np.float32).tiny)))
 
 
-def _fraction(name: str, value: float) -> float:
+def fraction(name: str, value: float) -> float:
     """`value` as float32 holds it, so that 1 - value is exact wherever it is computed."""
     rounded = float(np.float32(value))
     if not 0 <= rounded < 1:

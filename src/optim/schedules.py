@@ -284,11 +284,14 @@ _FROM_KEYS: dict[str, Callable[[Any, Callable[[float], float]], Any]] = {
 
 
 # Images an update / lr_base_batch -> the factor on all rates. Goyal et al. (arXiv 1706.02677) scale linearly,
-# Krizhevsky (arXiv 1404.5997) by the square root, which keeps the variance of an update.
-LR_SCALE_RULES: dict[str, Callable[[float], float]] = {
-    "none": lambda ratio: 1.0,
-    "linear": lambda ratio: ratio,
-    "sqrt": math.sqrt,
+# Krizhevsky (arXiv 1404.5997) by the square root, which keeps the variance of an update. airbench divides by
+# 1 + 1 / (1 - momentum) as well, so that a rate means a distance in weights, whatever the momentum; a step of
+# constant gradients is 1 / (1 - momentum) times the gradient in truth, and the 1 is airbench's.
+LR_SCALE_RULES: dict[str, Callable[[float, float], float]] = {
+    "none": lambda ratio, momentum: 1.0,
+    "linear": lambda ratio, momentum: ratio,
+    "sqrt": lambda ratio, momentum: math.sqrt(ratio),
+    "decoupled": lambda ratio, momentum: ratio / (1 + 1 / (1 - momentum)),
 }
 
 
@@ -301,7 +304,7 @@ def rate_factor(c: Any, *, images_per_update: int) -> float:
             "(lr_scale_rule none); linear or sqrt would multiply them by %.3g or %.3g",
             images_per_update, c.lr_base_batch, ratio, math.sqrt(ratio),
         )  # fmt: skip
-    return LR_SCALE_RULES[c.lr_scale_rule](ratio)
+    return LR_SCALE_RULES[c.lr_scale_rule](ratio, c.momentum)
 
 
 def scheduled_rates(c: Any, *, updates: int, updates_per_epoch: float) -> np.ndarray:

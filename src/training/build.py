@@ -28,7 +28,9 @@ class TrainRecipe(Protocol):
     def load_pretrained(self, network: nn.Cell) -> None: ...
     def inputs(self) -> nn.Cell: ...
     def loss(self, *, rank: int, size: int) -> nn.Cell: ...
-    def optimizer(self, network: nn.Cell, loss: nn.Cell) -> Optimizer: ...
+    def optimizer(
+        self, network: nn.Cell, loss: nn.Cell, *, rates: np.ndarray, updates_per_epoch: float
+    ) -> Optimizer: ...
     def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray: ...
     def monitor(self, network: nn.Cell, inputs: nn.Cell) -> Monitor | None: ...
     def train_batches(self, *, rank: int, size: int): ...
@@ -50,21 +52,28 @@ def build_train_step(
     c = recipe.config
     # The last, incomplete group of accumulated batches makes no update.
     updates = max(1, steps // c.accumulate_steps)
+    updates_per_epoch = steps_per_epoch / c.accumulate_steps
+    rates = recipe.rates(
+        updates=updates,
+        updates_per_epoch=updates_per_epoch,
+        images_per_update=c.batch_size * c.accumulate_steps * cards,
+    )
     loss = recipe.loss(rank=rank, size=cards)
-    optimizer = recipe.optimizer(network, loss)
+    optimizer = recipe.optimizer(network, loss, rates=rates, updates_per_epoch=updates_per_epoch)
     if c.sync_bn:
         synchronise_batch_norm(network, cards=cards)
-    ema = EMA(network, decay=c.ema_decay, warmup=c.ema_warmup) if c.ema_decay else None
+    ema = None
+    if c.ema_decay:
+        horizon = updates if c.lookahead else 0
+        ema = EMA(
+            network, decay=c.ema_decay, warmup=c.ema_warmup, every=c.ema_every, lookahead_updates=horizon
+        )
     step = TrainStep(
         set_precision(network, c.amp_level),
         recipe.inputs(),
         loss,
         optimizer,
-        rates=recipe.rates(
-            updates=updates,
-            updates_per_epoch=steps_per_epoch / c.accumulate_steps,
-            images_per_update=c.batch_size * c.accumulate_steps * cards,
-        ),
+        rates=rates,
         loss_scale=LossScale(
             c.loss_scale, value=c.loss_scale_value, factor=c.loss_scale_factor, window=c.loss_scale_window
         ),

@@ -1,12 +1,14 @@
 """The keys of the training step, and of the loop around it."""
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import model_validator
 
 from ..evaluation.metrics import METRICS
 from ..evaluation.views import TTA
-from ..model_utils.keys import Keys, key, refusal
+from ..model_utils.keys import Keys, Numbers, key, refusal
+from ..optim.keys import COURSES
 
 AMP_LEVELS = ("O0", "O2", "auto")
 LOSS_SCALES = ("none", "fixed", "dynamic")
@@ -40,7 +42,43 @@ class StepKeys(Keys):
     ema_decay: float = key(
         0.0, "decay of the moving average (EMA) of the weights, which is then evaluated; 0: none", ge=0, lt=1
     )
-    ema_warmup: bool = key(True, "EMA: a smaller decay in the first updates")
+    ema_warmup: bool = key(True, "EMA: a smaller decay in the first updates; not with lookahead")
+    ema_every: int = key(
+        1, "interval of EMA, whose decay is then ema_decay to its power (cifar10-fast: 5)", unit="updates",
+        ge=1,
+    )  # fmt: skip
+    lookahead: bool = key(
+        False,
+        "with each EMA the weights become the average, whose decay grows with the cube of the run's part that "
+        "is done (airbench: ema_decay 0.95, ema_every 5)",
+    )
+    freeze_epochs: Numbers = key(
+        (),
+        "how long each of the network's first stages is trained (FreezeOut); what stands still is left out of "
+        "the backward pass",
+        unit="epochs",
+    )
+    freeze_course: Literal[COURSES] = key(
+        "fall",
+        "rates of what is trained for a part of the run; fall: lr_schedule ends with that part; cut: those of "
+        "all others, until then",
+    )
+
+    @model_validator(mode="after")
+    def _averages(self) -> "StepKeys":
+        if not self.ema_decay:
+            if self.ema_every > 1:
+                raise refusal("ema_every", self.ema_every, "1 with ema_decay 0")
+            if self.lookahead:
+                raise refusal("lookahead", True, "false with ema_decay 0")
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_forwards(self) -> "StepKeys":
+        times = self.freeze_epochs
+        if any(b < a for a, b in pairwise((0.0, *times))) or 0 in times:
+            raise refusal("freeze_epochs", times, "numbers > 0, none below the one before it")
+        return self
 
 
 class LoopKeys(Keys):

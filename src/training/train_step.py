@@ -1,5 +1,7 @@
 """One training step as one cell: the same graph for every model and every device."""
 
+from itertools import pairwise
+
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
@@ -32,6 +34,17 @@ def _square_sum(gradient):
     return square.sum()
 
 
+def _frozen_cells(network, parameters, trained):
+    """The cells whose parameters an optimizer has, but trains none of them any more."""
+    known, live = {p.name for p in parameters}, {p.name for p in trained}
+    frozen = []
+    for cell in network.cells_and_names():
+        own = {p.name for p in cell[1].get_parameters()} & known
+        if own and not own & live:
+            frozen.append(cell[1])
+    return frozen
+
+
 class TrainStep(nn.Cell):
     """Forward, backward, accumulate, all-reduce, overflow check, clip, update, EMA.
 
@@ -55,6 +68,10 @@ class TrainStep(nn.Cell):
     Running statistics are averaged over the cards after every batch, so that all cards evaluate the network
     that one of them saves. A batch with an overflow leaves them as they were: the forward pass may have made
     them NaN while the loss is finite, as ReLU turns a NaN into 0.
+
+    Parameters that the optimizer leaves out (`freeze`) have no gradient: the backward pass ends at the first
+    layer that is still trained. A cell of which no parameter is trained any more is in evaluation mode, so
+    that its normalisation has the running statistics and leaves them as they are (Brock et al., FreezeOut).
 
     State besides the optimizer's, the loss scale's and EMA's: "train.updates" (int32, update attempts) and
     "train.applied" (int32, those not skipped). The partial sums of an accumulation ("accumulated.*") are each
@@ -105,16 +122,11 @@ class TrainStep(nn.Cell):
         self.statistics = ms.ParameterTuple(
             [p for p in network.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
         )
-        self.average_gradients = AverageOverCards(
-            [p.shape for p in optimizer.parameters], bucket_bytes=bucket_bytes, cards=cards
-        )
+        self.bucket_bytes = bucket_bytes
         # The loss and its parts, the overflow flag and all running statistics fit into one message.
         small = [(), *(() for _ in self.parts), (), *(p.shape for p in self.statistics)]
         self.average_small = AverageOverCards(small, bucket_bytes=1 << 40, cards=cards)
         self.map = ops.HyperMap()
-        self.value_and_grad = ms.value_and_grad(
-            self._forward, None, weights=optimizer.parameters, has_aux=bool(self.parts)
-        )
         self.updates = ms.Parameter(ms.Tensor(0, ms.int32), name="train.updates", requires_grad=False)
         self.applied = ms.Parameter(ms.Tensor(0, ms.int32), name="train.applied", requires_grad=False)
         if accumulate_steps > 1:
@@ -124,19 +136,53 @@ class TrainStep(nn.Cell):
             self.overflows = ms.Parameter(
                 ms.Tensor(0, ms.float32), name="accumulated.overflows", requires_grad=False
             )
-            self.accumulated = ms.ParameterTuple(
-                [
-                    ms.Parameter(
-                        np.zeros(p.shape, np.float32), name=f"accumulated.{p.name}", requires_grad=False
-                    )
-                    for p in optimizer.parameters
-                ]
-            )
+            self.sums = {
+                p.name: ms.Parameter(
+                    np.zeros(p.shape, np.float32), name=f"accumulated.{p.name}", requires_grad=False
+                )
+                for p in optimizer.parameters
+            }
+        self.freeze(0)
 
     @property
     def state(self) -> list[ms.Parameter]:
         """What a checkpoint between two updates holds, and what all cards then have alike."""
         return [p for p in self.get_parameters() if not p.name.startswith("accumulated.")]
+
+    def set_train(self, mode: bool = True) -> "TrainStep":
+        """As of any cell, but for cells that stand still, which stay in evaluation mode."""
+        super().set_train(mode)
+        if mode and self.frozen:
+            for cell in self.frozen:
+                cell.set_train(False)
+            self.phase = f"train, {len(self.optimizer.numbers)} parameters"  # a graph of its own
+        return self
+
+    def freeze(self, update: int) -> None:
+        """Leaves out what stands still at an update, the number of those before; the graph is compiled anew."""
+        self.optimizer.leave_out(update)
+        trained = self.optimizer.trained
+        self.frozen = _frozen_cells(self.network, self.optimizer.parameters, trained)
+        self.average_gradients = AverageOverCards(
+            [p.shape for p in trained], bucket_bytes=self.bucket_bytes, cards=self.cards
+        )
+        self.value_and_grad = ms.value_and_grad(
+            self._forward, None, weights=trained, has_aux=bool(self.parts)
+        )
+        if self.accumulate_steps > 1:
+            self.accumulated = ms.ParameterTuple([self.sums[p.name] for p in trained])
+        if self.training:
+            self.set_train(True)
+
+    @property
+    def still(self) -> tuple[int, int]:
+        """How many of the optimizer's parameters stand still, and how many it has."""
+        return len(self.optimizer.parameters) - len(self.optimizer.numbers), len(self.optimizer.parameters)
+
+    def stretches(self, updates: int) -> list[tuple[int, int]]:
+        """The updates of a run, [start, stop), between which something comes to stand still."""
+        cuts = [0, *(end for end in self.optimizer.ends if end < updates), updates]
+        return list(pairwise(cuts))
 
     def start_at(self, updates: int) -> None:
         """Continues as after that many update attempts."""
@@ -219,7 +265,8 @@ class TrainStep(nn.Cell):
     def _apply(self, gradients, norm):
         if self.clip_norm > 0:
             gradients = self._scaled(gradients, self.clip_norm / ops.maximum(norm, self.clip_norm))
-        self.optimizer(gradients, self.rates[ops.minimum(self.updates, len(self.rates) - 1)])
+        rate = self.rates[ops.minimum(self.updates, len(self.rates) - 1)]
+        self.optimizer(gradients, rate, self.updates)
         ops.assign_add(self.applied, 1)
         if self.ema is not None:
             self.ema(self.applied.astype(ms.float32))
