@@ -1,4 +1,4 @@
-"""Parameter groups: which weight decay and which learning rate a parameter gets, by its name, and how long."""
+"""Parameter groups: which weight decay and learning rate a parameter gets by its name, and how long."""
 
 import math
 import re
@@ -77,7 +77,7 @@ def small_decay(keys: OptimizerKeys) -> float:
 
 
 def decay_at(keys: OptimizerKeys, lr: float) -> float:
-    """The weight decay of parameters with that rate, as the optimizers take it: before it is multiplied by it.
+    """The weight decay of parameters with that rate, before it is multiplied by the rate.
 
     Decoupled (`decoupled_decay`), it is divided by the rate, so that a whole update takes weight_decay times
     the schedule's height (airbench: `wd / lr`).
@@ -191,9 +191,9 @@ def with_own_rates(
     Args:
         rates: common rates of the whole run.
         updates_per_epoch: need not be whole.
-        course: one of keys.COURSES. "fall": the whole run's rates in the shorter time, by straight lines between
-            them. With a cosine this is FreezeOut (Brock et al., arXiv 1706.04983) with rates that are not
-            scaled. "cut": the common rates, as far as they go.
+        course: one of keys.COURSES. "fall": the whole run's rates in the shorter time, by straight lines
+            between them. With a cosine this is FreezeOut (Brock et al., arXiv 1706.04983) with rates that are
+            not scaled. "cut": the common rates, as far as they go.
     """
     found = []
     for group in groups:

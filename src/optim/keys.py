@@ -132,7 +132,7 @@ class ScheduleKeys(Keys):
         return self
 
 
-class OptimizerKeys(Keys):
+class OptimizerKeys(ScheduleKeys):
     """Optimizer and parameter groups."""
 
     optimizer: Literal[tuple(OPTIMIZERS)] = key("sgd", "update rule")

@@ -4,9 +4,9 @@ K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (202
 KellerJordan/cifar10-airbench has it (MIT; own code); interval of the norm and decay of the filters as
 hiverge/cifar10-speedrun.
 
-A weight of D filters of K numbers each is a matrix, D x K. Its update is the momentum with all singular values
-near 1: each direction of the matrix moves alike, also one of which the gradient has little. The size of the
-gradient plays no part.
+A weight of D filters of K numbers each is a matrix, D x K. Its update is the momentum with all singular
+values near 1: each direction of the matrix moves alike, also one of which the gradient has little. The size
+of the gradient plays no part.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from mindspore import ops
 from .groups import ParamGroup
 from .optimizers import SGD, fraction
 
-_SMALL = 1e-7  # keeps a gradient or weight of 0 finite
+_SMALL = 1e-12  # keeps a gradient or weight of 0 finite
 
 
 class Muon(SGD):

@@ -21,8 +21,8 @@ from .keys import OPTIMIZERS, OptimizerKeys
 class Optimizer(nn.Cell):
     """What all optimizers share: the parameters with their group's settings, and named state.
 
-    Calling it with `(gradients, learning_rate, update)` applies one update in place: `gradients` is a tuple in
-    the order of `trained`, `learning_rate` a float32 scalar tensor (0-d) that each group's `lr_multiplier`
+    Calling it with `(gradients, learning_rate, update)` applies one update in place: `gradients` is a tuple
+    in the order of `trained`, `learning_rate` a float32 scalar tensor (0-d) that each group's `lr_multiplier`
     scales, `update` an int32 scalar tensor, the number of updates before. The network's parameters keep their
     names and their `requires_grad`.
 

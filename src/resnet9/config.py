@@ -53,6 +53,13 @@ class CifarConfig(SharedConfig):
         unit="images",
         ge=0,
     )
+    whitening_bias_epochs: float = key(
+        0.0,
+        "input whitening: how long its bias is trained, at the rate lr, as freeze_course says (airbench: 3); "
+        "0: the whole run",
+        unit="epochs",
+        ge=0,
+    )
     dirac_init: bool = key(
         False,
         "convolutions behind the first start by copying their input: their first filters are the identity "
@@ -64,6 +71,12 @@ class CifarConfig(SharedConfig):
         for name in ("whitening_eps", "whitening_images"):
             if getattr(self, name) and self.input_whitening == "none":
                 raise refusal(name, getattr(self, name), "0 with input_whitening none")
+        if self.whitening_bias_epochs and self.input_whitening != "airbench":
+            raise refusal(
+                "whitening_bias_epochs",
+                self.whitening_bias_epochs,
+                f"0 with input_whitening {self.input_whitening}",
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,12 +1,14 @@
 """ResNet9 and the other CIFAR networks as a recipe: a plain classifier, whose input may be whitened."""
 
 import logging
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from mindspore import nn
 
 from ..layers.input_whitening import FORMS, whiten
+from ..optim.groups import ParamRule, small_decay
 from ..recipe import Recipe
 from .cifarnet import CifarNet
 from .config import CifarNetConfig, ResNet9Config, ResNetConfig, VGGConfig
@@ -30,6 +32,14 @@ class CifarRecipe(Recipe):
         count = min(c.whitening_images or form.images, len(self.source("train")))
         whiten(network.whiten, self._some_images(count), eps=c.whitening_eps or form.eps)
         log.info("input whitening from %d training images", count)
+
+    def param_rules(self) -> list[ParamRule]:
+        """As `Recipe`; the bias of airbench's whitening has the rate `lr`, for `whitening_bias_epochs`."""
+        c, rules = self.config, super().param_rules()
+        if c.input_whitening == "airbench":
+            epochs = c.whitening_bias_epochs or math.inf
+            rules.insert(0, ParamRule("whitening bias", r"^whiten\.bias$", small_decay(c), epochs=epochs))
+        return rules
 
     def _some_images(self, count: int) -> Iterator[np.ndarray]:
         """Training images, evenly from the whole set, as evaluation sees them: (3, H, W) float32."""

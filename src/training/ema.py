@@ -27,9 +27,9 @@ class EMA(nn.Cell):
     (`update_ema` of cifar10-fast): as long a memory for less work.
 
     Lookahead (Zhang et al., arXiv 1907.08610, as airbench94.py has it) lets the weights go on from the
-    average: in updates every, 2 every, ... they become it, and d = decay ** every * (t / T) ** 3 of T updates.
-    Weights run ahead freely at first, and are held back by their past in the end. What a run ends with is the
-    average, as with EMA.
+    average: in updates every, 2 every, ... they become it, with d = decay ** every * (t / T) ** 3 after t of
+    T updates. Weights run ahead freely at first, and are held back by their past in the end. What a run ends
+    with is the average, as with EMA.
 
     State: "ema.<parameter name>", float32, equal to the weights at the start.
 
@@ -64,9 +64,7 @@ class EMA(nn.Cell):
             if ops.cast(updates, ms.int32) % self.every == 0:
                 share = 1 - self.decay * (updates / self.lookahead_updates) ** 3
                 self.map(ops.partial(_meet, share), self.averages, self.weights)
-        elif self.every == 1:
-            self._follow(updates)
-        elif ops.cast(updates, ms.int32) % self.every == 1:
+        elif self.every == 1 or ops.cast(updates, ms.int32) % self.every == 1:
             self._follow(updates)
         return updates
 

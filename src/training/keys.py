@@ -49,19 +49,19 @@ class StepKeys(Keys):
     )  # fmt: skip
     lookahead: bool = key(
         False,
-        "with each EMA the weights become the average, whose decay grows with the cube of the run's part that "
-        "is done (airbench: ema_decay 0.95, ema_every 5)",
+        "with each EMA the weights become the average, whose decay grows with the cube of the share of "
+        "updates that are made (airbench: ema_decay 0.95, ema_every 5)",
     )
     freeze_epochs: Numbers = key(
         (),
-        "how long each of the network's first stages is trained (FreezeOut); what stands still is left out of "
-        "the backward pass",
+        "how long each of the network's first stages is trained (FreezeOut); what stands still is left out "
+        "of the backward pass",
         unit="epochs",
     )
     freeze_course: Literal[COURSES] = key(
         "fall",
-        "rates of what is trained for a part of the run; fall: lr_schedule ends with that part; cut: those of "
-        "all others, until then",
+        "rates of what is trained for a part of the run; fall: lr_schedule ends with that part; cut: those "
+        "of all others, until then",
     )
 
     @model_validator(mode="after")

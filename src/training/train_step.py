@@ -159,7 +159,7 @@ class TrainStep(nn.Cell):
         return self
 
     def freeze(self, update: int) -> None:
-        """Leaves out what stands still at an update, the number of those before; the graph is compiled anew."""
+        """Leaves out what stands still after so many updates; the graph is compiled anew."""
         self.optimizer.leave_out(update)
         trained = self.optimizer.trained
         self.frozen = _frozen_cells(self.network, self.optimizer.parameters, trained)

@@ -32,6 +32,7 @@ SLOTS = {
     "adam": ["moment1", "moment2"],
     "adamw": ["moment1", "moment2"],
     "rmsprop": ["mean_square", "moment"],
+    "muon": ["velocity"],
 }
 
 
