@@ -1,6 +1,7 @@
 """Batches to the device: handed over one by one, or through the queue that a card has for data sets."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,9 @@ import mindspore as ms
 import numpy as np
 
 from ..data.batches import TrainBatches
+from .train_step import TrainStep
+
+log = logging.getLogger("quartet")
 
 Outputs = tuple[ms.Tensor, ...]
 
@@ -29,6 +33,27 @@ def run_steps(
     with contextlib.closing(batches.batches(start, stop)) as parts:
         for batch in parts:
             yield train_step(*map(as_tensors, batch))
+
+
+def run_course(
+    train_step: TrainStep, batches: TrainBatches, start: int, updates: int, *, accumulate: int, sink: bool
+) -> Iterator[Outputs]:
+    """`run_steps` from batch `start`, between two updates, to the end; some parameters stop on the way.
+
+    Args:
+        updates: of the whole run, of `accumulate` batches each.
+    """
+    for first, last in train_step.stretches(updates):
+        if start < last * accumulate:
+            train_step.freeze(first)
+            if first:
+                still, all_of_them = train_step.still
+                log.info(
+                    "%d of %d trained tensors stand still from update %d on: they are left out of the graph",
+                    still, all_of_them, first + 1,
+                )  # fmt: skip
+            begin = max(start, first * accumulate)
+            yield from run_steps(train_step, batches, begin, last * accumulate, sink=sink)
 
 
 def as_tensors(part: np.ndarray | tuple[np.ndarray, ...]) -> ms.Tensor | tuple[ms.Tensor, ...]:

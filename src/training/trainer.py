@@ -31,7 +31,7 @@ from ..parallel.collective import (
 )
 from .build import TrainRecipe, build_train_step
 from .evaluator import Evaluator
-from .feed import run_steps
+from .feed import run_course
 from .profiling import traced
 from .progress import Course, Progress, check_same_data, say_rate_from_here
 from .records import MetricsLog
@@ -183,25 +183,14 @@ class Trainer:
 
     def _steps(self) -> Iterator[tuple[ms.Tensor, ...]]:
         """What each batch's step puts out; the step is made when it is asked for."""
-        steps = self._steps_between_freezing()
+        sink = self.config.dataset_sink and self.device.target != "CPU"
+        steps = run_course(
+            self.train_step, self.train_batches, self.progress.step, self.course.updates,
+            accumulate=self.course.accumulate, sink=sink,
+        )  # fmt: skip
         if self.config.profile and self.device.rank == 0:
             steps = traced(steps, folder=self.run_dir / "profile", count=self.config.profile_steps)
         return steps
-
-    def _steps_between_freezing(self) -> Iterator[tuple[ms.Tensor, ...]]:
-        sink = self.config.dataset_sink and self.device.target != "CPU"
-        for start, stop in self.train_step.stretches(self.course.updates):
-            first, last = (update * self.course.accumulate for update in (start, stop))
-            if self.progress.step >= last:
-                continue
-            first = max(first, self.progress.step)
-            self.train_step.freeze(start)
-            if start:
-                log.info(
-                    "from batch %d on %d of %d trained tensors stand still, and are left out of the graph",
-                    first + 1, *self.train_step.still,
-                )  # fmt: skip
-            yield from run_steps(self.train_step, self.train_batches, first, last, sink=sink)
 
     def _make_update(self, steps: Iterator[tuple[ms.Tensor, ...]]) -> None:
         for batch in range(self.course.accumulate):

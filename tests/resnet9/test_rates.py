@@ -27,7 +27,8 @@ AIRBENCH94 = {
     "batch_size": 1024, "lr_base_batch": 1024, "lr_scale_rule": "decoupled", "lr": 11.5, "momentum": 0.85,
     "weight_decay": 0.0153, "decoupled_decay": True, "bias_lr_multiplier": 64.0, "train_steps": 476,
     "lr_schedule": "linear", "lr_start": 2.3, "warmup_epochs": 109 / 48, "lr_end": 0.805,
-    "input_whitening": "airbench", "norm_scale": "fixed", "whitening_bias_epochs": 3.0, "freeze_course": "cut",
+    "input_whitening": "airbench", "norm_scale": "fixed", "whitening_bias_epochs": 3.0,
+    "freeze_course": "cut",
 }  # fmt: skip
 
 
