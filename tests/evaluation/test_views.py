@@ -15,6 +15,7 @@ from src.evaluation.metrics import score
 from src.evaluation.views import TTA, confidence, views_per_image
 from src.model_utils.config import check
 from src.shared_config import SharedConfig
+from tests.helpers.pictures import Pictures, noise
 
 COUNT, CLASSES = 41, 6
 HOW = Preparation(32, (120.0, 110.0, 100.0), (60.0, 50.0, 40.0))
@@ -164,6 +165,20 @@ def test_the_least_confident_share_of_all_images_gets_all_views(
     if size == 1:
         passes = sum(calls) / batch_size - -(-COUNT // batch_size)
         assert passes == (len(TTA[tta]) - 1) * -(-len(chosen) // batch_size)
+
+
+def test_whole_pictures_of_many_shapes_have_views_too():
+    shapes = [(20, 20), (20, 11), (20, 11), (9, 20), (20, 20), (1, 20), (9, 20), (9, 20)]
+    source = Pictures([noise(*shape, seed) for seed, shape in enumerate(shapes)], class_names=tuple("abcdef"))
+    how = Preparation(20, (120.0, 110.0, 100.0), (60.0, 50.0, 40.0))
+    batches, said = EvalBatches(source, how, batch_size=3, whole_multiple=1), []
+    named = {"num_classes": CLASSES, "tta": "six", "each": lambda batch, _: said.extend(batch.outputs)}
+    evaluate(network, batches, tta_share=0.5, **named)
+    pictures = [how.normalise(picture)[None] for picture in source.pictures]
+    plain = np.concatenate([of(picture) for picture in pictures])
+    chosen = set(np.argsort(confidence(plain))[:4].tolist())
+    expected = [(airbench if k in chosen else of)(picture)[0] for k, picture in enumerate(pictures)]
+    np.testing.assert_allclose(said, expected, rtol=1e-6)
 
 
 def test_views_of_a_share_are_counted():
