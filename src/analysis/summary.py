@@ -8,6 +8,7 @@ from typing import Any
 from ..layers.device import use_plain_operators
 from ..training.build import TrainRecipe
 from ..training.precision import set_precision
+from .compute import PFLOP, compute_of
 from .cost import CellCost, measure
 
 GIB = 2**30
@@ -16,7 +17,15 @@ COUNTS = ("parameters", "parameters_1bit", "multiply_adds", "multiply_adds_1bit"
 KEYS = ("model", "image_size", "batch_size", "accumulate_steps", "amp_level", "optimizer", "ema_decay")
 
 
-def summarise(recipe: TrainRecipe, *, num_classes: int, card_memory: float, depth: int = 0) -> dict[str, Any]:
+def summarise(
+    recipe: TrainRecipe,
+    *,
+    num_classes: int,
+    card_memory: float,
+    depth: int = 0,
+    images: int = 0,
+    test_images: int = 0,
+) -> dict[str, Any]:
     """The figures of a recipe: counts of one image, sizes in bytes.
 
     Args:
@@ -24,6 +33,8 @@ def summarise(recipe: TrainRecipe, *, num_classes: int, card_memory: float, dept
         num_classes: classes of the data set.
         card_memory: of one card, in GiB.
         depth: the blocks are the cells down to this level; 0: down to where they are five or more.
+        images: of the training set, for the compute of a run; 0: unknown.
+        test_images: of the test set.
 
     Raises:
         UserError: the network does not take images of the config's size.
@@ -54,6 +65,9 @@ def summarise(recipe: TrainRecipe, *, num_classes: int, card_memory: float, dept
 
     limit = USABLE * card_memory * GIB
     largest = max(0, bisect.bisect_right(range(1 << 24), limit, key=lambda n: memory(n)["total"]) - 1)
+    compute = {}
+    if images:
+        compute = _compute(recipe, images=images, test_images=test_images, num_classes=num_classes)
     return {
         "num_classes": num_classes,
         **{name: getattr(config, name) for name in KEYS},
@@ -68,7 +82,23 @@ def summarise(recipe: TrainRecipe, *, num_classes: int, card_memory: float, dept
         "fits": config.batch_size <= largest,
         "largest_batch": largest,
         "largest_power_of_two": 1 << largest.bit_length() >> 1,
+        **compute,
     }
+
+
+def _compute(recipe: TrainRecipe, **sizes: int) -> dict[str, Any]:
+    run = compute_of(recipe, **sizes)
+    facts = {
+        "updates": run.updates,
+        "epochs": run.epochs,
+        "training_images": run.images,
+        "training_image_flop": run.step,
+        "test_views": run.views,
+        "training_pflop": run.training / PFLOP,
+        "test_pflop": run.test / PFLOP,
+        "pflop": run.pflop,
+    }
+    return {"compute": facts}
 
 
 def _sums(cells: Sequence[CellCost]) -> dict[str, int]:
@@ -113,6 +143,18 @@ def _binary_lines(facts: dict[str, Any]) -> list[str]:
     ]
 
 
+def _compute_lines(facts: dict[str, Any]) -> list[str]:
+    run = facts["compute"]
+    return [
+        "",
+        "compute of a run, PFLOP: convolutions and dense layers, 2 FLOP a multiply-add",
+        f"{'training':<24}{run['training_pflop']:>16.4f}  {run['updates']:,} updates, {run['epochs']:.4g} "
+        f"epochs, {run['training_images']:,} images of {run['training_image_flop']:,} FLOP",
+        f"{'last evaluation':<24}{run['test_pflop']:>16.4f}  {run['test_views']:,.0f} views",
+        f"{'total':<24}{run['pflop']:>16.4f}",
+    ]
+
+
 def as_text(facts: dict[str, Any]) -> str:
     """The figures as two tables and a verdict; of 1-bit cells there is more to say."""
     binary = facts["parameters_1bit"] > 0
@@ -124,6 +166,7 @@ def as_text(facts: dict[str, Any]) -> str:
         numbers = (f"{number:,}" for number in columns.values())
         text.append(f"{name:<24}{'x'.join(map(str, output)):>16}" + "".join(map(str.rjust, numbers, widths)))
     text += _binary_lines(facts) if binary else []
+    text += _compute_lines(facts) if "compute" in facts else []
     text += ["", "memory of a card in training, GiB (estimate)"]
     text += [f"{name:<24}{size / GIB:>16.3f}" for name, size in facts["memory"].items()]
     text.append(", ".join(f"{name} {facts[name]}" for name in (*KEYS, "recompute", "images_per_update")))

@@ -3,9 +3,9 @@
 A fixed 2x2 whitening convolution, then three groups, for 3 x 32 x 32 images:
 
     whiten     conv 2x2 3 -> 24 with bias, GELU              31 x 31
-    groups.0   conv 24 -> 64, max-pool 2, conv 64 -> 64      15 x 15
-    groups.1   conv 64 -> 256, max-pool 2, conv 256 -> 256     7 x 7
-    groups.2   conv 256 -> 256, max-pool 2, conv 256 -> 256    3 x 3
+    group1     conv 24 -> 64, max-pool 2, conv 64 -> 64      15 x 15
+    group2     conv 64 -> 256, max-pool 2, conv 256 -> 256     7 x 7
+    group3     conv 256 -> 256, max-pool 2, conv 256 -> 256    3 x 3
     max-pool 3, dense 256 -> classes without bias, logits / 9
 
 Each 3x3 convolution has a batch normalisation behind it, or behind the pooling, and then a GELU. The scale of
@@ -48,7 +48,7 @@ class CifarNet(ScaledClassifier):
         seed: seed of the initial weights.
     """
 
-    stages = ("whiten.", "groups.0.", "groups.1.", "groups.2.")
+    stages = ("whiten.", "group1.", "group2.", "group3.")
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class CifarNet(ScaledClassifier):
                 nn.SequentialCell(first, second if depth == 2 else Residual(second, width, **inner))
             )
             channels, outer = width, {"identity": dirac_init, "even": skip_unpooled}
-        self.groups = nn.SequentialCell(groups)
+        self.group1, self.group2, self.group3 = groups
         self.pool = MaxPool2d(3)
         self.linear = dense(in_channels=channels, out_channels=num_classes, bias=False)
         if unit_head:
@@ -99,7 +99,7 @@ class CifarNet(ScaledClassifier):
 
     def embed(self, x):
         """Features before the classifier, (N, 3, H, W) -> (N, widths[2]): the largest value of each map."""
-        x = self.groups(self.whitened(x))
+        x = self.group3(self.group2(self.group1(self.whitened(x))))
         if x.shape[2:] != (3, 3):  # of images of another size than 32 x 32
             return x.max(axis=(2, 3))
         return self.pool(x).reshape(x.shape[0], -1)

@@ -38,7 +38,7 @@ class VGG(ScaledClassifier):
         seed: seed of the initial weights.
     """
 
-    stages = ("body.0.", "body.1.", "body.2.", "body.3.", "body.4.")
+    stages = ("stage1.", "stage2.", "stage3.", "stage4.", "stage5.")
     side_multiple = 32
 
     def __init__(
@@ -77,10 +77,11 @@ class VGG(ScaledClassifier):
                 blocks.append(block(channels, width, pool=pool, **first))
                 channels, first = width, {"identity": dirac_init}
             stages.append(nn.SequentialCell(blocks))
-        self.body = nn.SequentialCell(stages)
+        self.stage1, self.stage2, self.stage3, self.stage4, self.stage5 = stages
         self.linear = dense(in_channels=channels, out_channels=num_classes)
         initialise(self, seed=seed, weight=torch_default)
 
     def embed(self, x):
         """Features before the classifier, (N, 3, H, W) -> (N, 512): the mean of each map, of 1 x 1 for 32."""
-        return self.body(self.whitened(x)).mean((2, 3))
+        x = self.stage3(self.stage2(self.stage1(self.whitened(x))))
+        return self.stage5(self.stage4(x)).mean((2, 3))

@@ -3,6 +3,13 @@
 python -m src.tools.summary bit_r101x3 --image_size 160 --batch_size 64 --recompute true
 python -m src.tools.summary --config_path configs/resnet9/cifar10.yaml --card_memory 16 --json
 
+With --images, also the compute of a run in PFLOP, with the views of the last evaluation: 2 FLOP a
+multiply-add of convolutions and dense layers, 3 forward passes a training image. Normalisation, activations,
+pooling and the optimizer are not counted. Keys that a run fills in from its data (hyper_rule) count as they
+stand.
+
+python -m src.tools.summary cifarnet --batch_size 2000 --epochs 8 --tta six --images 50000
+
 Every other --key value is a config key. The network runs with one image on the CPU. Memory is an estimate:
 what training holds, and what the framework says it keeps for the backward pass. An image's share was within
 3 % of that of measured CPU steps (ResNet9; R50x1 at 96x96), with recompute 16 % too much. Working memory is
@@ -23,6 +30,8 @@ def main(arguments):
     flags.add_argument("--config_path", help="a recipe of configs/")
     flags.add_argument("--num_classes", type=int, default=10, help="classes of the data (10)")
     flags.add_argument("--card_memory", type=float, default=32, help="GiB of a card (32, an Ascend 910)")
+    flags.add_argument("--images", type=int, default=0, help="training images of the data (0: unknown)")
+    flags.add_argument("--test_images", type=int, default=10_000, help="test images of the data (10000)")
     flags.add_argument("--depth", type=int, default=0, help="levels of cells in the table (few rows)")
     flags.add_argument("--json", action="store_true", help="one JSON object on the last line, sizes in bytes")
     own, rest = flags.parse_known_args(arguments[len(named) :])
@@ -38,11 +47,15 @@ def main(arguments):
     for name in ("num_classes", "card_memory"):
         if not 0 < getattr(own, name) < 1e6:
             raise UserError(f"{name}: {getattr(own, name):g} given, allowed: a number > 0")
+    for name in ("images", "test_images"):
+        if getattr(own, name) < 0:
+            raise UserError(f"{name}: {getattr(own, name)} given, allowed: a whole number >= 0")
     keys = named | parse_overrides(rest)
     config = load_config(keys, config_class_of=config_class_of, config_path=own.config_path)
     setup_logging(None).setLevel("WARNING")
     set_up_device("CPU", seed=config.seed)
-    sizes = {name: getattr(own, name) for name in ("num_classes", "card_memory", "depth")}
+    names = ("num_classes", "card_memory", "depth", "images", "test_images")
+    sizes = {name: getattr(own, name) for name in names}
     facts = summarise(create_recipe(config), **sizes)
     print(as_text(facts))
     if own.json:

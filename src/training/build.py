@@ -1,7 +1,7 @@
 """From a recipe to a train step."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from mindspore import nn
@@ -20,7 +20,9 @@ class TrainRecipe(Protocol):
     """What training asks of a recipe; src/recipe.py says what each part means."""
 
     config: Keys
+    image_size: int
 
+    def changed(self, *, sources: Mapping | None = None, **keys: Any) -> "TrainRecipe": ...
     def source(self, split: str): ...
     def looked_at(self, look: Callable) -> "TrainRecipe": ...
     def settled(self, *, size: int) -> "TrainRecipe": ...

@@ -91,8 +91,8 @@ def test_cifarnet_is_airbenchs(depth, skip_unpooled):
         for j in (0, 1)
     ]
     x = _gelu(sum(parts) + net.of["whiten.bias"].reshape(-1, 1, 1))
-    for group in range(3):
-        first, second = f"groups.{group}.0", f"groups.{group}.1"
+    for group in (1, 2, 3):
+        first, second = f"group{group}.0", f"group{group}.1"
         x = _gelu(net.norm(f"{first}.bn", _pool(net.conv(f"{first}.conv", x), 2), 1e-12))
         inner = second if depth == 2 else f"{second}.block"
         y = _gelu(net.norm(f"{inner}.bn", net.conv(f"{inner}.conv", x), 1e-12))
@@ -125,7 +125,7 @@ def test_vgg_is_the_papers(pool_before_norm):
     x = net.conv("whiten", x)
     for stage, convs in enumerate((1, 1, 2, 2, 2)):
         for block in range(convs):
-            name = f"body.{stage}.{block}"
+            name = f"stage{stage + 1}.{block}"
             x, last = net.conv(f"{name}.conv", x), block == convs - 1
             x = _pool(x, 2) if last and pool_before_norm else x
             x = _relu(net.norm(f"{name}.bn", x, 1e-5))
@@ -150,7 +150,7 @@ def test_what_is_left_out_has_no_gradient():
     for name, gradient in of[False].items():
         assert np.abs(gradient - of[True][name]).max() <= 1e-4 * np.abs(gradient).max()
     for group, (side, before, width) in enumerate([(31, 24, 4), (15, 4, 5), (7, 5, 6)]):
-        name = f"groups.{group}.0.conv"
+        name = f"group{group + 1}.0.conv"
         weight = 9 * before * width
         assert (counts[False].pop(name), counts[True].pop(name)) == (
             side**2 * weight,

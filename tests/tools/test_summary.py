@@ -10,6 +10,7 @@ import pytest
 
 from src.analysis.cost import measure
 from src.analysis.summary import COUNTS, USABLE, _blocks
+from src.common.errors import UserError
 from src.model_utils.config import load_config, parse_overrides
 from src.tools import summary
 from src.zoo import config_class_of, create_network, create_recipe
@@ -151,6 +152,26 @@ def test_the_table(capsys):
     assert total[1] == f"{TRAINED - 3 * 5:,}"
     assert "batch_size 16, accumulate_steps 2" in lines[-2] and "images_per_update 32" in lines[-2]
     assert lines[-1].startswith("batch_size 16 fits into 90% of 32 GiB; largest ")
+
+
+def test_the_compute_of_a_run(facts_of, capsys):
+    """With a number of images alone; the numbers are those of tests/analysis/test_compute.py."""
+    assert "compute" not in facts_of(*NARROW)
+    words = ["--images", "100", "--test_images", "10", "--batch_size", "20", "--epochs", "2", "--tta", "flip"]
+    facts = facts_of(*NARROW, *words)
+    forward = 2 * facts["multiply_adds"]
+    run = facts["compute"]
+    assert (run["updates"], run["epochs"], run["training_images"], run["test_views"]) == (10, 2, 200, 20)
+    assert run["training_image_flop"] == 3 * forward
+    parts = run["training_pflop"], run["test_pflop"]
+    assert parts == pytest.approx((600 * forward / 1e15, 20 * forward / 1e15))
+    assert run["pflop"] == pytest.approx(sum(parts))
+    summary.main([*NARROW, *words, "--train_steps", "1000000"])
+    lines = {line[:16].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    pflop = 1e6 * 20 * 3 * forward / 1e15
+    assert lines["training"][1:4] == [f"{pflop:.4f}", "1,000,000", "updates,"]
+    with pytest.raises(UserError, match=r"^images: -1 given, allowed: a whole number >= 0$"):
+        summary.main([*NARROW, "--images", "-1"])
 
 
 def test_a_plain_network_has_nothing_of_1_bit(facts_of):

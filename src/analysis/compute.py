@@ -1,0 +1,104 @@
+"""The compute of a run by the rule of airbench and hlb-CIFAR10, whose README figures it gives.
+
+A multiply-add is 2 FLOP. Counted are convolutions and dense layers, as `cost.measure` counts them. A training
+image takes three forward passes: its own, the gradient of the activations and the gradient of the weights. A
+test image takes one for each view. So airbench94 needs 476 updates x 1024 images x 3 x 2 x 118,147,360 FLOP =
+0.3455 PFLOP, and 10,000 x 6 views 0.0142 more: 0.36 (K. Jordan, cifar10-airbench).
+
+Not counted: normalisation, activations, pooling, the loss, the optimizer, augmentation, and evaluations
+before the last one. They are small in FLOP, not always in time. Layers whose weights are fixed count in full,
+and 1-bit multiply-adds count as others.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.binary import ImageSet
+from ..evaluation.views import views_per_image
+from ..training.build import TrainRecipe
+from ..training.progress import Course
+from .cost import measure
+
+PFLOP = 1e15
+_FLOP = 2  # of a multiply-add
+_PASSES = 3  # of a training image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What a run on one card computes.
+
+    Attributes:
+        forward: multiply-adds of a training image's forward pass.
+        test_forward: multiply-adds of a view of a test image, which may have another size.
+        updates: of the whole run.
+        epochs: of the training images.
+        images: training images that the network sees, each as often as it comes.
+        views: test images that it sees, each as often as it has views.
+    """
+
+    forward: int
+    test_forward: int
+    updates: int
+    epochs: float
+    images: int
+    views: float
+
+    @property
+    def step(self) -> int:
+        """FLOP of a training image, forward and backward."""
+        return _FLOP * _PASSES * self.forward
+
+    @property
+    def training(self) -> int:
+        """FLOP of all updates."""
+        return self.step * self.images
+
+    @property
+    def test(self) -> float:
+        """FLOP of the last evaluation."""
+        return _FLOP * self.test_forward * self.views
+
+    @property
+    def pflop(self) -> float:
+        """Of training and the last evaluation together, in 10^15 FLOP."""
+        return (self.training + self.test) / PFLOP
+
+
+def compute_of(recipe: TrainRecipe, *, images: int, test_images: int, num_classes: int = 10) -> Compute:
+    """The compute of a run with the recipe's config; how long that is, the trainer's own `Course` says.
+
+    Args:
+        recipe: of a config. A key that a run fills in from its data (`hyper_rule`) counts as it stands.
+        images: of the training set.
+        test_images: of the test set.
+        num_classes: classes of the data set.
+
+    Raises:
+        UserError: the network does not take images of the config's size, or the run makes no update.
+    """
+    config = recipe.config
+    batches = recipe.changed(sources={"train": _stand_in(images, num_classes, side=config.crop_pad + 1)})
+    course = Course.of(config, epoch=len(batches.train_batches(rank=0, size=1)), cards=1)
+    network = recipe.network(num_classes=num_classes)
+    forward = {side: _multiply_adds(network, side) for side in {config.image_size, recipe.image_size}}
+    return Compute(
+        forward=forward[config.image_size],
+        test_forward=forward[recipe.image_size],
+        updates=course.updates,
+        epochs=course.steps / course.epoch,
+        images=course.steps * course.batch,
+        views=test_images * views_per_image(config.tta, config.tta_share),
+    )
+
+
+def _multiply_adds(network, side: int) -> int:
+    return sum(cell.multiply_adds for cell in measure(network, image_size=side).cells)
+
+
+def _stand_in(images: int, num_classes: int, *, side: int) -> ImageSet:
+    """A data set of that many images, in the memory of one; the least side that a crop can pad."""
+    pixels = np.broadcast_to(np.uint8(0), (images, 3, side, side))
+    labels = np.broadcast_to(np.int32(0), images)
+    return ImageSet(pixels, labels, tuple(map(str, range(num_classes))))

@@ -1,0 +1,74 @@
+"""The compute of a run: the published figures of airbench and Hiverge, and how long a run is."""
+
+import pytest
+
+from src.analysis.compute import PFLOP, compute_of
+from src.evaluation.views import views_per_image
+from src.training.progress import Course
+from src.zoo import config_class_of, create_recipe
+
+pytestmark = pytest.mark.usefixtures("without_graph")
+
+FORWARD = 24 * 12 * 31**2 + 64 * 216 * 31**2 + 64 * 576 * 15**2 + 256 * 576 * 15**2
+FORWARD += 2 * 256 * 2304 * 7**2 + 256 * 2304 * 3**2 + 2560
+
+
+def _recipe(model, **keys):
+    return create_recipe(config_class_of(model)(model=model, **keys))
+
+
+def _compute(model="cifarnet", *, images=50_000, test_images=10_000, **keys):
+    return compute_of(_recipe(model, **keys), images=images, test_images=test_images)
+
+
+# airbench rounds its 9.9 epochs up to 476 updates; of its Muon recipe 0.29 is published. Hiverge's code sees
+# the plain view of the least confident quarter twice: the 2,500 views that are missing here to 0.2705.
+@pytest.mark.parametrize(
+    ("keys", "updates", "views", "training", "total"),
+    [
+        ({"batch_size": 1024, "train_steps": 476, "tta": "six"}, 476, 60_000, 0.3455, 0.3597),
+        ({"batch_size": 2000, "epochs": 8.0, "tta": "six"}, 200, 60_000, 0.2836, 0.2977),
+        (
+            {"batch_size": 1536, "epochs": 7.59, "tta": "six_equal", "tta_share": 0.25},
+            243,
+            22_500,
+            0.2646,
+            0.2705 - 2_500 * 2 * FORWARD / PFLOP,
+        ),
+    ],
+    ids=["airbench94", "muon", "hiverge"],
+)
+def test_published_figures(keys, updates, views, training, total):
+    run = _compute(**keys)
+    assert (run.forward, run.test_forward) == (FORWARD, 118_147_360)
+    assert (run.updates, run.views) == (updates, views)
+    assert run.training == 3 * 2 * FORWARD * updates * keys["batch_size"]
+    assert run.training / PFLOP == pytest.approx(training, abs=5e-5)
+    assert run.pflop == pytest.approx(total, abs=1e-4)
+    assert run.pflop == pytest.approx((run.training + run.test) / PFLOP, rel=1e-12)
+
+
+def test_a_run_is_as_long_as_the_trainer_makes_it():
+    """Left over images are dropped, and batches that make no whole update."""
+    keys = {"batch_size": 30, "accumulate_steps": 4, "epochs": 2.5}
+    run = _compute("resnet9", images=1000, test_images=7, widths=(2, 2, 2, 2), **keys)
+    course = Course.of(config_class_of("resnet9")(**keys), epoch=1000 // 30, cards=1)
+    assert (run.updates, run.images) == (course.updates, course.steps * 30) == (20, 2400)
+    assert (run.epochs, run.views) == (80 / 33, 7)
+
+
+def test_repetitions_and_sizes_of_another_model():
+    """An epoch of MultiGrain has each image several times; evaluation may be at another size."""
+    keys = {"block_units": (1, 1, 1, 1), "widths": (2, 2, 2, 2), "image_size": 32, "eval_image_size": 64}
+    run = _compute("multigrain_resnet18", images=100, batch_size=20, epochs=1.0, **keys)
+    assert (run.updates, run.images) == (2 * 100 // 20, 200)
+    recipe = _recipe("multigrain_resnet18", **keys)
+    assert recipe.image_size == 64 and run.test_forward > 3 * run.forward
+
+
+@pytest.mark.parametrize(("tta", "share", "views"), [("none", 1.0, 1), ("flip", 1.0, 2), ("six", 0.5, 3.5)])
+def test_views_of_a_test_image(tta, share, views):
+    run = _compute("resnet9", images=64, test_images=100, widths=(2, 2, 2, 2), tta=tta, tta_share=share,
+                   batch_size=32)  # fmt: skip
+    assert run.views == 100 * views == 100 * views_per_image(tta, share)
+    assert run.test == 2 * run.test_forward * run.views
