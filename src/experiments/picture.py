@@ -55,8 +55,9 @@ def draw_arms(results: Mapping[str, Sequence[Result]], path: str | os.PathLike) 
         say(by_epoch, "no finished run yet")
     runs = sorted({len(runs) for runs in results.values() if runs})
     count = "-".join(str(n) for n in dict.fromkeys((runs[0], runs[-1]))) if runs else "0"
-    of = f"plain view; mean of {count} run{'' if count == '1' else 's'} a recipe; band: one deviation"
-    headline(figure, "Top-1 against epoch and time", of, left=0.055)
+    of = f"plain view, mean of {count} run{'' if count == '1' else 's'} a recipe"
+    band = "" if count == "1" else "; band: one standard deviation to either side"
+    headline(figure, "Top-1 against epoch and time", of + band, left=0.055)
     save(figure, path)
 
 

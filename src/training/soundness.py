@@ -10,6 +10,10 @@ from ..common.errors import UserError
 MAX_SKIPPED = 20
 
 
+class Unsound(UserError):
+    """Training cannot go on: losses are not finite, or no update is made any more."""
+
+
 class Row(NamedTuple):
     """What the train step put out for a batch; `step` is the batch's number, from 1."""
 
@@ -50,12 +54,12 @@ class Soundness:
         """Takes in further batches.
 
         Raises:
-            UserError: training cannot go on.
+            Unsound: training cannot go on.
         """
         for row in rows:
             self.nonfinite = 0 if math.isfinite(row.loss) else self.nonfinite + 1
             if self.nonfinite >= self._max_nonfinite:
-                raise UserError(
+                raise Unsound(
                     f"the loss is {row.loss} at batch {row.step}, {self.nonfinite} batches in a row "
                     "(max_nonfinite_steps); lower lr, or use loss_scale dynamic with float16"
                 )
@@ -64,7 +68,7 @@ class Soundness:
             stuck = row.overflow and not (self._dynamic and row.loss_scale > 1)
             self._skipped = self._skipped + 1 if stuck else 0
             if self._skipped >= self._max_skipped:
-                raise UserError(
+                raise Unsound(
                     f"{self._skipped} updates in a row were skipped, up to batch {row.step}: gradients are "
                     f"not finite, and the loss scale stays at {row.loss_scale:g}; lower lr, "
                     "or use loss_scale dynamic with float16"

@@ -248,7 +248,7 @@ class Trainer:
         except UserError as error:
             kept = self.run_dir / "checkpoints" / "last.ckpt"
             there = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
-            raise UserError(f"{error}; {there}") from error
+            raise type(error)(f"{error}; {there}") from error
 
     def _evaluate(self) -> Evaluation:
         """Evaluates, and records it if it is due. Raises Interrupted if a signal cuts it short."""

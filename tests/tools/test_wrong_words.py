@@ -3,7 +3,7 @@
 import pytest
 
 from src.multigrain import choose_p, whiten
-from src.tools import ablate, ascend_check, make_copies, reestimate_bn, summary
+from src.tools import ablate, ascend_check, find_lr, make_copies, reestimate_bn, summary
 from tests.helpers.doors import ROOT, call_main, error_of
 
 RESNET9 = ["--config_path", "configs/resnet9/quickstart.yaml"]
@@ -48,6 +48,10 @@ COPIES, NEW = ["DIR/empty", "DIR/copies"], ["--output", "DIR/new.ckpt"]
         (choose_p, [*NONE, "--p", "nan"], "p: nan given, allowed: numbers above 0"),
         (choose_p, [*NONE, "--split", "val"], "argument --split: invalid choice: 'val'"),
         (choose_p, NONE, "checkpoint none.ckpt does not exist"),
+        (find_lr, [], "the following arguments are required: CONFIG; see --help"),
+        (find_lr, [RESNET9[1], RESNET9[1]], f"{RESNET9[1]}: given behind {RESNET9[1]}, allowed: one recipe"),
+        (find_lr, [RESNET9[1], "--lr_min", "0"], "lr_max: 2 given with lr_min 0, allowed: rates above 0"),
+        (find_lr, [RESNET9[1], "--train_steps", "9"], "train_steps: 9 given, allowed: --epochs, also a part"),
         (make_copies, [*COPIES, "--seed", "-1"], "seed: -1 given, allowed: a whole number >= 0"),
         (make_copies, [*COPIES, "--limit", "0"], "limit: 0 given, allowed: a whole number >= 1"),
         (make_copies, [*COPIES, "--kinds", "mirror"], "argument --kinds: invalid choice: 'mirror'"),
