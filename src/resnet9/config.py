@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from ..layers.names import ACTIVATIONS, INPUT_WHITENING, NORM_SCALES
-from ..model_utils.keys import FiveCounts, FourCounts, ThreeCounts, key, refusal
+from ..model_utils.keys import FiveCounts, FourCounts, ThreeCounts, default_of, key, refusal
 from ..shared_config import SharedConfig
 
 
@@ -65,6 +65,13 @@ class CifarConfig(SharedConfig):
         "convolutions behind the first start by copying their input: their first filters are the identity "
         "(airbench)",
     )
+
+    @model_validator(mode="after")
+    def _celu_is_the_activation(self) -> "CifarConfig":
+        default = default_of(type(self), "celu_alpha")
+        if self.activation != "celu" and self.celu_alpha != default:
+            raise refusal("celu_alpha", self.celu_alpha, f"{default} without activation celu")
+        return self
 
     @model_validator(mode="after")
     def _whitening_fits(self) -> "CifarConfig":

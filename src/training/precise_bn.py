@@ -30,7 +30,8 @@ def reestimate_bn(
 
     "Precise BN" (Wu and Johnson, "Rethinking Batch in BatchNorm", arXiv 2105.07576): the mean of the batches'
     means, and by the law of total variance the mean of their variances plus the variance of their means. A
-    batch's variance is the one that the framework keeps: of n numbers, their squared deviations / (n - 1).
+    batch's variance is the one that the framework keeps: of n numbers, their squared deviations / (n - 1). Of
+    ghost batches it is the mean of the splits' variances.
 
     Args:
         inputs: the recipe's cell from a batch's images to the network's input.

@@ -34,3 +34,21 @@ def test_sizes_that_it_takes():
     assert ResNet9Config(image_size=224, train_crop="resize").image_size == 224
     assert CifarNetConfig(eval_image_size=8, input_whitening="none").eval_image_size == 8
     assert ResNetConfig(eval_image_size=1).eval_image_size == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"whitening_eps": 0.1}, "whitening_eps: 0.1 given, allowed: 0 with input_whitening none"),
+        ({"whitening_images": 960}, "whitening_images: 960 given, allowed: 0 with input_whitening none"),
+        (
+            {"ghost_batch": 48, "batch_size": 512},
+            r"ghost_batch: 48 given, allowed: 0, or a divisor of batch_size \(512\)",
+        ),
+        ({"ghost_batch": 32, "sync_bn": True}, "sync_bn: True given, allowed: false with a ghost_batch"),
+        ({"celu_alpha": 0.3}, "celu_alpha: 0.3 given, allowed: 0.075 without activation celu"),
+    ],
+)
+def test_what_does_nothing_or_does_not_fit_is_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
+        ResNet9Config(**keys)

@@ -79,6 +79,20 @@ def test_the_statistics_are_those_of_all_batches_together_whatever_they_were_bef
         np.testing.assert_allclose(statistics(network), oracle([x for x, _ in batches]), rtol=2e-5)
 
 
+def test_of_ghost_batches_a_batch_has_the_mean_of_its_splits_variances():
+    network, batches = nn.SequentialCell(batch_norm2d(channels=3, ghost_batch=2)), draw(3)
+    batches = [(images[:4], targets[:4]) for images, targets in batches]
+    reestimate_bn(network, INPUTS, batches)
+    means, variances = [], []
+    for images, _ in batches:
+        splits = [(images[split::2].astype(np.float64) - 3) / 2 for split in (0, 1)]
+        means.append(np.mean([x.mean((0, 1, 2)) for x in splits], axis=0))
+        variances.append(np.mean([x.var((0, 1, 2), ddof=1) for x in splits], axis=0))
+    expected = np.mean(means, axis=0), np.mean(variances, axis=0) + np.var(means, axis=0)
+    found = network[0].moving_mean.asnumpy(), network[0].moving_variance.asnumpy()
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
 def test_ranks_count_alike(monkeypatch):
     batches, network, sums = draw(4), TwoNorms(), []
     reestimate_bn(network, INPUTS, batches)
