@@ -82,6 +82,8 @@ class ResNet(ScaledClassifier):
         self.layer3 = stage(two, three, 2)
         self.linear = dense(in_channels=three, out_channels=num_classes)
         self.linear.initialiser = torch_default
+        first = self.conv1 if input_whitening == "none" else self.whiten
+        first.initialiser = he_normal_fan_out
         initialise(self, seed=seed, weight=dirac(he_normal_fan_out) if dirac_init else he_normal_fan_out)
 
     def embed(self, x):
