@@ -64,8 +64,8 @@ def measure(network: nn.Cell, *, image_size: int) -> NetworkCost:
     the image. A tensor whose first dimension is 1 belongs to the image; the others are made of weights. A
     cell with a true `recompute_block` counts as recomputed: of it the input is kept.
 
-    The network cannot be trained afterwards: recomputation is off, and its running statistics have seen the
-    image.
+    The network cannot be trained afterwards: recomputation and ghost batches are off, and its running
+    statistics have seen the image.
 
     Raises:
         UserError: the network does not take images of that size.
@@ -110,6 +110,8 @@ class _Observer:
             one_bit = cell.weight.size if _is_1bit(cell, "weight") else 0
             self.cost.cells.append(CellCost(name, sum(p.size for p in own), one_bit))
             self.hooks.append(cell.register_forward_hook(partial(self._count, self.cost.cells[-1])))
+            if getattr(cell, "ghost_batch", 0):
+                cell.ghost_batch = 1  # the one image is a split
             if getattr(cell, "recompute_block", False):
                 cell._recompute_cell = None  # it would hide the inside
                 self.hooks.append(cell.register_forward_pre_hook(partial(self._enter, name)))

@@ -101,12 +101,9 @@ def _train(own, arms):
 
 
 def _compute():
-    """PFLOP of a run, see `src.tools.summary`."""
-    import functools
-
-    from ..analysis.cost import measure
+    """PFLOP of a run, as `src.tools.summary` counts it."""
+    from ..analysis.compute import compute_of
     from ..common.log import setup_logging
-    from ..evaluation.views import views_per_image
     from ..experiments.plan import keys_of_views
     from ..model_utils.device_adapter import set_up_device
     from ..zoo import create_recipe
@@ -114,17 +111,12 @@ def _compute():
     setup_logging(None).setLevel("WARNING")
     set_up_device("CPU")
 
-    @functools.cache
-    def multiply_adds(config, classes):
-        cells = measure(
-            create_recipe(config).network(num_classes=classes), image_size=config.image_size
-        ).cells
-        return sum(cell.multiply_adds for cell in cells)
-
     def pflop(arm, result, kind):
         tta, share = keys_of_views(kind)
-        images = 3 * result.images + result.test_images * views_per_image(tta, share)
-        return 2e-15 * multiply_adds(arm.config, result.classes) * images
+        recipe = create_recipe(arm.config).changed(tta=tta, tta_share=share)
+        images = round(result.images / result.epochs)
+        sizes = {"test_images": result.test_images, "num_classes": result.classes}
+        return compute_of(recipe, images=images, **sizes).pflop
 
     return pflop
 

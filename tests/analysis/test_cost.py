@@ -237,3 +237,16 @@ def test_nothing_is_left_behind():
     measure(network, image_size=5)  # a hook that is still there would count for the first one
     assert [cell.multiply_adds for cell in first.cells] == before
     assert ms.get_context("mode") == ms.GRAPH_MODE
+
+
+def test_ghost_batches_cost_what_whole_ones_do():
+    """Old behaviour: the one image of the measurement was refused, as it fills no ghost batch."""
+    narrow = {"num_classes": 3, "widths": (2, 3, 4, 5)}
+    plain, ghost = (
+        [
+            cell.multiply_adds
+            for cell in measure(create_network("resnet9", ghost_batch=n, **narrow), image_size=32).cells
+        ]
+        for n in (0, 32)
+    )
+    assert sum(ghost) == sum(plain) > 0
