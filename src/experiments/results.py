@@ -127,13 +127,12 @@ def _row(arm: Arm, kind: str, results: Sequence[Result], compute: Compute) -> di
 
 
 def _base_of(row: dict[str, Any], main: Sequence[dict[str, Any]], baseline: str) -> dict[str, Any] | None:
-    """The row that another is compared with: of the baseline's own views, unless it is that one itself."""
+    """The row that another is compared with, the main one of the baseline; None: it is of the same recipe."""
     names = [other["recipe"] for other in main]
     place = names.index(row["recipe"])
     if baseline == "previous":
         return main[place - 1] if place else None
-    base = main[names.index(baseline)] if baseline in names else None
-    return base if row is not base else None
+    return main[names.index(baseline)] if baseline in names and baseline != row["recipe"] else None
 
 
 def _compared(row: dict[str, Any], base: dict[str, Any] | None, sd: float | None) -> dict[str, Any]:

@@ -33,8 +33,13 @@ OTHERS = {
     "single/crop_2": "crop_pad",
     "single/jitter": "brightness_jitter contrast_jitter",
     "single/ema": "ema_decay",
+    "single/lookahead": "ema_decay ema_every lookahead",
+    "single/freezing": "freeze_epochs",
+    "single/decoupled": "lr lr_base_batch lr_scale_rule momentum weight_decay decoupled_decay",
+    "single/muon": "optimizer muon_lr",
 }
 NETWORKS = {f"networks/{name}": "model lr" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")}
+WHOLE = ("networks/cifarnet", "networks/cifarnet_muon")  # recipes of others in full
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def _differing(one, other):
 
 def test_every_recipe_is_in_the_tables_and_has_a_name_of_its_own():
     rungs = [f"ladder/{name}" for name in LADDER]
-    assert set(PATHS) == {BASE, *rungs, *OTHERS, *NETWORKS}
+    assert set(PATHS) == {BASE, *rungs, *OTHERS, *NETWORKS, *WHOLE}
     assert len({path.stem for path in PATHS.values()}) == len(PATHS)
 
 
@@ -66,3 +71,9 @@ def test_each_rung_adds_its_trick_to_the_one_below(configs):
 def test_the_others_differ_from_the_first_rung_in_what_they_are_about(configs):
     for name, keys in {**OTHERS, **NETWORKS}.items():
         assert _differing(configs[BASE], configs[name]) == set(keys.split()), name
+
+
+def test_whole_recipes_see_the_same_images_as_often(configs):
+    for name in WHOLE:
+        for key in ("batch_size", "epochs", "examples_per_class", "few_shot_seed", "train_steps"):
+            assert configs[name][key] == configs[BASE][key], name
