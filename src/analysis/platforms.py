@@ -50,6 +50,7 @@ GRADIENT_OF = {
     "MaxPoolGrad": "MaxPool",
     "ReluGrad": "ReLU",
     "RsqrtGrad": "Rsqrt",
+    "SiLUGrad": "SiLU",
     "SqrtGrad": "Sqrt",
     "StridedSliceGrad": "StridedSlice",
 }
