@@ -53,7 +53,7 @@ class ParamRule:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two stages of one rule differ in tensors alone
 class ParamGroup:
     """Parameters that are updated alike, in network order.
 

@@ -265,6 +265,17 @@ def single(value, **group):
     return parameter, [ParamGroup("all", (parameter,), **({"weight_decay": 0.0} | group))]
 
 
+def test_stages_of_one_rule_have_rates_of_their_own():
+    parameters = [ms.Parameter(ms.Tensor(np.zeros(4, np.float32)), name=name) for name in "abc"]
+    rates = (np.ones(2), np.ones(3), None)
+    groups = [
+        ParamGroup("weights", (p,), weight_decay=0.0, rates=own)
+        for p, own in zip(parameters, rates, strict=True)
+    ]
+    optimizer = SGD(groups, momentum=0.9, nesterov=True)
+    assert optimizer.own == (0, 1, -1) and optimizer.ends == (2, 3)
+
+
 @pytest.mark.parametrize("kind", [Adam, AdamW])
 @pytest.mark.parametrize("gradient", [3.0, -1e-3])
 def test_the_first_adam_update_is_exactly_one_rate_long(kind, gradient):
