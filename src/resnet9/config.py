@@ -18,13 +18,29 @@ class CifarConfig(SharedConfig):
 
     LEAST: ClassVar = 1
 
-    activation: Literal[ACTIVATIONS] = key("relu", "activation")
-    celu_alpha: float = key(0.075, "CELU saturates at -celu_alpha", gt=0)
-    head_scale: float = key(1.0, "factor on the logits", unit="factor", gt=0)
-    norm_momentum: float = key(
-        0.1, "weight of a new batch in batch normalisation's running statistics (airbench: 0.4)", gt=0, le=1
+    activation: Literal[ACTIVATIONS] = key(
+        "relu",
+        "activation (cifar10-fast: celu; airbench: gelu; Hiverge: silu, on a CPU a fifth of gelu's time)",
     )
-    norm_eps: float = key(1e-5, "batch normalisation: added to the variance (airbench: 1e-12)", gt=0, le=1)
+    celu_alpha: float = key(
+        0.075, "CELU saturates at -celu_alpha (cifar10-fast: 0.075; with norm_scale fixed 0.3)", gt=0
+    )
+    head_scale: float = key(
+        1.0,
+        "factor on the logits (cifar10-fast: 1/8, with whitening 1/16; airbench94: 1/9)",
+        unit="factor",
+        gt=0,
+    )
+    norm_momentum: float = key(
+        0.1,
+        "weight of a new batch in batch normalisation's running statistics (airbench: 0.4)",
+        unit="0..1",
+        gt=0,
+        le=1,
+    )
+    norm_eps: float = key(
+        1e-5, "batch normalisation: added to the variance (airbench: 1e-12)", unit="variance", gt=0, le=1
+    )
     norm_scale: Literal[NORM_SCALES] = key(
         "trained",
         "scale of batch normalisation; fixed: 1, only the offset is trained (cifar10-fast, airbench)",
@@ -44,12 +60,13 @@ class CifarConfig(SharedConfig):
     whitening_eps: float = key(
         0.0,
         "input whitening: added to the eigenvalues; 0: the form's own, dawnbench 1e-2, airbench 5e-4",
+        unit="variance",
         ge=0,
     )
     whitening_images: int = key(
         0,
-        "input whitening: training images that it is computed from; 0: the form's own, dawnbench 10000, "
-        "airbench 5000",
+        "input whitening: training images that it is computed from (Hiverge: 960); 0: the form's own, "
+        "dawnbench 10000, airbench 5000",
         unit="images",
         ge=0,
     )
@@ -109,7 +126,9 @@ class CifarConfig(SharedConfig):
 class PooledConfig(CifarConfig):
     """The keys of the CIFAR networks that may pool at either of two places."""
 
-    pool_before_norm: bool = key(False, "pool right behind the convolution, before batch normalisation")
+    pool_before_norm: bool = key(
+        False, "pool right behind the convolution, before batch normalisation (cifar10-fast, airbench)"
+    )
 
 
 class ResNet9Config(PooledConfig):
