@@ -43,8 +43,9 @@ def test_sizes_that_it_takes():
         ({"whitening_images": 960}, "whitening_images: 960 given, allowed: 0 with input_whitening none"),
         (
             {"ghost_batch": 48, "batch_size": 512},
-            r"ghost_batch: 48 given, allowed: 0, or a divisor of batch_size \(512\)",
+            r"ghost_batch: 48 given, allowed: 0, or a divisor of batch_size \(512\) above 1",
         ),
+        ({"ghost_batch": 1}, "ghost_batch: 1 given, allowed: 0, or a divisor of batch_size"),
         ({"ghost_batch": 32, "sync_bn": True}, "sync_bn: True given, allowed: false with a ghost_batch"),
         ({"celu_alpha": 0.3}, "celu_alpha: 0.3 given, allowed: 0.075 without activation celu"),
     ],
