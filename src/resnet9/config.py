@@ -105,7 +105,7 @@ class CifarConfig(SharedConfig):
 
     @model_validator(mode="after")
     def _splits_fit(self) -> "CifarConfig":
-        if self.ghost_batch == 1 or self.ghost_batch and self.batch_size % self.ghost_batch:
+        if self.ghost_batch == 1 or (self.ghost_batch and self.batch_size % self.ghost_batch):
             allowed = f"0, or a divisor of batch_size ({self.batch_size}) above 1"
             raise refusal("ghost_batch", self.ghost_batch, allowed)
         if self.ghost_batch and self.sync_bn:
