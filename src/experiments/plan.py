@@ -15,7 +15,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.files import write_json, write_text, writing
 from ..model_utils.config import as_yaml, parse_overrides, read_yaml
-from ..model_utils.keys import Keys
+from ..model_utils.keys import Keys, default_of
 
 _SEED = "seed"
 _RESUMED_WITH = "data_path"  # the key that a run which goes on may need anew
@@ -61,7 +61,7 @@ class Arm:
             return
         begun = read_yaml(path)
         for name, value in self._meaning().items():
-            before = _plain(begun.get(name, type(self.config).model_fields[name].default))
+            before = _plain(begun.get(name, default_of(type(self.config), name)))
             if value != before:
                 raise UserError(
                     f"{name}: {as_yaml(value)} given for {self.name}, and {as_yaml(before)} when the runs in "

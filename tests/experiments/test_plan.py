@@ -62,7 +62,7 @@ def test_a_key_that_is_newer_than_the_runs_has_its_default_in_them(arms):
     arm.begin()
     file = arm.folder / "recipe.yaml"
     file.write_text(
-        "".join(line for line in file.open() if not line.startswith(("cutout", "mixup", "widths")))
+        "".join(line for line in file.open() if not line.startswith(("cutout", "mixup", "head_scale")))
     )
     with pytest.raises(UserError, match="cutout: 4 given for one, and 0 when"):
         arm.check()
