@@ -6,16 +6,19 @@ test image takes one for each view. So airbench94 needs 476 updates x 1024 image
 0.3455 PFLOP, and 10,000 x 6 views 0.0142 more: 0.36 (K. Jordan, cifar10-airbench).
 
 Not counted: normalisation, activations, pooling, the loss, the optimizer, augmentation, and evaluations
-before the last one. They are small in FLOP, not always in time. Layers whose weights are fixed count in full,
-and 1-bit multiply-adds count as others.
+before the last one. They are small in FLOP, not always in time. A layer that has come to stand still
+(`freeze_epochs`) takes one pass from then on; one whose weights are fixed from the start counts in full, as
+airbench's whitening does there. 1-bit multiply-adds count as others.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from mindspore import nn
 
 from ..data.binary import ImageSet
 from ..evaluation.views import views_per_image
+from ..optim.groups import with_own_rates
 from ..training.build import TrainRecipe
 from ..training.progress import Course
 from .cost import measure
@@ -35,6 +38,7 @@ class Compute:
         updates: of the whole run.
         epochs: of the training images.
         images: training images that the network sees, each as often as it comes.
+        saved: multiply-adds of gradients that are not computed, as their layers stand still.
         views: test images that it sees, each as often as it has views.
     """
 
@@ -43,17 +47,18 @@ class Compute:
     updates: int
     epochs: float
     images: int
+    saved: int
     views: float
 
     @property
     def step(self) -> int:
-        """FLOP of a training image, forward and backward."""
+        """FLOP of a training image, forward and backward, while all layers are trained."""
         return _FLOP * _PASSES * self.forward
 
     @property
     def training(self) -> int:
         """FLOP of all updates."""
-        return self.step * self.images
+        return self.step * self.images - _FLOP * self.saved
 
     @property
     def test(self) -> float:
@@ -82,23 +87,39 @@ def compute_of(recipe: TrainRecipe, *, images: int, test_images: int, num_classe
     batches = recipe.changed(sources={"train": _stand_in(images, num_classes, side=config.crop_pad + 1)})
     course = Course.of(config, epoch=len(batches.train_batches(rank=0, size=1)), cards=1)
     network = recipe.network(num_classes=num_classes)
-    forward = {side: _multiply_adds(network, side) for side in {config.image_size, recipe.image_size}}
+    trained = _trained_updates(recipe, network, course)
+    layers, test_layers = (_layers(network, side) for side in (config.image_size, recipe.image_size))
+    still = {name: course.updates - trained.get(f"{name}.weight", course.updates) for name in layers}
     return Compute(
-        forward=forward[config.image_size],
-        test_forward=forward[recipe.image_size],
+        forward=sum(layers.values()),
+        test_forward=sum(test_layers.values()),
         updates=course.updates,
         epochs=course.steps / course.epoch,
         images=course.steps * course.batch,
+        saved=sum((_PASSES - 1) * layers[name] * still[name] for name in layers)
+        * (course.batch * course.accumulate),
         views=test_images * views_per_image(config.tta, config.tta_share),
     )
 
 
-def _multiply_adds(network, side: int) -> int:
-    return sum(cell.multiply_adds for cell in measure(network, image_size=side).cells)
+def _layers(network: nn.Cell, side: int) -> dict[str, int]:
+    """The multiply-adds of each layer by its name."""
+    return {cell.name: cell.multiply_adds for cell in measure(network, image_size=side).cells}
+
+
+def _trained_updates(recipe: TrainRecipe, network: nn.Cell, course: Course) -> dict[str, int]:
+    """For how many updates a parameter is trained, by its name, where it is for a part of the run."""
+    groups = with_own_rates(
+        recipe.param_groups(network, recipe.loss(rank=0, size=1)),
+        np.zeros(course.updates),
+        updates_per_epoch=course.epoch / course.accumulate,
+        course="cut",
+    )
+    return {p.name: len(g.rates) for g in groups if g.rates is not None for p in g.parameters}
 
 
 def _stand_in(images: int, num_classes: int, *, side: int) -> ImageSet:
-    """A data set of that many images, in the memory of one; the least side that a crop can pad."""
+    """A data set of that many images, in the memory of one until a crop pads them."""
     pixels = np.broadcast_to(np.uint8(0), (images, 3, side, side))
     labels = np.broadcast_to(np.int32(0), images)
     return ImageSet(pixels, labels, tuple(map(str, range(num_classes))))

@@ -57,6 +57,18 @@ def test_a_run_is_as_long_as_the_trainer_makes_it():
     assert (run.epochs, run.views) == (80 / 33, 7)
 
 
+def test_what_stands_still_has_no_gradient():
+    """Of the 2 + 2 convolutions of two frozen groups, forward passes alone are left from then on."""
+    keys = {"widths": (2, 3, 4), "batch_size": 50, "epochs": 4.0, "freeze_epochs": (1.0, 1.5, 2.0)}
+    run = _compute(images=500, accumulate_steps=2, **keys)
+    first = 9 * (24 * 2 * 31**2 + 2 * 2 * 15**2)
+    second = 9 * (2 * 3 * 15**2 + 3 * 3 * 7**2)
+    assert run.updates == 20  # 5 an epoch: 7.5 are 8
+    assert run.saved == 100 * 2 * (first * (20 - 8) + second * (20 - 10))
+    whole = _compute(images=500, accumulate_steps=2, **{**keys, "freeze_epochs": ()})
+    assert whole.saved == 0 and run.training == whole.training - 2 * run.saved
+
+
 def test_repetitions_and_sizes_of_another_model():
     """An epoch of MultiGrain has each image several times; evaluation may be at another size."""
     keys = {"block_units": (1, 1, 1, 1), "widths": (2, 2, 2, 2), "image_size": 32, "eval_image_size": 64}
