@@ -77,6 +77,13 @@ def _notes(facts: dict[str, Any], base: str) -> list[str]:
             f"power {power}, if it is true, at the pooled standard deviation of all arms, "
             f"{facts['pooled_sd']:.2f} points" + (f": {needed}." if needed else ".")
         )
+    if facts["environments"]:
+        where = dict.fromkeys(
+            f"{one['cpu']}, {one['cpu_count']} core{'' if one['cpu_count'] == 1 else 's'} a run, "
+            f"MindSpore {one['mindspore']}"
+            for one in facts["environments"]
+        )
+        notes.append(f"Trained on {'; '.join(where)}.")
     if facts["without_runs"]:
         notes.append(f"Without a finished run: {', '.join(facts['without_runs'])}.")
     return [line for note in notes for line in (note, "")][:-1]

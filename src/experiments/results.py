@@ -1,6 +1,7 @@
 """What finished runs say, and the figures of arms that they make."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from .plan import Arm, Run, views_of
 
 SIZES = (0.1, 0.25, 0.5, 1.0)  # points of top-1: differences that the report names the number of runs for
 
+_TOLD = ("seed", "epochs", "images", "wall_seconds", "environment")  # what a summary says of itself
+
 
 @dataclass(frozen=True)
 class Result:
@@ -21,6 +24,7 @@ class Result:
 
     Attributes:
         top1: per cent, of its last weights, by kind of views; its own kind first.
+        environment: processor, cores and versions, as the run's summary has them.
         classes: of the data.
         curve: epochs, seconds of training (without evaluation) and top-1 of the plain view at each
             evaluation.
@@ -30,9 +34,10 @@ class Result:
     top1: dict[str, float]
     epochs: float
     images: int
+    wall_seconds: float
+    environment: dict[str, Any]
     test_images: int
     classes: int
-    wall_seconds: float
     curve: np.ndarray
 
     @classmethod
@@ -47,15 +52,14 @@ class Result:
             for file in sorted((run.folder / "views").glob("*.json")):
                 answer = json.loads(file.read_text(encoding="utf-8"))
                 top1[answer["views"]] = answer["top1"]
-            facts = [summary[name] for name in ("seed", "epochs", "images", "wall_seconds")]
-            seed, epochs, images, wall_seconds = facts
-            test_images, classes = final["count"], len(summary["recall_by_class"])
+            told = [summary[name] for name in _TOLD]
+            counts = final["count"], len(summary["recall_by_class"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{file} is damaged ({error!r}); remove {run.folder}, and call this again"
             ) from error
-        curve = _curve(read_metrics(run.folder / "metrics.jsonl"))
-        return cls(seed, top1, epochs, images, test_images, classes, wall_seconds, curve)
+        seed, *told = told
+        return cls(seed, top1, *told, *counts, _curve(read_metrics(run.folder / "metrics.jsonl")))
 
 
 # A run's compute in PFLOP, evaluated once in that kind of views.
@@ -96,7 +100,10 @@ def facts_of(
     sd = statistics.pooled_sd([row["top1"] for row in main])
     for row in rows:
         row |= _compared(row, _base_of(row, main, baseline), sd)
+    environments = [result.environment for arm in there for result in results[arm.name]]
     return {
+        "date": time.strftime("%Y-%m-%d"),
+        "environments": [one for n, one in enumerate(environments) if one not in environments[:n]],
         "baseline": baseline,
         "rows": rows,
         "views": [

@@ -25,5 +25,6 @@ def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None, plai
         "final": {"top1": top1[-1], "loss": 1.0, "count": 200, **further},
         "recall_by_class": {"red": 1.0, "green": 2.0, "blue": 3.0},
         "images": 1000 * len(top1), "epochs": float(len(top1)), "wall_seconds": 120.0, "seed": seed,
+        "environment": {"cpu": "a processor", "cpu_count": 1 + seed % 2, "mindspore": "2.10.0"},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary))
