@@ -169,7 +169,7 @@ def frozen_in_stages(
     if len(epochs) > len(stages):
         known = f"{len(stages)} stages ({', '.join(stages)})" if stages else "no stages that can freeze"
         raise UserError(
-            f"freeze_epochs: {len(epochs)} times given, and the network has {known}; give as many"
+            f"freeze_epochs: {len(epochs)} times given, and the network has {known}; give no more than that"
         )
     times = dict(zip(stages, epochs, strict=False))
     found = []

@@ -77,7 +77,7 @@ class Muon(SGD):
         )
         self.filter_momentum = fraction("filter_momentum", filter_momentum)
         self.filter_decay = float(filter_decay)
-        self.steps = range(steps)
+        self.steps = tuple(range(steps))
         self.coefficients = tuple(map(float, coefficients))
         self.normalises = norm_every > 0
         due = norm_due(updates, every=norm_every, growth=norm_growth) if self.normalises else [False]
@@ -112,14 +112,24 @@ class Muon(SGD):
         ops.assign(weight, value)
 
     def orthogonal(self, matrix):
-        """(D, K) -> (D, K), the same singular vectors with singular values near 1."""
+        """(D, K) -> (D, K), the same singular vectors with singular values near 1.
+
+        A step multiplies X from the left by P = a I + b A + c A^2, and A by P from both sides. So all but the
+        first and the last product are of the smaller side alone: half the work for 256 filters of 2,304.
+        """
         a, b, c = self.coefficients
         wide = matrix.shape[0] <= matrix.shape[1]
-        x = matrix if wide else matrix.T  # A has the smaller side
+        x = matrix if wide else matrix.T
         x = x / (_norm(x) + _SMALL)
-        for _ in self.steps:
-            gram = self.times_transposed(x, x)
-            x = a * x + ops.matmul(b * gram + c * ops.matmul(gram, gram), x)
+        gram = self.times_transposed(x, x)
+        identity = ops.eye(gram.shape[0], gram.shape[0], ms.float32)
+        product = identity
+        for step in self.steps:
+            factor = a * identity + b * gram + c * ops.matmul(gram, gram)
+            product = factor if step == 0 else ops.matmul(factor, product)
+            if step < len(self.steps) - 1:
+                gram = ops.matmul(ops.matmul(factor, gram), factor)
+        x = ops.matmul(product, x)
         return x if wide else x.T
 
 

@@ -152,10 +152,10 @@ class TrainStep(nn.Cell):
     def set_train(self, mode: bool = True) -> "TrainStep":
         """As of any cell, but for cells that stand still, which stay in evaluation mode."""
         super().set_train(mode)
-        if mode and self.frozen:
-            for cell in self.frozen:
-                cell.set_train(False)
-            self.phase = f"train, {len(self.optimizer.numbers)} parameters"  # a graph of its own
+        for cell in self.frozen:
+            cell.set_train(False)
+        if still := self.still[0]:
+            self.phase += f", {still} still"  # a graph of its own
         return self
 
     def freeze(self, update: int) -> None:
@@ -171,8 +171,8 @@ class TrainStep(nn.Cell):
         )
         if self.accumulate_steps > 1:
             self.accumulated = ms.ParameterTuple([self.sums[p.name] for p in trained])
-        if self.training:
-            self.set_train(True)
+        if self.still[0]:
+            self.set_train(self.training)
 
     @property
     def still(self) -> tuple[int, int]:

@@ -15,6 +15,10 @@ CASES = {
         "optimizer": "adamw", "lr": 0.01, "clip_norm": 1.0, "mixup_alpha": 0.2, "cutout": 8,
         "epochs": 3.0, "log_every": 1,
     },
+    "freezing": {  # 10 updates: the convolution stands still after 4, the normalisation after 8
+        "optimizer": "muon", "ema_decay": 0.9, "ema_every": 3, "lookahead": True, "log_every": 1,
+        "freeze_epochs": [0.8, 1.6], "head_lr": 0.3, "decoupled_decay": True,
+    },
 }  # fmt: skip
 
 

@@ -15,6 +15,8 @@ RESNET9 = recipe_class_of("resnet9")
 class TinyNet(nn.Cell):
     """One convolution, as little to compile as trains: (N, 3, 32, 32) -> (N, num_classes)."""
 
+    stages = ("conv.", "bn.")
+
     def __init__(self, *, num_classes, seed):
         super().__init__()
         self.conv = conv2d(in_channels=3, out_channels=4, kernel_size=3, stride=2)

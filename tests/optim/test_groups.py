@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.optim.groups import ParamRule, default_rules, group_parameters
+from src.optim.groups import (
+    ParamGroup,
+    ParamRule,
+    default_rules,
+    frozen_in_stages,
+    group_parameters,
+    with_own_rates,
+)
 from src.optim.keys import OptimizerKeys
 
 
@@ -95,3 +102,74 @@ def test_a_plain_classifier_may_have_neither_biases_nor_scales():
     """Old behaviour: refused, "no parameter is left for the parameter rule scales"."""
     (group,) = group_parameters(parameters("a.weight"), default_rules(OptimizerKeys(weight_decay=0.1)))
     assert (group.name, group.weight_decay, names_of(group)) == ("weights", 0.1, ["a.weight"])
+
+
+def settings(keys, *names, head_prefix="head."):
+    rules = default_rules(OptimizerKeys(**keys), head_prefix=head_prefix)
+    groups = group_parameters(parameters(*names), rules)
+    return {p.name: (group.weight_decay, group.lr_multiplier) for group in groups for p in group.parameters}
+
+
+def test_a_classifier_may_have_a_rate_of_its_own():
+    names = ("a.weight", "a.bias", "headline.weight", "head.weight", "head.bias")
+    keys = {"lr": 0.5, "weight_decay": 0.1, "bias_lr_multiplier": 4.0}
+    plain = settings(keys, *names)
+    own = settings({**keys, "head_lr": 2.0}, *names)
+    assert {name: own[name] for name in names[:3]} == {name: plain[name] for name in names[:3]}
+    assert own["head.weight"] == own["head.bias"] == (0.1, 4.0)
+    assert plain["head.weight"] == (0.1, 1.0) and plain["head.bias"] == (0.1 / 4, 4.0)
+
+
+def test_a_decoupled_decay_does_not_follow_the_rates():
+    """Decay times rate is the same for all, and whatever lr is."""
+    names = ("a.weight", "a.bias", "a.gamma", "head.weight")
+    for lr, bias, head in [(0.5, 1.0, 0.0), (2.0, 64.0, 3.0)]:
+        keys = {"lr": lr, "head_lr": head, "bias_lr_multiplier": bias, "weight_decay": 0.1}
+        for decay, multiplier in settings({**keys, "decoupled_decay": True}, *names).values():
+            assert decay * multiplier * lr == pytest.approx(0.1)
+
+
+def test_what_freezes_with_its_stage_is_in_groups_of_its_own():
+    network = parameters(
+        "one.conv.weight", "one.bias", "two.weight", "two.bias", "head.weight", "onerous.bias"
+    )
+    groups = group_parameters(
+        network, [ParamRule("biases", "bias", 0.0, 2.0, epochs=3.0), ParamRule("rest", "", 0.1)]
+    )
+    found = frozen_in_stages(groups, ("one.", "two."), (2.0, 5.0))
+    times = {p.name: group.epochs for group in found for p in group.parameters}
+    assert times == {
+        "one.bias": 2.0, "two.bias": 3.0, "onerous.bias": 3.0,
+        "one.conv.weight": 2.0, "two.weight": 5.0, "head.weight": math.inf,
+    }  # fmt: skip
+    assert all(group.lr_multiplier == (2.0 if group.name == "biases" else 1.0) for group in found)
+    for stages, message in [
+        (("one.",), r"1 stages \(one\.\)"),
+        ((), "no stages that can freeze"),
+    ]:
+        with pytest.raises(UserError, match=f"^freeze_epochs: 2 times given, and the network has {message}"):
+            frozen_in_stages(groups, stages, (2.0, 5.0))
+
+
+def test_a_part_of_the_run_has_the_whole_course_or_its_beginning():
+    """With a cosine "fall" is FreezeOut: lr / 2 * (1 + cos(pi t / t_i)), and then nothing."""
+    rates = 0.1 / 2 * (1 + np.cos(np.pi * np.arange(1000) / 1000))
+    groups = [ParamGroup(str(epochs), (), 0.0, epochs=epochs) for epochs in (0.19, 5.0, 10.0, math.inf)]
+    some = {"updates_per_epoch": 100.0}
+    first, half, *whole = with_own_rates(groups, rates, course="fall", **some)
+    assert [group.rates for group in whole] == [None, None]
+    for group, updates in ((first, 19), (half, 500)):
+        expected = 0.1 / 2 * (1 + np.cos(np.pi * np.arange(updates) / updates))
+        np.testing.assert_allclose(group.rates, expected, atol=1e-6)
+    _, cut, *_ = with_own_rates(groups, rates, course="cut", **some)
+    np.testing.assert_array_equal(cut.rates, rates[:500])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "updates"), [(3.0, 75), (0.281, 8), (7 / 25, 7), (8.0, None), (9.0, None)]
+)
+def test_a_part_is_rounded_up_to_whole_updates(epochs, updates):
+    (group,) = with_own_rates(
+        [ParamGroup("all", (), 0.0, epochs=epochs)], np.ones(200), updates_per_epoch=25, course="cut"
+    )
+    assert (None if group.rates is None else len(group.rates)) == updates

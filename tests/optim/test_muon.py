@@ -127,7 +127,8 @@ def test_the_iteration_keeps_singular_vectors_and_maps_singular_values(shape, se
     matrix = 1e-3 * drawn(3, shape)
     found = optimizer.orthogonal(ms.Tensor(matrix)).asnumpy()
     expected = orthogonal(matrix.astype(np.float64), settings["coefficients"], settings["steps"])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # Each step makes the errors of small singular values about four times larger.
+    np.testing.assert_allclose(found, expected, atol=2e-6 if settings["steps"] == 3 else 1e-4)
 
 
 def test_an_update_is_orthogonal_within_what_the_iteration_promises():

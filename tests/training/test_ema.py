@@ -3,7 +3,7 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import nn, ops
 
 from src.layers.conv import conv2d
 from src.layers.norm import batch_norm2d
@@ -26,7 +26,7 @@ def fill(network, number):
     values = {}
     for parameter in network.get_parameters():
         values[parameter.name] = rng.normal(size=parameter.shape).astype(np.float32)
-        parameter.set_data(ms.Tensor(values[parameter.name]))
+        ops.assign(parameter, ms.Tensor(values[parameter.name]))
     return values
 
 
@@ -47,6 +47,48 @@ def test_formula(graph_mode, decay, warmup):
     for name, value in expected.items():
         np.testing.assert_allclose(found[f"ema.{name}"], value, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(ema.weights[list(expected).index(name)].asnumpy(), weights[name])
+
+
+def test_at_an_interval_it_follows_in_the_first_update_and_every_so_many(graph_mode):
+    """`update_ema` of cifar10-fast: rho = 0.99 ** 5, in updates 1, 6, 11, ..."""
+    network = Normalised()
+    expected = {name: value.astype(np.float64) for name, value in fill(network, 0).items()}
+    ema = EMA(network, decay=0.99, warmup=False, every=5)
+    for count in range(13):  # counted from 0, as there
+        weights = fill(network, count + 1)
+        ema(ms.Tensor(count + 1, ms.float32))
+        if count % 5 == 0:
+            rho = 0.99**5
+            expected = {name: rho * value + (1 - rho) * weights[name] for name, value in expected.items()}
+        for average in ema.averages:
+            value = expected[average.name.removeprefix("ema.")]
+            np.testing.assert_allclose(average.asnumpy(), value, rtol=1e-5, atol=1e-6)
+    for parameter in network.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), weights[parameter.name])
+
+
+def test_lookahead_gives_the_weights_the_average(graph_mode):
+    """`LookaheadState` of airbench94.py over 13 updates, its last step (decay 1) included."""
+    updates, network = 13, Normalised()
+    fast = {name: value.astype(np.float64) for name, value in fill(network, 0).items()}
+    slow = dict(fast)
+    ema = EMA(network, decay=0.95, warmup=True, every=5, lookahead_updates=updates)
+    for count in range(1, updates + 1):
+        for parameter in network.get_parameters():  # an update of the optimizer
+            move = np.random.default_rng([4, count]).normal(size=parameter.shape).astype(np.float32)
+            ops.assign(parameter, ms.Tensor(parameter.asnumpy() + move))
+            fast[parameter.name] = fast[parameter.name] + move
+        ema(ms.Tensor(count, ms.float32))
+        if count % 5 == 0:
+            decay = 0.95**5 * (count / updates) ** 3
+            slow = {name: slow[name] + (1 - decay) * (fast[name] - slow[name]) for name in slow}
+            fast = dict(slow)
+        for parameter, average in zip(network.get_parameters(), ema.averages, strict=True):
+            np.testing.assert_allclose(parameter.asnumpy(), fast[parameter.name], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(average.asnumpy(), slow[parameter.name], rtol=1e-5, atol=1e-5)
+    with ema.applied():  # there: net = slow at the end of the run
+        for parameter in network.get_parameters():
+            np.testing.assert_allclose(parameter.asnumpy(), slow[parameter.name], rtol=1e-5, atol=1e-5)
 
 
 def test_warm_up_ends_where_its_decay_passes_the_given_one(graph_mode):

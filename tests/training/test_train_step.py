@@ -155,6 +155,25 @@ def test_a_restart_between_updates_changes_no_bit(linear_step, linear_batch, cal
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
+def test_lookahead_in_a_run_with_evaluations(linear_step, linear_oracle, linear_batch, call):
+    """Whatever looks at the average between updates leaves the weights, and what they become, alone."""
+    lookahead = {"decay": 0.95, "warmup": True, "every": 3, "lookahead_updates": 8}
+    step = linear_step(rates=RATES, ema=lambda network: EMA(network, **lookahead))
+    oracle = linear_oracle(rates=RATES)
+    slow = [w.copy() for w in oracle.weights]
+    for count in range(1, 9):
+        call(step, linear_batch(count))
+        oracle(*linear_batch(count))
+        if count % 3 == 0:
+            decay = 0.95**3 * (count / 8) ** 3
+            slow = [decay * s + (1 - decay) * w for s, w in zip(slow, oracle.weights, strict=True)]
+            oracle.weights = [s.copy() for s in slow]
+        with step.ema.applied():
+            np.testing.assert_allclose(step.network.weight.asnumpy(), slow[0], rtol=2e-5, atol=5e-6)
+        np.testing.assert_allclose(step.network.weight.asnumpy(), oracle.weights[0], rtol=2e-5, atol=5e-6)
+        np.testing.assert_allclose(step.network.bias.asnumpy(), oracle.weights[1], rtol=2e-5, atol=5e-6)
+
+
 def test_an_incomplete_accumulation_leaves_the_state_alone(linear_step, linear_batch, call):
     step = linear_step(rates=RATES, accumulate_steps=3)
     names = {p.name for p in step.state}
