@@ -5,7 +5,8 @@ python -m src.tools.find_lr configs/resnet9/cifar10.yaml --data_path data --lr_m
 
 The run is one of train.py whose rate rises from lr_min to lr_max: a folder in output_path, with lr_range.png
 beside its other files. It ends early where the loss is no longer finite. Every other --key value is a config
-key: --epochs, 1 by default, may be a part of one, and with --eval_every the test accuracy is drawn too.
+key: --epochs, 1 by default, may be a part of one, and with --eval_every the test accuracy is drawn too. The
+rates of groups (muon_lr, head_lr, of biases) rise in proportion.
 
 Base: where the smoothed loss has made the first 10 % of its fall. Max: half the rate at its lowest point, or
 lr_max where it does not rise again. The last line is one JSON object. (arXiv 1506.01186; the rule is ours.)
