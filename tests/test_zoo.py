@@ -31,7 +31,10 @@ def test_the_models():
 def test_a_recipe_builds_the_network_of_its_name(name):
     config_class = zoo.config_class_of(name)
     assert issubclass(config_class, SharedConfig)
-    narrow = {"width_factor": 0.5} if "width_factor" in config_class.model_fields else {}
+    narrow = {"widths": (4, 4, 8, 8), "width_factor": 0.5}
+    narrow = {key: value for key, value in narrow.items() if key in config_class.model_fields}
+    if name == "cifarnet":
+        narrow = {"widths": (4, 4, 8)}
     recipe = zoo.create_recipe(config_class(model=name, **narrow))
     assert isinstance(recipe, Recipe) and recipe.config.model == name
 

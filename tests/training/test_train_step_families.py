@@ -20,6 +20,12 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {"block_units": [1, 1, 1, 1], "widths": [4, 4, 4, 4], "stem": "small"}
 FAMILIES = {
     "resnet9": ("resnet9/cifar10.yaml", {"widths": [4, 4, 4, 4]}),
+    "cifarnet": (
+        "resnet9/cpu/networks/cifarnet_muon.yaml",
+        {"widths": [4, 4, 4], "depth": 3, "skip_unpooled": True, "examples_per_class": 0},
+    ),
+    "cifar resnet": ("resnet9/cpu/networks/resnet56.yaml", {"stage_blocks": 1, "width_factor": 0.25}),
+    "vgg": ("resnet9/cpu/networks/vgg11.yaml", {"width_factor": 0.0625}),
     "bit": (
         "bit/r50x1_cifar10.yaml",
         {"pretrained_head": "replace", "block_units": [1, 1, 1, 1], "width_factor": 0.5, "resize_size": 36},
@@ -31,8 +37,8 @@ FAMILIES = {
     "multigrain triplet": ("multigrain/cifar10.yaml", SMALL | {"metric_loss": "triplet"}),
 }
 QUICK = {
-    ("resnet9", "O2", 2), ("bit", "auto", 2), ("multigrain", "O2", 2), ("bireal", "O2", 1),
-    ("bireal", "auto", 2),
+    ("resnet9", "O2", 2), ("cifarnet", "O2", 1), ("bit", "auto", 2), ("multigrain", "O2", 2),
+    ("bireal", "O2", 1), ("bireal", "auto", 2),
 }  # fmt: skip
 CASES = [
     pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
