@@ -74,3 +74,7 @@ class Layer(Protocol):
     recompute_block: bool
     """The inside of this cell is computed again in the backward pass; for counting (`analysis.cost`), as
     MindSpore does not say on which cells `recompute()` was called."""
+
+    ghost_batch: int
+    """Images whose batch statistics are taken together in training, 0: all (`layers.norm.BatchNorm`);
+    `analysis.cost`, which has one image, sets it to 1."""
