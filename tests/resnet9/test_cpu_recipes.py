@@ -15,7 +15,7 @@ LADDER = {
     "03_label_smoothing": "label_smoothing",
     "04_celu": "activation",
     "05_ghost_batch_norm": "ghost_batch lr",
-    "06_fixed_scale": "norm_scale celu_alpha bias_lr_multiplier",
+    "06_fixed_scale": "norm_scale celu_alpha head_scale bias_lr_multiplier",
     "07_whitening": "input_whitening lr cutout",
     "08_ema": "ema_decay lr_end",
 }
@@ -38,7 +38,7 @@ OTHERS = {
     "single/decoupled": "lr lr_base_batch lr_scale_rule momentum weight_decay decoupled_decay",
     "single/muon": "optimizer muon_lr",
 }
-NETWORKS = {f"networks/{name}": "model lr" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")}
+NETWORKS = {f"networks/{name}": "model lr head_scale" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")}
 WHOLE = ("networks/cifarnet", "networks/cifarnet_muon")  # recipes of others in full
 
 
@@ -51,8 +51,8 @@ def configs():
 
 
 def _differing(one, other):
-    """The keys that both have, with other values; a network's own default of head_scale aside."""
-    return {name for name in one.keys() & other.keys() if one[name] != other[name]} - {"head_scale"}
+    """The keys that both have, with other values."""
+    return {name for name in one.keys() & other.keys() if one[name] != other[name]}
 
 
 def test_every_recipe_is_in_the_tables_and_has_a_name_of_its_own():
