@@ -38,7 +38,9 @@ OTHERS = {
     "single/decoupled": "lr lr_base_batch lr_scale_rule momentum weight_decay decoupled_decay",
     "single/muon": "optimizer muon_lr",
 }
-NETWORKS = {f"networks/{name}": "model lr head_scale" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")}
+NETWORKS = {
+    f"networks/{name}": "model lr head_scale" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")
+}
 WHOLE = ("networks/cifarnet", "networks/cifarnet_muon")  # recipes of others in full
 
 

@@ -10,8 +10,9 @@ from mindspore import nn
 
 from src.analysis.cost import measure
 from src.resnet9.resnet import HalvedShortcut
-from src.zoo import config_class_of, create_network, list_models, recipe_class_of
+from src.zoo import config_class_of, create_network, list_models, load_weights, recipe_class_of
 from tests.resnet9.oracle import _conv
+from tests.resnet9.test_network import _torch_name
 
 pytestmark = pytest.mark.usefixtures("without_graph")
 
@@ -116,6 +117,19 @@ def test_resnet_is_the_papers():
             x = _relu(net.norm(f"{name}.bn2", net.conv(f"{name}.conv2", y), 1e-5) + shortcut)
     assert x.shape[1:] == (16, 8, 8)
     _assert_is(network, net.head(x.mean((2, 3)), 1.0))
+
+
+def test_resnet_takes_weights_by_the_names_of_the_port():
+    network = create_network("resnet20", num_classes=10)
+    places = ["", *(f"layer{stage}.{block}." for stage in (1, 2, 3) for block in (0, 1, 2))]
+    layers = [(place, number) for place in places for number in ((1, 2) if place else (1,))]
+    names = {f"{place}conv{number}.weight" for place, number in layers} | {"linear.weight", "linear.bias"}
+    for leaf in ("weight", "bias", "running_mean", "running_var"):
+        names |= {f"{place}bn{number}.{leaf}" for place, number in layers}
+    shapes = {_torch_name(p.name): p.shape for p in network.get_parameters()}
+    assert set(shapes) == names
+    load_weights(network, {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()})
+    assert all((p.asnumpy() == 0.5).all() for p in network.get_parameters())
 
 
 @pytest.mark.parametrize("pool_before_norm", [False, True])
