@@ -38,6 +38,7 @@ def _rates(*, images=512, **keys) -> np.ndarray:
     [
         ("none", 2048, 1), ("linear", 2048, 4), ("sqrt", 2048, 2), ("linear", 128, 0.25), ("sqrt", 128, 0.5),
         ("linear", 768, 1.5),  # cifar10-fast's experiments.ipynb: 0.4 for 512 images, 0.6 for 768
+        ("decoupled", 1024, 2 / 11),  # airbench: over 1 + 1 / (1 - 0.9)
     ],
 )  # fmt: skip
 def test_the_rates_follow_the_images_of_an_update(rule, images, factor):

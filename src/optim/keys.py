@@ -49,6 +49,7 @@ OPTIMIZERS = {
         {
             "momentum": "momentum",
             "nesterov": "nesterov",
+            "lr_in_velocity": "lr_in_velocity",
             "lr": "lr",
             "filter_lr": "muon_lr",
             "filter_momentum": "muon_momentum",

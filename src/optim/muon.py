@@ -42,6 +42,7 @@ class Muon(SGD):
         groups: see `Optimizer`; their `weight_decay` is that of the other parameters.
         momentum: of the other parameters, in [0, 1).
         nesterov: use Nesterov's form, for all.
+        lr_in_velocity: of the other parameters, see `SGD`.
         lr: the peak of the rates that the optimizer is called with, which are those of the others.
         filter_lr: the peak of the filters' rates, which follow the same course.
         filter_momentum: mu, in [0, 1).
@@ -59,6 +60,7 @@ class Muon(SGD):
         *,
         momentum: float,
         nesterov: bool,
+        lr_in_velocity: bool,
         lr: float,
         filter_lr: float,
         filter_momentum: float,
@@ -69,7 +71,7 @@ class Muon(SGD):
         norm_growth: float,
         updates: int,
     ) -> None:
-        super().__init__(groups, momentum=momentum, nesterov=nesterov)
+        super().__init__(groups, momentum=momentum, nesterov=nesterov, lr_in_velocity=lr_in_velocity)
         self.filters = tuple(parameter.ndim == 4 for parameter in self.parameters)
         self.lr_multiplier = tuple(
             factor * filter_lr / lr if is_filter else factor
@@ -81,12 +83,12 @@ class Muon(SGD):
         self.coefficients = tuple(map(float, coefficients))
         self.normalises = norm_every > 0
         due = norm_due(updates, every=norm_every, growth=norm_growth) if self.normalises else [False]
-        self.due = ms.Tensor(np.array(due))
+        self.due = ms.Tensor(np.array(due, np.float32))
         self.times_transposed = ops.MatMul(transpose_b=True)
 
     def _begin(self, update):
         """Whether the filters get their norm in this update."""
-        return self.due[ops.minimum(update, self.due.shape[0] - 1)]
+        return self.due[ops.minimum(update, self.due.shape[0] - 1)] > 0
 
     def _update(self, i, gradient, rate, shared):
         if self.filters[i]:
@@ -101,11 +103,10 @@ class Muon(SGD):
         ops.assign(self.velocity[i], velocity)
         direction = gradient + momentum * velocity if self.nesterov else velocity
         direction = self.orthogonal(direction.reshape(direction.shape[0], -1)).reshape(weight.shape)
-        value = weight * 1.0
+        value = weight
         if self.normalises:
-            matrix = value.reshape(value.shape[0], -1)
-            factor = weight.shape[0] ** 0.5 / (_norm(matrix) + _SMALL)
-            value = value * ops.where(due, factor, ops.ones_like(factor))
+            factor = weight.shape[0] ** 0.5 / (_norm(weight.reshape(weight.shape[0], -1)) + _SMALL)
+            value = weight * ops.where(due, factor, ops.ones_like(factor))
         value = value - rate * direction
         if self.filter_decay != 0.0:
             value = value * (1 - rate * self.filter_decay)

@@ -103,7 +103,8 @@ def cyclic(
     Args:
         half_cycle: steps from the bottom to the top, Smith's "stepsize".
         mode: "triangular" keeps the peaks at `lr_max`; "triangular2" halves the height above `lr_min` with
-            every cycle; "exp_range" scales the height by `gamma` to the power of the step.
+            every cycle; "exp_range" scales the height by `gamma` to the power of the step, as the author's
+            code and PyTorch do (in the paper's words `lr_min` falls as well).
         gamma: used by "exp_range" alone.
     """
     _check_count("steps", steps, at_least=1)

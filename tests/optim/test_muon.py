@@ -29,7 +29,7 @@ def created(weights, *, nesterov=True, settings=AIRBENCH):
         ParamGroup("biases", tuple(p for p in weights if p.name.endswith("bias")), 0.01, 8.0),
     ]
     groups = [group for group in groups if group.parameters]
-    return Muon(groups, momentum=0.85, nesterov=nesterov, lr=2.0, **settings)
+    return Muon(groups, momentum=0.85, nesterov=nesterov, lr_in_velocity=False, lr=2.0, **settings)
 
 
 def quintic(s, coefficients, steps):

@@ -12,7 +12,7 @@ from src.zoo import config_class_of, create_recipe
 
 MUON = {
     "optimizer": "muon", "lr_schedule": "linear", "warmup_epochs": 0.0, "lr_scale_rule": "linear",
-    "decoupled_decay": True, "input_whitening": "airbench", "norm_scale": "fixed",
+    "decoupled_decay": True,
 }  # fmt: skip
 AIRBENCH94_MUON = {
     **MUON, "batch_size": 2000, "lr_base_batch": 2000, "lr": 106.0, "head_lr": 1340.0, "muon_lr": 0.24,
@@ -27,16 +27,13 @@ AIRBENCH94 = {
     "batch_size": 1024, "lr_base_batch": 1024, "lr_scale_rule": "decoupled", "lr": 11.5, "momentum": 0.85,
     "weight_decay": 0.0153, "decoupled_decay": True, "bias_lr_multiplier": 64.0, "train_steps": 476,
     "lr_schedule": "linear", "lr_start": 2.3, "warmup_epochs": 109 / 48, "lr_end": 0.805,
-    "input_whitening": "airbench", "norm_scale": "fixed", "whitening_bias_epochs": 3.0,
-    "freeze_course": "cut",
+    "whitening_bias_epochs": 3.0, "freeze_course": "cut",
 }  # fmt: skip
 
 
 def trained(keys, *, updates, updates_per_epoch):
     """name -> (rate of each update, weight decay), as the optimizer of these keys has them."""
-    config = load_config(
-        {"model": "resnet9", "widths": [4, 4, 4, 4], **keys}, config_class_of=config_class_of
-    )
+    config = load_config({"model": "cifarnet", "widths": [4, 4, 4], **keys}, config_class_of=config_class_of)
     recipe = create_recipe(config)
     rates = recipe.rates(
         updates=updates, updates_per_epoch=updates_per_epoch, images_per_update=config.batch_size
@@ -96,7 +93,7 @@ def test_decoupled_hyper_parameters_give_the_update_of_airbench94():
     found, optimizer = trained(AIRBENCH94, updates=updates, updates_per_epoch=48)
     assert optimizer.ends == (144,)
     rng = np.random.default_rng(0)
-    for name, factor in [("layer1.conv.weight", 1), ("layer1.bn.beta", 64), ("whiten.bias", 1)]:
+    for name, factor in [("group1.0.conv.weight", 1), ("group1.0.bn.beta", 64), ("whiten.bias", 1)]:
         w = theirs = rng.normal(size=8)
         v = their_v = np.zeros(8)
         rates, decay = found[name]

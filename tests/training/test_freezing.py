@@ -78,8 +78,9 @@ def frozen_conv_step(amp_level="O0", **settings):
         ParamGroup("rest", tuple(rest), 0.0),
     ]
     optimizer = Muon(
-        groups, momentum=0.9, nesterov=True, lr=0.1, filter_lr=0.1, filter_momentum=0.6, filter_decay=0.0,
-        steps=3, coefficients=(3.4445, -4.775, 2.0315), norm_every=1, norm_growth=0.0, updates=30,
+        groups, momentum=0.9, nesterov=True, lr_in_velocity=False, lr=0.1, filter_lr=0.1,
+        filter_momentum=0.6, filter_decay=0.0, steps=3,
+        coefficients=(3.4445, -4.775, 2.0315), norm_every=1, norm_growth=0.0, updates=30,
     )  # fmt: skip
     step = TrainStep(
         set_precision(network, amp_level), Pixels((0, 0, 0), (1, 1, 1)), CrossEntropy(), optimizer,
