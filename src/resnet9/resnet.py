@@ -112,8 +112,8 @@ class Block(nn.Cell):
 class HalvedShortcut(nn.Cell):
     """Every second row and column, between `more` channels of zeros: (N, C, H, W) -> (N, C + more, ...).
 
-    Pixels are taken by a 1x1 mean with stride 2, the same numbers as x[:, :, ::2, ::2]: on a CPU 40 ms against
-    49 for 512 x 16 x 32 x 32, forward and backward.
+    Pixels are taken by a 1x1 mean with stride 2, the same numbers as x[:, :, ::2, ::2]: on a CPU 40 ms
+    against 49 for 512 x 16 x 32 x 32, forward and backward.
     """
 
     def __init__(self, more: int):
