@@ -167,9 +167,10 @@ def frozen_in_stages(
         UserError: there are more times than stages.
     """
     if len(epochs) > len(stages):
-        known = f"{len(stages)} stages ({', '.join(stages)})" if stages else "no stages that can freeze"
+        known = f"{len(stages)} stages ({', '.join(stages)})" if stages else "no stages"
         raise UserError(
-            f"freeze_epochs: {len(epochs)} times given, and the network has {known}; give no more than that"
+            f"freeze_epochs: {len(epochs)} times given, and the network has {known} that can freeze; "
+            + ("give no more than that" if stages else "leave it out")
         )
     times = dict(zip(stages, epochs, strict=False))
     found = []

@@ -183,7 +183,17 @@ class OptimizerKeys(ScheduleKeys):
     head_lr: float = key(0.0, "peak rate of the classifier; 0: as its other rules say", unit="rate", ge=0)
 
     @model_validator(mode="after")
-    def _has_three_coefficients(self) -> "OptimizerKeys":
+    def _makes_an_iteration(self) -> "OptimizerKeys":
         if len(self.muon_coefficients) != 3:
             raise refusal("muon_coefficients", self.muon_coefficients, "a list of 3 numbers")
+        if self.muon_norm_growth and not self.muon_norm_every:
+            raise refusal("muon_norm_growth", self.muon_norm_growth, "0 with muon_norm_every 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_momentum_of_the_rule(self) -> "OptimizerKeys":
+        if self.lr_scale_rule == "decoupled" and self.optimizer != "sgd":
+            raise refusal(
+                "lr_scale_rule", "decoupled", f"none, linear or sqrt with optimizer {self.optimizer}"
+            )
         return self

@@ -36,13 +36,12 @@ def _square_sum(gradient):
 
 def _frozen_cells(network, parameters, trained):
     """The cells whose parameters an optimizer has, but trains none of them any more."""
-    known, live = {p.name for p in parameters}, {p.name for p in trained}
-    frozen = []
-    for cell in network.cells_and_names():
-        own = {p.name for p in cell[1].get_parameters()} & known
-        if own and not own & live:
-            frozen.append(cell[1])
-    return frozen
+    live = {p.name for p in trained}
+    still = {p.name for p in parameters} - live
+    if not still:
+        return []
+    owned = [(cell, {p.name for p in cell.get_parameters()}) for _, cell in network.cells_and_names()]
+    return [cell for cell, own in owned if own & still and not own & live]
 
 
 class TrainStep(nn.Cell):

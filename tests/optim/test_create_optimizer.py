@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from src.common.errors import UserError
 from src.model_utils.config import check
 from src.optim import optimizers
 from src.optim.groups import ParamRule, group_parameters
@@ -135,3 +136,19 @@ def test_settings_out_of_range_are_refused(name, key, bad):
     settings = {argument: OptimizerKeys.model_fields[of].default for argument, of in arguments.items()}
     with pytest.raises(ValueError, match=f"^{key} must be .*$"):
         getattr(optimizers, kind)(groups(), **{**settings, key: bad})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"muon_coefficients": (1.5, -0.5)}, r"^muon_coefficients: \[1.5, -0.5\] given, .* 3 numbers"),
+        ({"muon_norm_every": 0, "muon_norm_growth": 3.0}, "^muon_norm_growth: 3 given, allowed: 0 with"),
+        (
+            {"lr_scale_rule": "decoupled", "optimizer": "adam"},
+            "^lr_scale_rule: 'decoupled' given, allowed: none",
+        ),
+    ],
+)
+def test_keys_that_make_no_optimizer_are_refused(keys, message):
+    with pytest.raises(UserError, match=message):
+        check(keys, OptimizerKeys)

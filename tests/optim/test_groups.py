@@ -144,8 +144,8 @@ def test_what_freezes_with_its_stage_is_in_groups_of_its_own():
     }  # fmt: skip
     assert all(group.lr_multiplier == (2.0 if group.name == "biases" else 1.0) for group in found)
     for stages, message in [
-        (("one.",), r"1 stages \(one\.\)"),
-        ((), "no stages that can freeze"),
+        (("one.",), r"1 stages \(one\.\) that can freeze; give no more"),
+        ((), "no stages that can freeze; leave it out"),
     ]:
         with pytest.raises(UserError, match=f"^freeze_epochs: 2 times given, and the network has {message}"):
             frozen_in_stages(groups, stages, (2.0, 5.0))
