@@ -11,7 +11,7 @@ A fixed 2x2 whitening convolution, then three groups, for 3 x 32 x 32 images:
 Each 3x3 convolution has a batch normalisation behind it, or behind the pooling, and then a GELU. The scale of
 the normalisation is fixed. Most filters start as the identity (`dirac_init`).
 
-| recipe                    | widths        | depth | parameters | multiply-adds | skip_unpooled |
+| recipe                    | widths        | convs | parameters | multiply-adds | skip_unpooled |
 |---------------------------|---------------|-------|------------|---------------|---------------|
 | airbench94, and its Muon  | 64, 256, 256  | 2     | 1,971,352  | 118,147,360   | 105,360,160   |
 | airbench95                | 128, 384, 384 | 2     | 4,604,440  | 301,560,864   | 269,793,312   |
@@ -40,7 +40,7 @@ class CifarNet(ScaledClassifier):
     Args:
         num_classes: number of classes.
         widths: channels of the three groups.
-        depth: convolutions of a group, 2 or 3.
+        group_convs: convolutions of a group, 2 or 3.
         unit_head: the classifier's weights start with a standard deviation of 1.
         skip_unpooled: the first convolution of a group leaves out what the pooling drops; the same function.
         activation, celu_alpha, norm_momentum, norm_eps, norm_scale, ghost_batch, input_whitening, dirac_init,
@@ -55,7 +55,7 @@ class CifarNet(ScaledClassifier):
         *,
         num_classes: int,
         widths: Sequence[int],
-        depth: int,
+        group_convs: int,
         unit_head: bool,
         skip_unpooled: bool,
         activation: str,
@@ -87,7 +87,7 @@ class CifarNet(ScaledClassifier):
             first = ConvBlock(channels, width, pool=2, pool_before_norm=True, **block, **outer)
             second = ConvBlock(width, width, **inner)
             groups.append(
-                nn.SequentialCell(first, second if depth == 2 else Residual(second, width, **inner))
+                nn.SequentialCell(first, second if group_convs == 2 else Residual(second, width, **inner))
             )
             channels, outer = width, {"identity": dirac_init, "even": skip_unpooled}
         self.group1, self.group2, self.group3 = groups

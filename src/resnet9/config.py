@@ -162,7 +162,7 @@ class CifarNetConfig(CifarConfig):
         "channels of the three groups (airbench95: 128, 384, 384; airbench96: 128, 384, 512)",
         unit="channels",
     )
-    depth: int = key(
+    group_convs: int = key(
         2,
         "convolutions of a group; the third has a residual around it and the second (airbench96)",
         unit="layers",

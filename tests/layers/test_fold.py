@@ -112,7 +112,7 @@ NETWORKS = {
     "resnet9 pool first": ("resnet9", NINE | {"pool_before_norm": True}, 2),  # one has no negative scale
     "resnet9 dawnbench": ("resnet9", NINE | POSITIVE | {"input_whitening": "dawnbench"}, 0),
     "resnet9 airbench": ("resnet9", NINE | POSITIVE | {"input_whitening": "airbench", "ghost_batch": 2}, 0),
-    "cifarnet": ("cifarnet", {"widths": (4, 8, 8), "depth": 3, "skip_unpooled": True}, 0),
+    "cifarnet": ("cifarnet", {"widths": (4, 8, 8), "group_convs": 3, "skip_unpooled": True}, 0),
     "resnet20": ("resnet20", {"width_factor": 0.5, "stage_blocks": 1, "activation": "celu"}, 0),
     "vgg11": ("vgg11", {"width_factor": 1 / 16, "input_whitening": "dawnbench"}, 0),
     "bit": ("bit_r50x1", BIT, 0),

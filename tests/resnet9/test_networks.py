@@ -81,9 +81,9 @@ def _assert_is(network, expected, side=32):
 
 
 @pytest.mark.parametrize("skip_unpooled", [False, True])
-@pytest.mark.parametrize("depth", [2, 3])
-def test_cifarnet_is_airbenchs(depth, skip_unpooled):
-    network = _filled("cifarnet", depth=depth, skip_unpooled=skip_unpooled)
+@pytest.mark.parametrize("group_convs", [2, 3])
+def test_cifarnet_is_airbenchs(group_convs, skip_unpooled):
+    network = _filled("cifarnet", group_convs=group_convs, skip_unpooled=skip_unpooled)
     net, x = Numpy(network), _images()
     w = net.of["whiten.weight"]
     parts = [
@@ -95,9 +95,13 @@ def test_cifarnet_is_airbenchs(depth, skip_unpooled):
     for group in (1, 2, 3):
         first, second = f"group{group}.0", f"group{group}.1"
         x = _gelu(net.norm(f"{first}.bn", _pool(net.conv(f"{first}.conv", x), 2), 1e-12))
-        inner = second if depth == 2 else f"{second}.block"
+        inner = second if group_convs == 2 else f"{second}.block"
         y = _gelu(net.norm(f"{inner}.bn", net.conv(f"{inner}.conv", x), 1e-12))
-        x = y if depth == 2 else _gelu(x + net.norm(f"{second}.bn", net.conv(f"{second}.conv", y), 1e-12))
+        x = (
+            y
+            if group_convs == 2
+            else _gelu(x + net.norm(f"{second}.bn", net.conv(f"{second}.conv", y), 1e-12))
+        )
     _assert_is(network, net.head(_pool(x, 3)[:, :, 0, 0], 1 / 9))
 
 
@@ -234,7 +238,7 @@ def test_vggs_have_the_papers_convolutions(layers):
     [
         ({}, 1_971_352, 118_147_360),
         ({"skip_unpooled": True}, 1_971_352, 105_360_160),
-        ({"widths": (128, 384, 512), "depth": 3}, 9_915_416, 451_967_264),
+        ({"widths": (128, 384, 512), "group_convs": 3}, 9_915_416, 451_967_264),
     ],
     ids=["94", "94 skipping", "96"],
 )

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("without_graph")
 
 NARROW = {
     "resnet9": {"widths": (28, 28, 30, 24)},
-    "cifarnet": {"widths": (28, 30, 24), "depth": 3},
+    "cifarnet": {"widths": (28, 30, 24), "group_convs": 3},
     "resnet20": {"stage_blocks": 1},
     "vgg11": {"width_factor": 0.5},
 }

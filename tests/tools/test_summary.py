@@ -13,7 +13,7 @@ from src.analysis.summary import COUNTS, USABLE, _blocks
 from src.common.errors import UserError
 from src.model_utils.config import load_config, parse_overrides
 from src.tools import summary
-from src.zoo import config_class_of, create_network, create_recipe
+from src.zoo import config_class_of, create_network, create_recipe, list_models
 
 ROOT = Path(__file__).parents[2]
 NARROW = ["resnet9", "--widths", "[2, 3, 4, 5]"]
@@ -214,6 +214,12 @@ def test_the_config_may_come_from_a_file(facts_of, tmp_path):
     by_file = facts_of("--config_path", str(path), "--batch_size", "5")
     assert by_file == facts_of(*NARROW, "--optimizer", "adam", "--batch_size", "5")
     assert facts_of("resnet9", "--config_path", str(path))["batch_size"] == 3
+
+
+def test_no_flag_of_its_own_hides_a_key():
+    own = set(re.findall(r'add_argument\("--(\w+)"', Path(summary.__file__).read_text()))
+    keys = set().union(*(config_class_of(name).model_fields for name in list_models()))
+    assert {"images", "depth"} < own and not own & keys
 
 
 def test_the_summary_describes_the_network_that_is_trained(facts_of):

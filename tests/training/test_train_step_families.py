@@ -22,7 +22,7 @@ FAMILIES = {
     "resnet9": ("resnet9/cifar10.yaml", {"widths": [4, 4, 4, 4]}),
     "cifarnet": (
         "resnet9/cpu/networks/cifarnet_muon.yaml",
-        {"widths": [4, 4, 4], "depth": 3, "skip_unpooled": True, "examples_per_class": 0},
+        {"widths": [4, 4, 4], "group_convs": 3, "skip_unpooled": True, "examples_per_class": 0},
     ),
     "cifar resnet": ("resnet9/cpu/networks/resnet56.yaml", {"stage_blocks": 1, "width_factor": 0.25}),
     "vgg": ("resnet9/cpu/networks/vgg11.yaml", {"width_factor": 0.0625}),

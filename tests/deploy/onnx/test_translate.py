@@ -28,7 +28,7 @@ CASES = [
     ("resnet9", 32, {"activation": "gelu", "input_whitening": "airbench", **RESNET9}),
     ("resnet9", 33, {"activation": "silu", "input_whitening": "dawnbench", "norm_scale": "fixed", **RESNET9}),
     ("resnet9", 32, {"activation": "ste_sign", **RESNET9}),
-    ("cifarnet", 32, {"widths": (4, 8, 8), "depth": 3, "skip_unpooled": True}),
+    ("cifarnet", 32, {"widths": (4, 8, 8), "group_convs": 3, "skip_unpooled": True}),
     ("resnet20", 32, {"width_factor": 0.25, "stage_blocks": 1}),
     ("vgg11", 32, {"width_factor": 1 / 16, "pool_before_norm": True, "input_whitening": "dawnbench"}),
     ("bit_r50x1", 64, {"stride_padding": "same", **BIT}),
