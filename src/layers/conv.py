@@ -25,7 +25,7 @@ def conv2d(
 
     Args:
         padding: zeros on each of the four sides; None: kernel_size // 2.
-        even: H' and W' are even, see `EvenConv2d`; an odd kernel above 1, stride 1, no bias.
+        even: H' and W' are even, see `EvenConv2d`; an odd kernel above 1, stride 1.
 
     `pad_mode="same"` pads even sizes on the right and bottom only when the stride is 2, and so shifts every
     sample by a pixel against the official networks: padding here is always explicit.

@@ -60,6 +60,23 @@ def test_dense(bias):
     assert len(cell.trainable_params()) == 1 + bias
 
 
+@pytest.mark.usefixtures("without_graph")
+@pytest.mark.parametrize(
+    ("size", "left"), [((7, 5), (6, 4)), ((6, 4), (6, 4)), ((7, 4), (7, 4)), ((6, 5), (6, 5))]
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_even_convolution_leaves_out_what_pooling_drops(size, left, bias):
+    layer = conv2d(in_channels=3, out_channels=2, kernel_size=3, bias=bias, even=True)
+    x, weight, added = _normal(2, 3, *size), _normal(2, 3, 3, 3), _normal(2) * bias
+    layer.weight.set_data(ms.Tensor(weight))
+    if bias:
+        layer.bias.set_data(ms.Tensor(added))
+    expected = _convolution(x, weight, stride=1) + added.reshape(2, 1, 1)
+    result = layer(ms.Tensor(x)).asnumpy()
+    assert result.shape == (2, 2, *left)
+    np.testing.assert_allclose(result, expected[:, :, : left[0], : left[1]], rtol=0, atol=1e-5)
+
+
 def test_weights_are_zero_until_they_are_initialised():
     for cell in (conv2d(in_channels=2, out_channels=3, kernel_size=3), dense(in_channels=2, out_channels=3)):
         assert not cell.weight.asnumpy().any()
