@@ -16,8 +16,10 @@ LADDER = {
     "04_celu": "activation",
     "05_ghost_batch_norm": "ghost_batch lr",
     "06_fixed_scale": "norm_scale celu_alpha head_scale bias_lr_multiplier",
-    "07_whitening": "input_whitening lr cutout",
-    "08_ema": "ema_decay lr_end",
+    "07_whitening": "input_whitening",
+    "08_higher_rate": "lr cutout",
+    "09_ema": "ema_decay lr_end",
+    "10_flip_views": "cutout tta",
 }
 OTHERS = {
     "rates/one_cycle_192": "batch_size lr_base_batch lr",
