@@ -14,7 +14,7 @@ from src.data.binary import ImageSet
 from src.key_help import key_help
 from src.layers.names import ACTIVATIONS
 from src.model_utils.config import DEFAULTS, allowed, as_yaml, default_yaml, describe, load_config, read_yaml
-from src.optim.schedules import SCHEDULES, cyclic
+from src.optim.schedules import SCHEDULES, cyclic, piecewise_linear
 from src.resnet9.config import ResNet9Config
 from src.shared_config import SharedConfig
 from src.zoo import config_class_of, create_recipe
@@ -61,7 +61,7 @@ def test_every_recipe_can_be_cut_short(path, length):
     updates = length.get("train_steps") or round(length["epochs"] * updates_per_epoch)
     rates = recipe.rates(updates=updates, updates_per_epoch=updates_per_epoch, images_per_update=512)
     assert rates.shape == (updates,) and np.isfinite(rates).all()
-    if SCHEDULES[recipe.config.lr_schedule].function is cyclic:  # many rises, of a length that stays
+    if SCHEDULES[recipe.config.lr_schedule].function in (cyclic, piecewise_linear):  # rises that stay as long
         return
     warmup = recipe.config.warmup_epochs * updates_per_epoch
     assert rates.argmax() <= max(updates / 4, warmup if warmup < updates else 0) + 1
