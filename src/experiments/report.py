@@ -71,11 +71,11 @@ def _notes(facts: dict[str, Any], base: str) -> list[str]:
         "one of twenty misses the truth. Minutes are wall time with evaluation, the mean of the runs.",
     ]
     if facts["pooled_sd"] is not None:
-        needed = ", ".join(f"{size} points {_needed(runs)}" for size, runs in facts["runs_needed"].items())
+        needed = ", ".join(f"{_needed(runs)} for {size}" for size, runs in facts["runs_needed"].items())
         notes.append(
             f'"Runs an arm" would show that difference by a two-sided t-test at the level {level} with the '
             f"power {power}, if it is true, at the pooled standard deviation of all arms, "
-            f"{facts['pooled_sd']:.2f} points" + (f": {needed}." if needed else ".")
+            f"{facts['pooled_sd']:.2f} points" + (f": {needed} points." if needed else ".")
         )
     if facts["environments"]:
         where = dict.fromkeys(

@@ -95,7 +95,7 @@ def test_the_table_as_markdown(known):
     assert {line.count("|") for line in lines[:6]} == {14}
     assert "Without a finished run: fourth." in text
     assert "| second | six | 3 | +0.60 | +0.35 to +0.85 |" in text
-    assert "1.29 points: " in text
+    assert "1.29 points: 2,618 for 0.1, " in text
     where = "Trained on a processor, 1 core a run, MindSpore 2.10.0; a processor, 2 cores a run, MindSpore"
     assert where in text and len(_facts(known)["environments"]) == 2
     assert to_json(_facts(known)).count('"interval"') == 5
