@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+from src.model_utils.cpu import use_fast_convolutions
+
+use_fast_convolutions()
 os.environ.setdefault("GLOG_v", "3")
 
 from collections import Counter

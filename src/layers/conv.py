@@ -5,9 +5,11 @@ every argument is passed by keyword and nothing is left to a default. Weights ar
 `layers.init.initialise` fills them.
 """
 
+import mindspore as ms
 from mindspore import nn, ops
 
 from ..common.errors import UserError
+from .direct_conv import DirectConvolution, is_direct
 from .names import PADDINGS
 
 
@@ -30,23 +32,75 @@ def conv2d(
     `pad_mode="same"` pads even sizes on the right and bottom only when the stride is 2, and so shifts every
     sample by a pixel against the official networks: padding here is always explicit.
     """
-    arguments = {
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "kernel_size": kernel_size,
-        "stride": stride,
-        "pad_mode": "pad",
-        "padding": kernel_size // 2 if padding is None else padding,
-        "dilation": 1,
-        "group": 1,
-        "has_bias": bias,
-        "weight_init": "zeros",
-        "bias_init": "zeros",
-    }
-    return EvenConv2d(**arguments) if even else nn.Conv2d(**arguments)
+    kind = EvenConv2d if even else Conv2d
+    return kind(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=kernel_size,
+        stride=stride,
+        pad_mode="pad",
+        padding=kernel_size // 2 if padding is None else padding,
+        dilation=1,
+        group=1,
+        has_bias=bias,
+        weight_init="zeros",
+        bias_init="zeros",
+    )
 
 
-class EvenConv2d(nn.Conv2d):
+class Convolve(nn.Cell):
+    """(x (N, in, H, W), weight (out, in, kH, kW)) -> (N, out, H', W').
+
+    Args:
+        padding: zeros above, below, on the left and on the right, or "same" (MindSpore's and TensorFlow's).
+    """
+
+    def __init__(
+        self, *, out_channels: int, kernel_size: int, stride: int, padding: tuple[int, int, int, int] | str
+    ):
+        super().__init__()
+        self.plain = ops.Conv2D(
+            out_channel=out_channels,
+            kernel_size=kernel_size,
+            pad_mode="same" if padding == "same" else "pad",
+            pad=0 if padding == "same" else padding,
+            stride=stride,
+        )
+        self.on_cpu = padding != "same" and is_direct()
+        if self.on_cpu:
+            self.direct = DirectConvolution(stride=stride, padding=padding)
+
+    def construct(self, x, weight):
+        if self.on_cpu and x.dtype == ms.float32:
+            return self.direct(x, weight)
+        return self.plain(x, weight)
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` with symmetric padding, computed by `Convolve`."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.convolve = self._convolve(shorter=0)
+
+    def _convolve(self, *, shorter: int) -> Convolve:
+        """The convolution that leaves out so many rows and columns at the end."""
+        before = self.padding
+        return Convolve(
+            out_channels=self.out_channels,
+            kernel_size=self.kernel_size[0],
+            stride=self.stride[0],
+            padding=(before, before - shorter, before, before - shorter),
+        )
+
+    def construct(self, x):
+        return self._with_bias(self.convolve(x, self.weight))
+
+    def _with_bias(self, y):
+        return self.bias_add(y, self.bias) if self.has_bias else y
+
+
+class EvenConv2d(Conv2d):
     """A convolution for a 2x2 pooling right behind it: of odd maps it leaves out what the pooling drops.
 
     (N, in, H, W) -> (N, out, H, W) where H or W is even, and (N, out, H - 1, W - 1) where both are odd:
@@ -56,25 +110,17 @@ class EvenConv2d(nn.Conv2d):
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
-        before = self.kernel_size[0] // 2
-        self.shorter = ops.Conv2D(
-            out_channel=self.out_channels,
-            kernel_size=self.kernel_size,
-            pad_mode="pad",
-            pad=(before, before - 1, before, before - 1),
-            stride=1,
-        )
+        self.shorter = self._convolve(shorter=1)
 
     def construct(self, x):
-        if not (x.shape[2] % 2 and x.shape[3] % 2):
-            return super().construct(x)
-        y = self.shorter(x, self.weight)
-        return self.bias_add(y, self.bias) if self.has_bias else y
+        if x.shape[2] % 2 and x.shape[3] % 2:
+            return self._with_bias(self.shorter(x, self.weight))
+        return super().construct(x)
 
 
 def conv2d_operator(
     *, out_channels: int, kernel_size: int, stride: int = 1, padding: str = "symmetric"
-) -> ops.Conv2D:
+) -> Convolve:
     """A convolution (x, weight) -> y for cells that make their weight themselves; no bias.
 
     Args:
@@ -86,13 +132,11 @@ def conv2d_operator(
     """
     if padding not in PADDINGS:
         raise UserError(f"padding is {padding!r}; known are {', '.join(PADDINGS)}")
-    symmetric = padding == "symmetric"
-    return ops.Conv2D(
-        out_channel=out_channels,
+    return Convolve(
+        out_channels=out_channels,
         kernel_size=kernel_size,
-        pad_mode="pad" if symmetric else "same",
-        pad=kernel_size // 2 if symmetric else 0,
         stride=stride,
+        padding=(kernel_size // 2,) * 4 if padding == "symmetric" else padding,
     )
 
 

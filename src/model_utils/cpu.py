@@ -11,6 +11,7 @@ from ..common.errors import UserError
 MOST_THREADS = 1024  # that compute: many times more than cores take minutes to start, and then all memory
 NO_QUOTA = float(1 << 20)
 _ISA = "ONEDNN_MAX_CPU_ISA"
+_DIRECT = "QUARTET_DIRECT_CONVOLUTIONS"  # set with _ISA, so that processes started from here are told too
 
 
 def use_fast_convolutions() -> None:
@@ -19,10 +20,18 @@ def use_fast_convolutions() -> None:
     On a processor with AVX-512, MindSpore's plain layouts have no AVX-512 kernel in oneDNN and fall to the
     reference code; limited to AVX2 they find the matrix-product kernel, which was measured 95 times faster
     (64 to 64 channels, 3x3, batch 64, 32x32). oneDNN reads the variable once, at its first operator.
+
+    The networks' own convolutions call oneDNN themselves on such a processor (`layers.onednn`), unless the
+    user has set the variable.
     """
     if _ISA not in os.environ:
-        os.environ[_ISA] = "AVX2"
+        os.environ[_ISA], os.environ[_DIRECT] = "AVX2", "1"
         logging.getLogger("quartet").info("%s=AVX2 set: oneDNN's fast convolutions on this CPU", _ISA)
+
+
+def calls_onednn() -> bool:
+    """Whether convolutions may call oneDNN directly: not where the user has chosen its instructions."""
+    return _DIRECT in os.environ
 
 
 def wait_for_slow_ranks() -> None:

@@ -1,0 +1,116 @@
+"""Convolutions that call oneDNN themselves, against loops in float64 and MindSpore's own operator."""
+
+import os
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+from src.layers import onednn
+from src.layers.conv import Convolve
+from src.layers.direct_conv import DirectConvolution
+from src.layers.onednn import Convolution
+
+pytestmark = pytest.mark.skipif(onednn.library() is None, reason="this processor has no AVX-512")
+
+CASES = [  # images, channels, side, filters, kernel, stride, padding
+    (5, 3, 9, 8, 3, 1, (1, 1, 1, 1)),
+    (4, 16, 8, 32, 1, 1, (0, 0, 0, 0)),
+    (3, 3, 17, 20, 7, 2, (3, 3, 3, 3)),
+    (2, 32, 7, 16, 3, 2, (1, 1, 1, 1)),
+    (1, 24, 7, 64, 3, 1, (1, 0, 1, 0)),
+    (6, 3, 8, 24, 2, 1, (0, 0, 0, 0)),
+    (3, 12, 9, 20, 1, 2, (0, 0, 0, 0)),
+]
+
+
+def by_loops(x, weight, dy, stride, padding):
+    """y and the gradients of x and weight, in float64."""
+    top, bottom, left, right = padding
+    x, weight, dy = (part.astype(np.float64) for part in (x, weight, dy))
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    y, dx, dw = np.zeros(dy.shape), np.zeros(padded.shape), np.zeros(weight.shape)
+    height, width = dy.shape[2:]
+    for i in range(weight.shape[2]):
+        for j in range(weight.shape[3]):
+            rows, columns = slice(i, i + stride * height, stride), slice(j, j + stride * width, stride)
+            window = padded[:, :, rows, columns][:, :, :height, :width]
+            y += np.einsum("nchw,oc->nohw", window, weight[:, :, i, j])
+            dx[:, :, rows, columns][:, :, :height, :width] += np.einsum(
+                "nohw,oc->nchw", dy, weight[:, :, i, j]
+            )
+            dw[:, :, i, j] = np.einsum("nchw,nohw->oc", window, dy)
+    return y, dx[:, :, top : top + x.shape[2], left : left + x.shape[3]], dw
+
+
+def drawn(count, channels, side, filters, kernel, stride, padding):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, channels, side, side)).astype(np.float32)
+    weight = rng.normal(size=(filters, channels, kernel, kernel)).astype(np.float32)
+    shape = onednn.output_shape(x.shape, weight.shape, stride=stride, padding=padding)
+    return x, weight, rng.normal(size=shape).astype(np.float32)
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_equals_loops_in_float64(case):
+    *_, stride, padding = case
+    x, weight, dy = drawn(*case)
+    convolution = Convolution(x.shape, weight.shape, stride=stride, padding=padding)
+    results = convolution.forward(x, weight), convolution.to_x(dy, weight), convolution.to_weight(x, dy)
+    for ours, theirs in zip(results, by_loops(x, weight, dy, stride, padding), strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
+def test_it_is_an_operator_with_gradients_like_mindspores(mode):
+    x, weight, dy = (ms.Tensor(part) for part in drawn(*CASES[0]))
+
+    class Twice(nn.Cell):  # the results of one operator in two places are not in each other's way
+        def __init__(self, convolution):
+            super().__init__()
+            self.convolution = convolution
+
+        def construct(self, x, weight, dy):
+            first, second = self.convolution(x, weight), self.convolution(2 * x, weight)
+            return (first * second * dy).sum(axis=(1, 2, 3))
+
+    ms.set_context(mode=mode)
+    results = []
+    for convolution in (
+        DirectConvolution(stride=1, padding=(1, 1, 1, 1)),
+        ops.Conv2D(out_channel=8, kernel_size=3, pad_mode="pad", pad=1),
+    ):
+        cell = Twice(convolution)
+        value = cell(x, weight, dy)
+        results.append((value, *ms.grad(cell, (0, 1))(x, weight, dy)))
+    for ours, theirs in zip(*results, strict=True):
+        close(ours.asnumpy(), theirs.asnumpy())
+
+
+def test_arrays_are_used_again_only_when_nobody_has_them():
+    buffers = onednn._Buffers()
+    first = buffers.take((2, 3))
+    second = buffers.take((6,))
+    assert not np.shares_memory(first, second)
+    view = first[1]
+    del first
+    assert not np.shares_memory(buffers.take((5,)), view)
+    del view
+    assert np.shares_memory(buffers.take((5,)), buffers.take((1,))) is False
+    assert len(buffers._arrays) == 4
+
+
+def test_the_user_and_other_types_have_mindspores_operator(monkeypatch):
+    how = {"out_channels": 4, "kernel_size": 3, "stride": 1, "padding": (1, 1, 1, 1)}
+    monkeypatch.setenv("QUARTET_DIRECT_CONVOLUTIONS", "1")
+    assert Convolve(**how).on_cpu
+    assert not Convolve(**{**how, "padding": "same"}).on_cpu
+    x, weight = (ms.Tensor(np.ones((2, 4, 4, 4)), ms.float16) for _ in range(2))
+    assert Convolve(**how)(x, ms.ops.ones((4, 4, 3, 3), ms.float16)).dtype == ms.float16
+    del os.environ["QUARTET_DIRECT_CONVOLUTIONS"]
+    assert not Convolve(**how).on_cpu
