@@ -58,7 +58,7 @@ def definitions(file: Path) -> dict:
     text = file.read_text().split('if __name__ == "__main__":')[0]
     for old, new in CHANGES.items():
         if old not in text:
-            sys.exit(f"{file} has no {old.strip()!r}: it is not the airbench94_muon.py that this was made for")
+            sys.exit(f"{file} has no {old.strip()!r}: another version than this was made for")
         text = text.replace(old, new)
     names = {"Event": Event, "T": SimpleNamespace(Normalize=Normalize), "__name__": "airbench"}
     exec(compile(text, str(file), "exec"), names)
@@ -83,9 +83,7 @@ def write_sets(data: Path, folder: Path) -> None:
 
 
 def main():
-    flags = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("airbench", type=Path, help="airbench94_muon.py")
     flags.add_argument("data", type=Path, help="folder of CIFAR-10's binary files")
     flags.add_argument("--seed", type=int, default=0)

@@ -6,9 +6,6 @@ import logging
 import os
 import signal
 
-from src.model_utils.cpu import use_fast_convolutions
-
-use_fast_convolutions()
 os.environ.setdefault("GLOG_v", "3")
 
 from collections import Counter
@@ -17,6 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from src.model_utils.cpu import use_fast_convolutions
+
+use_fast_convolutions()
 
 # Under nohup, or in the background of a script, a process starts with some of these ignored, and so do those
 # that it starts.

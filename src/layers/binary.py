@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from ..common.errors import UserError
-from .conv import conv2d_operator
+from .conv import OwnConvolution
 from .names import WEIGHT_GRADIENTS
 
 
@@ -150,7 +150,7 @@ class UnitDeviation(nn.Cell):
         return (flat * ops.rsqrt(variance + 1e-10)).reshape(x.shape)
 
 
-class BinaryConv2d(nn.Cell):
+class BinaryConv2d(OwnConvolution):
     """Convolution with weights of one bit and a scale a filter, (N, in, H, W) -> (N, out, H', W'), no bias.
 
     The stored weight is the real one that training moves. The border is 0, neither +1 nor -1, as officially.
@@ -173,13 +173,12 @@ class BinaryConv2d(nn.Cell):
         stride: int = 1,
         quantiser: nn.Cell,
     ):
-        super().__init__()
+        super().__init__(out_channels=out_channels, kernel_size=kernel_size, stride=stride)
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
-        self.conv = conv2d_operator(out_channels=out_channels, kernel_size=kernel_size, stride=stride)
         self.quantiser = quantiser  # None once it is folded
         self.input_bits = 1
 
     def construct(self, x):
         weight = self.weight if self.quantiser is None else self.quantiser(self.weight)
-        return self.conv(x, weight.astype(x.dtype))
+        return self.convolve(x, weight.astype(x.dtype))

@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from ..common.errors import UserError
-from .direct_conv import DirectConvolution, is_direct
+from .direct_conv import direct_convolution, is_direct
 from .names import PADDINGS
 
 
@@ -48,45 +48,54 @@ def conv2d(
     )
 
 
-class Convolve(nn.Cell):
-    """(x (N, in, H, W), weight (out, in, kH, kW)) -> (N, out, H', W').
+class Convolution(nn.Cell):
+    """What cells with a convolution share: how it is computed."""
 
-    Args:
-        padding: zeros above, below, on the left and on the right, or "same" (MindSpore's and TensorFlow's).
-    """
-
-    def __init__(
+    def _operators(
         self, *, out_channels: int, kernel_size: int, stride: int, padding: tuple[int, int, int, int] | str
-    ):
-        super().__init__()
-        self.plain = ops.Conv2D(
+    ) -> tuple:
+        """MindSpore's operator (x, weight) -> y and, on a CPU that is faster with it, oneDNN called directly.
+
+        Args:
+            padding: zeros above, below, on the left and on the right, or "same" (MindSpore's, TensorFlow's).
+        """
+        same = padding == "same"
+        plain = ops.Conv2D(
             out_channel=out_channels,
             kernel_size=kernel_size,
-            pad_mode="same" if padding == "same" else "pad",
-            pad=0 if padding == "same" else padding,
+            pad_mode="same" if same else "pad",
+            pad=0 if same else padding,
             stride=stride,
         )
-        self.on_cpu = padding != "same" and is_direct()
-        if self.on_cpu:
-            self.direct = DirectConvolution(stride=stride, padding=padding)
+        self.on_cpu = is_direct()
+        if same or not self.on_cpu:
+            return plain, None
+        return plain, direct_convolution(stride=stride, padding=padding)
 
-    def construct(self, x, weight):
-        if self.on_cpu and x.dtype == ms.float32:
-            return self.direct(x, weight)
-        return self.plain(x, weight)
+    def _convolve(self, operators, x, weight):
+        plain, direct = operators
+        if self.on_cpu and direct is not None and _in_graph() and x.dtype == ms.float32:
+            return direct(x, weight)
+        return plain(x, weight)
 
 
-class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` with symmetric padding, computed by `Convolve`."""
+@ops.constexpr
+def _in_graph() -> bool:
+    """Without a graph a network is looked into, or sees images of many shapes."""
+    return ms.get_context("mode") == ms.GRAPH_MODE
+
+
+class Conv2d(nn.Conv2d, Convolution):
+    """`nn.Conv2d` with symmetric padding."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
-        self.convolve = self._convolve(shorter=0)
+        self.operators = self._symmetric(shorter=0)
 
-    def _convolve(self, *, shorter: int) -> Convolve:
+    def _symmetric(self, *, shorter: int) -> tuple:
         """The convolution that leaves out so many rows and columns at the end."""
         before = self.padding
-        return Convolve(
+        return self._operators(
             out_channels=self.out_channels,
             kernel_size=self.kernel_size[0],
             stride=self.stride[0],
@@ -94,7 +103,7 @@ class Conv2d(nn.Conv2d):
         )
 
     def construct(self, x):
-        return self._with_bias(self.convolve(x, self.weight))
+        return self._with_bias(self._convolve(self.operators, x, self.weight))
 
     def _with_bias(self, y):
         return self.bias_add(y, self.bias) if self.has_bias else y
@@ -110,18 +119,16 @@ class EvenConv2d(Conv2d):
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
-        self.shorter = self._convolve(shorter=1)
+        self.shorter = self._symmetric(shorter=1)
 
     def construct(self, x):
         if x.shape[2] % 2 and x.shape[3] % 2:
-            return self._with_bias(self.shorter(x, self.weight))
+            return self._with_bias(self._convolve(self.shorter, x, self.weight))
         return super().construct(x)
 
 
-def conv2d_operator(
-    *, out_channels: int, kernel_size: int, stride: int = 1, padding: str = "symmetric"
-) -> Convolve:
-    """A convolution (x, weight) -> y for cells that make their weight themselves; no bias.
+class OwnConvolution(Convolution):
+    """A convolution without bias whose cell makes the used weight itself, by `convolve(x, weight)`.
 
     Args:
         padding: "symmetric" (kernel_size // 2 on all sides) or "same" (MindSpore's and TensorFlow's: an even
@@ -130,14 +137,20 @@ def conv2d_operator(
     Raises:
         UserError: another padding.
     """
-    if padding not in PADDINGS:
-        raise UserError(f"padding is {padding!r}; known are {', '.join(PADDINGS)}")
-    return Convolve(
-        out_channels=out_channels,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=(kernel_size // 2,) * 4 if padding == "symmetric" else padding,
-    )
+
+    def __init__(self, *, out_channels: int, kernel_size: int, stride: int = 1, padding: str = "symmetric"):
+        super().__init__()
+        if padding not in PADDINGS:
+            raise UserError(f"padding is {padding!r}; known are {', '.join(PADDINGS)}")
+        self.operators = self._operators(
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=(kernel_size // 2,) * 4 if padding == "symmetric" else padding,
+        )
+
+    def convolve(self, x, weight):
+        return self._convolve(self.operators, x, weight)
 
 
 def dense(*, in_channels: int, out_channels: int, bias: bool = True) -> nn.Cell:

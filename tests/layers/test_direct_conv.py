@@ -1,6 +1,6 @@
 """Convolutions that call oneDNN themselves, against loops in float64 and MindSpore's own operator."""
 
-import os
+from concurrent.futures import ThreadPoolExecutor
 
 import mindspore as ms
 import numpy as np
@@ -8,8 +8,9 @@ import pytest
 from mindspore import nn, ops
 
 from src.layers import onednn
-from src.layers.conv import Convolve
-from src.layers.direct_conv import DirectConvolution
+from src.layers.conv import conv2d
+from src.layers.device import use_plain_operators
+from src.layers.direct_conv import direct_convolution
 from src.layers.onednn import Convolution
 
 pytestmark = pytest.mark.skipif(onednn.library() is None, reason="this processor has no AVX-512")
@@ -82,7 +83,7 @@ def test_it_is_an_operator_with_gradients_like_mindspores(mode):
     ms.set_context(mode=mode)
     results = []
     for convolution in (
-        DirectConvolution(stride=1, padding=(1, 1, 1, 1)),
+        direct_convolution(stride=1, padding=(1, 1, 1, 1)),
         ops.Conv2D(out_channel=8, kernel_size=3, pad_mode="pad", pad=1),
     ):
         cell = Twice(convolution)
@@ -105,12 +106,42 @@ def test_arrays_are_used_again_only_when_nobody_has_them():
     assert len(buffers._arrays) == 4
 
 
-def test_the_user_and_other_types_have_mindspores_operator(monkeypatch):
-    how = {"out_channels": 4, "kernel_size": 3, "stride": 1, "padding": (1, 1, 1, 1)}
-    monkeypatch.setenv("QUARTET_DIRECT_CONVOLUTIONS", "1")
-    assert Convolve(**how).on_cpu
-    assert not Convolve(**{**how, "padding": "same"}).on_cpu
-    x, weight = (ms.Tensor(np.ones((2, 4, 4, 4)), ms.float16) for _ in range(2))
-    assert Convolve(**how)(x, ms.ops.ones((4, 4, 3, 3), ms.float16)).dtype == ms.float16
-    del os.environ["QUARTET_DIRECT_CONVOLUTIONS"]
-    assert not Convolve(**how).on_cpu
+def test_work_in_other_threads_than_the_first_is_right():
+    """Shapes that need working memory, which belongs to the thread that computes."""
+    x, weight, dy = drawn(8, 64, 16, 96, 3, 1, (1, 1, 1, 1))
+    convolution = Convolution(x.shape, weight.shape, stride=1, padding=(1, 1, 1, 1))
+    with ThreadPoolExecutor(4) as pool:
+        tasks = [pool.submit(convolution.to_weight, x, dy) for _ in range(8)]
+        results = [task.result() for task in tasks]
+    expected = by_loops(x, weight, dy, 1, (1, 1, 1, 1))
+    for result in results:
+        close(result, expected[2])
+    close(convolution.forward(x, weight), expected[0])
+    close(convolution.to_x(dy, weight), expected[1])
+
+
+@pytest.mark.usefixtures("graph_mode")
+def test_a_cell_calls_it_in_a_graph_for_float32_unless_the_user_chose(monkeypatch):
+    """Weights of zero: what MindSpore's operator would answer is told apart by a count of calls."""
+    calls = []
+    forward = Convolution.forward
+    monkeypatch.setattr(
+        Convolution, "forward", lambda self, *arrays: calls.append(1) or forward(self, *arrays)
+    )
+
+    def called(cell, dtype=ms.float32):
+        calls.clear()
+        x = ms.Tensor(np.ones((2, 3, 4, 4)), dtype)
+        assert cell(x).dtype == dtype
+        return len(calls)
+
+    def cell():
+        return conv2d(in_channels=3, out_channels=4, kernel_size=3)
+
+    assert called(cell()) == 1
+    plain = cell()
+    use_plain_operators(plain)
+    assert called(plain) == 0
+    assert called(cell().to_float(ms.float16), ms.float16) == 0
+    monkeypatch.delenv("QUARTET_DIRECT_CONVOLUTIONS")
+    assert called(cell()) == 0
