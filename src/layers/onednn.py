@@ -193,7 +193,7 @@ def output_shape(x: Shape, weight: Shape, *, stride: int, padding: Sequence[int]
 class Convolution:
     """A convolution of images and weights of one shape, and its two gradients.
 
-    The images of a batch are divided among threads. `Part` below is what one thread does.
+    The images of a batch are divided among threads; `_Part` is what one thread does.
 
     Args:
         x: shape of the images, (N, in, H, W).
@@ -242,6 +242,12 @@ def _threads() -> ThreadPoolExecutor:
 
 
 class _Part:
+    """The convolution of some images in one thread.
+
+    Images and their gradients are turned channels-last by the library within `forward` and `to_x`, and here
+    for `to_weight`, where it would take a slow kernel.
+    """
+
     def __init__(self, x: Shape, weight: Shape, y: Shape, window: Sequence[ctypes.Array]):
         self._weight_shape, self._x_shape, self._y_shape = weight, x, y
         plain, last = (_layout(x), _layout(y)), (_channels_last(x), _channels_last(y))
