@@ -1,10 +1,10 @@
 """One run of airbench94_muon (Keller Jordan, MIT) on a CPU, as it stands but for what needs a GPU.
 
-    torch_venv/bin/python -m benchmarks.airbench_peer airbench94_muon.py DATA [--seed 0]
+    VENV/bin/python -m benchmarks.airbench_peer airbench94_muon.py DATA [--seed 0]
 
 The file is that of github.com/KellerJordan/cifar10-airbench. Taken out of it are float16 and bfloat16, the
 compiler and the timer of CUDA, and torchvision, of which it uses one formula; the memory stays channels-last.
-DATA is a folder of CIFAR-10's binary files. Prints one JSON object: top-1 in per cent with and without test
+DATA is a folder with CIFAR-10's binary files in it. Prints one JSON object: top-1 in per cent with and without test
 views, and seconds of training and test views, as the file itself counts them.
 """
 
@@ -70,6 +70,7 @@ def write_sets(data: Path, folder: Path) -> None:
     import numpy as np
     import torch
 
+    data = next(data.rglob("test_batch.bin")).parent
     files = {"train": sorted(data.glob("data_batch_*.bin")), "test": [data / "test_batch.bin"]}
     for split, parts in files.items():
         rows = np.concatenate([np.fromfile(part, np.uint8).reshape(-1, 3073) for part in parts])
@@ -85,7 +86,7 @@ def write_sets(data: Path, folder: Path) -> None:
 def main():
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("airbench", type=Path, help="airbench94_muon.py")
-    flags.add_argument("data", type=Path, help="folder of CIFAR-10's binary files")
+    flags.add_argument("data", type=Path, help="folder with CIFAR-10's binary files in it")
     flags.add_argument("--seed", type=int, default=0)
     own = flags.parse_args()
     import torch
