@@ -4,8 +4,8 @@
 
 The file is that of github.com/KellerJordan/cifar10-airbench. Taken out of it are float16 and bfloat16, the
 compiler and the timer of CUDA, and torchvision, of which it uses one formula; the memory stays channels-last.
-DATA is a folder with CIFAR-10's binary files in it. Prints one JSON object: top-1 in per cent with and without test
-views, and seconds of training and test views, as the file itself counts them.
+DATA is a folder with CIFAR-10's binary files in it. Prints one JSON object: top-1 in per cent with and
+without test views, and seconds of training and of test views, as the file itself counts them.
 """
 
 import argparse
