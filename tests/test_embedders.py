@@ -17,6 +17,7 @@ from src.deploy.export import export_model
 from src.deploy.onnx.metadata import write_onnx
 from src.deploy.onnx.translate import to_onnx
 from src.embedders import open_embedder
+from src.layers.device import use_plain_operators
 from src.tools import search
 from src.trained import open_trained
 from tests.helpers.checkpoints import save_checkpoint
@@ -44,6 +45,7 @@ def models(tmp_path_factory):
     checkpoint = save_checkpoint(folder / "net.ckpt", KEYS, class_names="ab")
     floats = export(checkpoint, folder / "onnx", file_format="ONNX") / "model.onnx"
     trained = open_trained(checkpoint, {}, float32=True)
+    use_plain_operators(trained.network)
     card = trained.card.model_copy(update={"input_type": "uint8"})
     (pixels,) = write_onnx(to_onnx(trained.network, card), card, folder / "pixels.onnx")
     return checkpoint, floats, pixels

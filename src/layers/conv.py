@@ -81,6 +81,13 @@ class Convolution(nn.Cell):
         return plain(x, weight)
 
 
+def leave_convolutions_to_mindspore(network: nn.Cell) -> None:
+    """None calls oneDNN directly from now on: its calls are of float32, and on no list of mixed precision."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Convolution):
+            cell.on_cpu = False
+
+
 @ops.constexpr
 def _in_graph() -> bool:
     """Without a graph a network is looked into, or sees images of many shapes."""

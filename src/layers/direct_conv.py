@@ -4,7 +4,6 @@ import functools
 import itertools
 from collections.abc import Callable
 
-import numpy as np
 from mindspore import ops
 
 from ..model_utils.cpu import calls_onednn
@@ -15,9 +14,7 @@ _number = itertools.count()
 
 
 def direct_convolution(*, stride: int, padding: tuple[int, int, int, int]) -> ops.Custom:
-    """An operator (x (N, in, H, W), weight (out, in, kH, kW)) -> (N, out, H', W'), with both gradients.
-
-    It computes in float32; float16 is converted.
+    """An operator (x (N, in, H, W), weight (out, in, kH, kW)) -> (N, out, H', W'), float32, with gradients.
 
     Args:
         stride: of both axes.
@@ -28,13 +25,13 @@ def direct_convolution(*, stride: int, padding: tuple[int, int, int, int]) -> op
         return _convolution(x.shape, weight.shape, stride, padding)
 
     def forward(x, weight):
-        return convolution(x, weight).forward(_single(x), _single(weight)).astype(x.dtype, copy=False)
+        return convolution(x, weight).forward(x, weight)
 
     def to_x(dy, weight, x):
-        return convolution(x, weight).to_x(_single(dy), _single(weight)).astype(dy.dtype, copy=False)
+        return convolution(x, weight).to_x(dy, weight)
 
     def to_weight(x, dy, weight):
-        return convolution(x, weight).to_weight(_single(x), _single(dy)).astype(x.dtype, copy=False)
+        return convolution(x, weight).to_weight(x, dy)
 
     x_operator = _operator(to_x, lambda dy, weight, x: list(x))
     weight_operator = _operator(to_weight, lambda x, dy, weight: list(weight))
@@ -56,10 +53,6 @@ def is_direct() -> bool:
 @functools.lru_cache(maxsize=256)
 def _convolution(x, weight, stride, padding) -> onednn.Convolution:
     return onednn.Convolution(x, weight, stride=stride, padding=padding)
-
-
-def _single(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32, copy=False)
 
 
 def _operator(function: Callable, shape_of: Callable, gradients: Callable | None = None) -> ops.Custom:

@@ -3,6 +3,7 @@
 import mindspore as ms
 from mindspore import nn
 
+from ..layers.conv import leave_convolutions_to_mindspore
 from .keys import AMP_LEVELS
 
 
@@ -33,6 +34,7 @@ def set_precision(network: nn.Cell, level: str) -> nn.Cell:
     if level == "auto":
         ms.amp.auto_mixed_precision(network, "auto", ms.float16)
     if level != "O0":
+        leave_convolutions_to_mindspore(network)
         for _, cell in network.cells_and_names():
             if keeps_float32(cell):
                 cell.to_float(ms.float32)

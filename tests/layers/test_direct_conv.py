@@ -14,6 +14,7 @@ from src.layers.conv import conv2d
 from src.layers.device import use_plain_operators
 from src.layers.direct_conv import direct_convolution
 from src.layers.onednn import Convolution
+from src.training.precision import set_precision
 
 pytestmark = pytest.mark.skipif(onednn.library() is None, reason="this processor has no AVX-512")
 
@@ -144,7 +145,8 @@ def test_a_cell_calls_it_in_a_graph_for_float32_unless_the_user_chose(monkeypatc
     plain = cell()
     use_plain_operators(plain)
     assert called(plain) == 0
-    assert called(cell().to_float(ms.float16), ms.float16) == 0
+    half = set_precision(cell(), "O2")
+    assert called(half, ms.float16) == 0
     monkeypatch.delenv("QUARTET_DIRECT_CONVOLUTIONS")
     assert called(cell()) == 0
 

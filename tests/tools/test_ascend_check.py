@@ -31,7 +31,7 @@ TELLING = {
     "configs/bit/r101x3_cifar10_randaug.yaml",
     "configs/multigrain/resnet50_imagenet_momentum.yaml",
     "configs/resnet9/cifar10.yaml",
-    "configs/resnet9/cpu/ladder/08_ema.yaml",
+    "configs/resnet9/cpu/ladder/09_ema.yaml",
     "configs/resnet9/cpu/networks/cifarnet_muon.yaml",
 }
 # Fewer blocks, channels and images: the same primitives. By the beginning of the model's name.

@@ -10,7 +10,7 @@ import pytest
 
 from src.checkpoint.file import read_checkpoint
 from src.common.errors import UserError
-from src.training import evaluator, trainer
+from src.training import evaluator, feed
 from src.training.signals import Interrupted
 from tests.helpers.cut_runs import CASES, assert_same, last_of, records_of, stop_at
 from tests.helpers.errors import fails
@@ -200,7 +200,7 @@ def test_updates_that_are_skipped_without_end_stop_the_run(start, tmp_path, monk
         outputs = tuple(ms.Tensor(value, ms.float32) for value in (2.0, 1.0, 1.0, math.inf))
         return (outputs for _ in range(first, last))
 
-    monkeypatch.setattr(trainer, "run_steps", skipped)
+    monkeypatch.setattr(feed, "run_steps", skipped)
     said = fails(start, tmp_path / "run", epochs=3.0, log_every=1)
     assert "7 updates in a row were skipped, up to batch 7" in said
     assert f"the last good checkpoint is {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}" in said

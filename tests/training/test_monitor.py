@@ -114,7 +114,7 @@ def test_rank_0_alone_measures_and_no_batch_is_read_unasked(tiny_recipe, narrow_
     recipe.monitor = lambda network, inputs: SimpleNamespace(
         parameters=[], measure=lambda images: asked.append(images) or {"share": 1.0}
     )
-    recipe.eval_batches = lambda **where: read.append(where) or range(3)
+    recipe.eval_batches = lambda **where: read.append(where) or SimpleNamespace(numbers=range(3))
     step = SimpleNamespace(inputs=None, set_train=lambda mode: None, ema=None)
     evaluators = [
         Evaluator(recipe, None, step, num_classes=4, device=Device("CPU", rank, 2)) for rank in (0, 1)

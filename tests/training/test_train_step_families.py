@@ -24,8 +24,11 @@ FAMILIES = {
         "resnet9/cpu/networks/cifarnet_muon.yaml",
         {"widths": [4, 4, 4], "group_convs": 3, "skip_unpooled": True, "examples_per_class": 0},
     ),
-    "cifar resnet": ("resnet9/cpu/networks/resnet56.yaml", {"stage_blocks": 1, "width_factor": 0.25}),
-    "vgg": ("resnet9/cpu/networks/vgg11.yaml", {"width_factor": 0.0625}),
+    "cifar resnet": (
+        "resnet9/cpu/networks/resnet56.yaml",
+        {"stage_blocks": 1, "width_factor": 0.25, "examples_per_class": 0},
+    ),
+    "vgg": ("resnet9/cpu/networks/vgg11.yaml", {"width_factor": 0.0625, "examples_per_class": 0}),
     "bit": (
         "bit/r50x1_cifar10.yaml",
         {"pretrained_head": "replace", "block_units": [1, 1, 1, 1], "width_factor": 0.5, "resize_size": 36},
