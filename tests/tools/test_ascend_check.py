@@ -23,7 +23,6 @@ from src.tools.ascend_check import main
 from src.zoo import config_class_of, create_network, recipe_class_of
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
 # Together they have every primitive of the others, but for that of accumulation, which a test below has.
 TELLING = {
     "configs/bireal/birealnet34_port.yaml",
@@ -34,6 +33,10 @@ TELLING = {
     "configs/resnet9/cpu/ladder/09_ema.yaml",
     "configs/resnet9/cpu/networks/cifarnet_muon.yaml",
 }
+# Those of full size at CPU scale have no other primitives.
+COPIES = ("configs/resnet9/cpu/ladder/", "configs/resnet9/cpu/networks/", "configs/resnet9/cpu/rates/")
+RECIPES = (str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(path for path in RECIPES if path in TELLING or not path.startswith(COPIES))
 # Fewer blocks, channels and images: the same primitives. By the beginning of the model's name.
 _FOUR = {"block_units": "[1, 1, 1, 1]", "widths": "[8, 8, 16, 16]"}
 SMALLER = {
