@@ -3,7 +3,8 @@
     python -m benchmarks.inference                   # all, some 8 minutes on two cores that do nothing else
     python -m benchmarks.inference --models birealnet18 resnet18 --rounds 3 --record /tmp/inference.json
     python -m benchmarks.inference --table           # the figures of the record as tables in Markdown
-    python -m benchmarks.inference --page            # the same into the pages that show them, and the picture
+    python -m benchmarks.inference --picture         # its picture, for docs/deploy.md
+    python -m benchmarks.tables                      # its figures, for all pages
 
 Each model in each backend is a process of its own, and all have the same number of threads. They take turns
 of some calls each, and those whose turn it is not are stopped. Batches of 1 give the latency, of 32 the
@@ -28,7 +29,7 @@ import numpy as np
 
 from benchmarks.inference_bars import bars, in_words
 from benchmarks.inference_files import AT_BATCH_1, BATCHES, GROUPS, MODELS, SHAPES
-from benchmarks.inference_page import all_tables, write_pages
+from benchmarks.inference_page import PICTURE, all_tables, draw
 from benchmarks.inference_peaks import peaks
 from benchmarks.record import RECORDS, parser, spread, write_record
 from benchmarks.steps import Peer
@@ -43,7 +44,7 @@ HELP = {
     "rounds": "turns of each at batch 1, four times as many as at batch 32 (default 8)",
     "record": "the record (default benchmarks/records/inference.json)",
     "table": "print the tables of the record; nothing is measured",
-    "page": "write the pages and the picture from the record; nothing is measured",
+    "picture": "draw docs/inference.png from the record; nothing is measured",
 }
 
 
@@ -152,12 +153,12 @@ def main() -> int:
     flags.add_argument("--threads", type=int, default=2, help="of each backend (default 2)")
     flags.add_argument("--record", type=Path, default=RECORD, help=HELP["record"])
     flags.add_argument("--table", action="store_true", help=HELP["table"])
-    flags.add_argument("--page", action="store_true", help=HELP["page"])
+    flags.add_argument("--picture", action="store_true", help=HELP["picture"])
     own = flags.parse_args()
-    if own.table or own.page:
+    if own.table or own.picture:
         record = json.loads(own.record.read_text())
-        if own.page:
-            write_pages(record)
+        if own.picture:
+            draw(record, PICTURE)
         else:
             print(all_tables(record))
         return 0

@@ -1,6 +1,5 @@
-"""The record of benchmarks.inference as tables in Markdown and as a picture, and the pages that show them."""
+"""The record of benchmarks.inference as tables in Markdown, for benchmarks.tables, and as a picture."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ from benchmarks.inference_layers import CHAINS, LENGTH, STAGES
 from benchmarks.inference_peers import BACKENDS
 from benchmarks.record import ROOT
 
-PAGES = (ROOT / "docs" / "deploy.md", ROOT / "README.md")
 PICTURE = ROOT / "docs" / "inference.png"
 TITLES = {TWIN: "ResNet-18"}
 BIREAL, PEAKS = "birealnet18", "peaks_tera_multiply_adds_per_second"
-README = ((BIREAL, "packed"), (TWIN, "onnxruntime float32"), (TWIN, "OpenVINO bfloat16"))
 SHOWN = tuple(name for name in BACKENDS if name != "MINDIR without norms")
 AT_BATCH_32 = tuple(name for name in BACKENDS if name not in AT_BATCH_1)
 FILES = ("MINDIR", "onnxruntime float32", "onnxruntime int8", "packed")
@@ -23,7 +20,6 @@ LAYERS_BY = {
 }  # fmt: skip
 FLOAT_BY = ("MindSpore", "onnxruntime float32", "OpenVINO float32")
 TWIN_MULTIPLY_ADDS = 1_814_073_344  # of an image, as `python -m src.tools.summary` counts them
-_MARKED = re.compile(r"(<!-- inference: (\w+) -->)(.*?)(<!-- /inference -->)", re.DOTALL)
 
 Record = Mapping[str, Any]
 
@@ -42,20 +38,9 @@ def tables(record: Record) -> dict[str, str]:
         ]
         return _table(["", *(TITLES.get(model, model) for model in models)], rows)
 
-    def fact(model: str, backend: str) -> str:
-        figures = found.get(model, {}).get(backend)
-        if not figures:
-            return "not measured"
-        took = figures["batch_1"]["milliseconds"]["median"]
-        return f"{figures['file_bytes'] / 1e6:.1f} MB, {took:.1f} ms"
-
     return {
-        "mindir": fact(TWIN, "MINDIR"),
-        "onnx": fact(TWIN, "onnxruntime float32"),
-        "int8": fact(TWIN, "onnxruntime int8"),
-        "packed": fact(BIREAL, "packed"),
+        "binary peer": _binary_peer(found),
         "folding": "; ".join(_folding(record["bars"])) or "not measured",
-        "readme": "; ".join(fact(*one) for one in README),
         "latency": by_model(lambda one: _latency(one["batch_1"]["milliseconds"])),
         "throughput": by_model(lambda one: f"{one['batch_32']['images_per_second']:,.0f}", AT_BATCH_32),
         "size": by_model(lambda one: f"{one['file_bytes'] / 1e6:.1f}", FILES),
@@ -70,30 +55,6 @@ def tables(record: Record) -> dict[str, str]:
 def all_tables(record: Record) -> str:
     """All of them, one below the other."""
     return "\n\n".join(f"{name}:\n\n{text}" for name, text in tables(record).items())
-
-
-def filled(text: str, record: Record) -> str:
-    """A page with its marked places as the record says.
-
-    Raises:
-        KeyError: a marker has another name than those of `tables`.
-    """
-    texts = tables(record)
-
-    def replaced(place: re.Match) -> str:
-        new, lines = texts[place[2]], "\n" in texts[place[2]]
-        return f"{place[1]}\n\n{new}\n\n{place[4]}" if lines else f"{place[1]}{new}{place[4]}"
-
-    return _MARKED.sub(replaced, text)
-
-
-def write_pages(record: Record) -> None:
-    """Writes the pictures and the pages again."""
-    from src.common.files import write_text
-
-    draw(record, PICTURE)
-    for page in PAGES:
-        write_text(page, filled(page.read_text(), record))
 
 
 def multiply_adds_a_second(record: Record, chain: str, backend: str) -> float:
@@ -155,6 +116,17 @@ def _machine(record: Record) -> str:
     return (
         f"{where['cpu']}, {record['settings']['threads']} threads, with {flags}; {versions}; {record['date']}"
     )
+
+
+def _binary_peer(found: Mapping[str, Any]) -> str:
+    """How many times as long as packed OpenVINO's binary convolutions take, over the shapes."""
+    shapes = [found[name] for name in CHAINS if name != "sixteen" and name in found]
+    took = [
+        [one[by]["batch_1"]["milliseconds"]["median"] for by in ("OpenVINO binary", "packed")]
+        for one in shapes
+    ]
+    ratios = [theirs / ours for theirs, ours in took]
+    return f"{min(ratios):.1f} to {max(ratios):.1f} times" if ratios else "not measured"
 
 
 def _folding(found: Iterable[Mapping[str, Any]]) -> list[str]:
