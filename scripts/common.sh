@@ -44,17 +44,21 @@ whole_number() {
   fi
 }
 
+doctor="python3 -m src.tools.doctor says what this machine has"
+outside=
 if [ -z "${PYTHON:-}" ]; then
-  PYTHON=python3
-  [ ! -x "$ROOT/.venv/bin/python" ] || PYTHON=$ROOT/.venv/bin/python
+  PYTHON=$ROOT/.venv/bin/python
+  [ -x "$PYTHON" ] || { PYTHON=python3 outside=1; }
 fi
 
-# check_python: refuses a PYTHON that is not there or too old. What it has no package for, the doors say.
+# check_python: refuses a PYTHON that is not there or too old, and says so if it is not .venv's though nobody chose
+# another. What it has no package for, the doors say.
 check_python() {
   local version
   version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null) \
-    || fail "PYTHON is $PYTHON, which does not run; set PYTHON, or let scripts/quickstart.sh make .venv"
+    || fail "PYTHON is $PYTHON, which does not run; set PYTHON, or let scripts/quickstart.sh make .venv; $doctor"
   case $version in
-    [12].* | 3.[0-9] | 3.10) fail "$PYTHON is Python $version, and 3.11 is needed; set PYTHON, or use .venv" ;;
+    [12].* | 3.[0-9] | 3.10) fail "$PYTHON is Python $version, and 3.11 is needed; set PYTHON, or use .venv; $doctor" ;;
   esac
+  [ -z "$outside" ] || echo "no .venv in $ROOT: starting with $(command -v "$PYTHON"), Python $version" >&2
 }

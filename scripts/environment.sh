@@ -16,10 +16,10 @@ if [ ! -x .venv/bin/python ]; then
       break
     fi
   done
-  [ -n "$base" ] || fail "Python 3.11 with venv is needed (python3.11 or python3 on the PATH)"
+  [ -n "$base" ] || fail "Python 3.11 with venv is needed (python3.11 or python3 on the PATH); $doctor"
   echo "making .venv with $("$base" --version)"
   rm -rf .venv
-  "$base" -m venv .venv || fail "cannot make .venv here; check free space and write permission"
+  "$base" -m venv .venv || fail "cannot make .venv here; check free space and write permission; $doctor"
 fi
 
 PYTHON=$PWD/.venv/bin/python
@@ -27,7 +27,7 @@ stamp=.venv/.installed-$requirements
 if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
   echo "installing $requirements (about 1.5 GB, once)"
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" \
-    || fail "pip could not install $requirements; check the network, then call this again"
+    || fail "pip could not install $requirements; check the network, then call this again; $doctor"
   cat requirements.txt "$requirements" > "$stamp.new"
   mv "$stamp.new" "$stamp"
 fi

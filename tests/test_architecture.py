@@ -21,7 +21,7 @@ ORDER = (
     ("layers", "data", "optim", "parallel", "checkpoint"),
     ("evaluation",),
     ("training", "deploy", "retrieval"),
-    ("analysis", "experiments", "shared_config"),
+    ("analysis", "doctor", "experiments", "shared_config"),
     ("recipe",),
     ("a model",),
     ("zoo",),

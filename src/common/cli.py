@@ -174,7 +174,8 @@ def _exit_code(main: Main) -> int:
             raise
         message, code = (
             f"error: {sys.executable} has no package {package}; use the Python that the requirements are "
-            "installed for, as .venv/bin/python, or pip install -r requirements.txt",
+            "installed for, as .venv/bin/python, or pip install -r requirements.txt; "
+            + as_called_here("python -m src.tools.doctor says what else is missing"),
             2,
         )
     print(message, file=sys.stderr)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ..common.errors import UserError
+from .control_groups import folders_of
 
 MOST_THREADS = 1024  # that compute: many times more than cores take minutes to start, and then all memory
 NO_QUOTA = float(1 << 20)
@@ -67,24 +68,12 @@ def shares_of_cores(processes: int) -> list[list[int]]:
     return [cores[i * share : (i + 1) * share] for i in range(processes)]
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+def _quota(**where: Path) -> float:
     """Cores' worth of time that the control groups of this process grant; a large number for no limit.
 
-    Version 2 has it in cpu.max ("QUOTA PERIOD"), version 1 in two files of the controller cpu. A group has
-    the limits of all groups above it. In a container the path may be the host's, and only the root is seen.
+    Version 2 has it in cpu.max ("QUOTA PERIOD"), version 1 in two files of the controller cpu.
     """
-    try:
-        groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines()]
-    except OSError:
-        return NO_QUOTA
-    least = NO_QUOTA
-    for controllers, path in groups:
-        if controllers == "" or "cpu" in controllers.split(","):
-            top = root / controllers
-            group = top / path.lstrip("/")
-            for folder in (group, *group.parents[: len(group.parts) - len(top.parts)]):
-                least = min(least, _quota_of(folder))
-    return least
+    return min(map(_quota_of, folders_of("cpu", **where)), default=NO_QUOTA)
 
 
 def _quota_of(folder: Path) -> float:

@@ -70,7 +70,8 @@ def set_up_device(device_target: str = "auto", *, seed: int = 0) -> Device:
     if not _is_available(device_target):
         raise UserError(
             f"device_target {device_target} is not available: MindSpore {ms.__version__} here has no "
-            f"{device_target} backend or finds no card; use --device_target CPU"
+            f"{device_target} backend or finds no card; use --device_target CPU, or see "
+            f"python -m src.tools.doctor --device_target {device_target}"
         )
     if device_target == "CPU":
         use_fast_convolutions()

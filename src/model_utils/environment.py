@@ -18,17 +18,18 @@ def environment() -> dict[str, Any]:
     A package that is not installed has the version None.
     """
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_count": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "os": platform.platform(),
         "python": platform.python_version(),
-        "mindspore": _version("mindspore"),
-        "numpy": _version("numpy"),
+        "mindspore": version_of("mindspore"),
+        "numpy": version_of("numpy"),
     }
 
 
-def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name, or its architecture where the system does not tell."""
     # ARM kernels write no model name, and systems other than Linux have no such file.
     with contextlib.suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -38,7 +39,8 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The version of an installed package, which is not imported; None where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -100,7 +100,7 @@ def test_the_quota_of_a_container_is_read(tmp_path, groups, files, cores):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     (tmp_path / "own").write_text(groups + "\n")
-    assert cpu._quota(tmp_path, tmp_path / "own") == (cores or cpu.NO_QUOTA)
+    assert cpu._quota(root=tmp_path, own=tmp_path / "own") == (cores or cpu.NO_QUOTA)
 
 
 def test_cores_are_those_of_affinity_and_quota(monkeypatch):

@@ -29,16 +29,16 @@ def test_cpu_name(tmp_path, monkeypatch):
     cpuinfo.write_text(
         "processor\t: 0\nmodel\t\t: 143\nmodel name\t: Fast: 3000 @ 2 GHz\nmodel name\t: other\n"
     )
-    assert module._cpu_name(cpuinfo) == "Fast: 3000 @ 2 GHz"
+    assert module.cpu_name(cpuinfo) == "Fast: 3000 @ 2 GHz"
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 200.00\nCPU implementer\t: 0x48\n")
-    assert module._cpu_name(cpuinfo) == "aarch64"
-    assert module._cpu_name(tmp_path / "missing") == "aarch64"
+    assert module.cpu_name(cpuinfo) == "aarch64"
+    assert module.cpu_name(tmp_path / "missing") == "aarch64"
 
 
-def test_a_package_that_is_not_installed_has_no_version():
-    assert module._version("a-package-that-nobody-wrote") is None
+def test_a_package_that_is_not_installed_has_noversion_of():
+    assert module.version_of("a-package-that-nobody-wrote") is None
 
 
 def test_peak_memory_covers_what_was_held():

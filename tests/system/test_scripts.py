@@ -114,10 +114,26 @@ def test_another_shell_or_python_is_one_line(tmp_path, script, stub):
         assert (ended.returncode, ended.stdout) == (2, "")
         assert ended.stderr == f"error: start it with bash: bash {ROOT}/scripts/{script}\n"
     if script.startswith("run_"):
-        refused(tmp_path, "PYTHON is /nowhere/python, which does not run", script, PYTHON="/nowhere/python")
+        doctor = "python3 -m src.tools.doctor says what this machine has"
+        wrong = f"PYTHON is /nowhere/python, which does not run; .*; {doctor}"
+        refused(tmp_path, wrong, script, PYTHON="/nowhere/python")
         old = Path(stub["PYTHON"])
         old.write_text(old.read_text().replace("3.11", "3.8"))
         refused(tmp_path, f"{old} is Python 3.8, and 3.11 is needed", script, **stub)
+
+
+def test_a_clone_without_venv_says_which_python_is_started(tmp_path, stub):
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "scripts", clone / "scripts")
+    (tmp_path / "bin").mkdir()
+    Path(stub["PYTHON"]).rename(tmp_path / "bin" / "python3")
+    (tmp_path / "data").touch()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    environment["PATH"] = f"{tmp_path}/bin:{environment['PATH']}"
+    words = ["bash", str(clone / "scripts" / "run_eval.sh"), "data", "data"]
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0 and "src.tools.launch" in ended.stdout
+    assert ended.stderr == f"no .venv in {clone}: starting with {tmp_path}/bin/python3, Python 3.11\n"
 
 
 def test_files_keep_their_line_ends_in_every_clone():

@@ -40,7 +40,7 @@ def check_cards(target: str, count: int, *, device_id: int | None = None) -> Non
                 "give a smaller DEVICE_NUM"
             )
         return
-    cards = _ascend_cards() if target == "Ascend" else _gpu_cards()
+    cards = ascend_cards() if target == "Ascend" else gpu_cards()
     if not cards:
         what = f"{DEVICES}/davinci*" if target == "Ascend" else "nvidia-smi -L"
         raise UserError(
@@ -54,13 +54,15 @@ def check_cards(target: str, count: int, *, device_id: int | None = None) -> Non
         raise UserError(f"{target} card {device_id} asked for, this server has 0 to {cards - 1}")
 
 
-def _ascend_cards() -> int:
+def ascend_cards() -> int:
+    """How many this process may use, by their device files."""
     visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
     there = sum(bool(re.fullmatch(r"davinci\d+", path.name)) for path in DEVICES.glob("davinci*"))
     return min(there, len(visible.split(","))) if visible else there
 
 
-def _gpu_cards() -> int:
+def gpu_cards() -> int:
+    """How many this process may use, by their device files, else by nvidia-smi."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     there = sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in DEVICES.glob("nvidia*"))
     if not there and shutil.which("nvidia-smi"):

@@ -16,11 +16,12 @@ are in LOG_DIR/restart_n.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -77,12 +78,23 @@ def _flags() -> argparse.ArgumentParser:
     return flags
 
 
+@contextlib.contextmanager
+def _on_this_machine(target: str) -> Iterator[None]:
+    """Within it, a UserError also names the command that examines this machine."""
+    try:
+        yield
+    except UserError as error:
+        doctor = f"python -m src.tools.doctor --device_target {target}"
+        raise UserError(f"{error}; {doctor} says what this machine has") from error
+
+
 def _plan(own: argparse.Namespace) -> Plan:
     """The plan, checked. Raises UserError."""
     if own.device_target not in ("Ascend", "GPU", "CPU"):
         raise UserError(f"DEVICE_TARGET is {own.device_target!r}; Ascend, GPU or CPU is needed")
     own.workers = own.workers or 1
-    checks.check_cards(own.device_target, own.workers, device_id=own.standalone)
+    with _on_this_machine(own.device_target):
+        checks.check_cards(own.device_target, own.workers, device_id=own.standalone)
     if own.standalone is not None:
         return Plan(workers=1, device_id=own.standalone)
     common = {"workers": own.workers, "bind_cores": bool(own.bind_cores)}
@@ -90,9 +102,11 @@ def _plan(own: argparse.Namespace) -> Plan:
         if own.device_target != "Ascend":
             raise UserError(f"RANK_TABLE_FILE is for Ascend, DEVICE_TARGET is {own.device_target}; unset one")
         plan = Plan(**common, node_rank=own.node_rank, rank_table=own.rank_table)
-        plan.ranks()
+        with _on_this_machine(own.device_target):
+            plan.ranks()
         return plan
-    checks.find_msrun()
+    with _on_this_machine(own.device_target):
+        checks.find_msrun()
     port = own.master_port
     if own.nodes > 1:
         port = port or checks.DEFAULT_PORT
@@ -104,7 +118,8 @@ def _plan(own: argparse.Namespace) -> Plan:
             )
     elif own.node_rank:
         raise UserError(f"NODE_RANK is {own.node_rank} of 1 server; set NODE_NUM")
-    checks.check_master(own.master_addr, port, node_rank=own.node_rank or 0)
+    with _on_this_machine(own.device_target):
+        checks.check_master(own.master_addr, port, node_rank=own.node_rank or 0)
     return Plan(
         **common, nodes=own.nodes, node_rank=own.node_rank, master_address=own.master_addr, master_port=port,
         cluster_time_out=own.cluster_timeout,
