@@ -3,7 +3,7 @@
     python -m benchmarks.inference                   # all, some 8 minutes on two cores that do nothing else
     python -m benchmarks.inference --models birealnet18 resnet18 --rounds 3 --record /tmp/inference.json
     python -m benchmarks.inference --table           # the figures of the record as tables in Markdown
-    python -m benchmarks.inference --picture         # its picture, for docs/deploy.md
+    python -m benchmarks.inference --picture         # its picture, for docs/inference.md
     python -m benchmarks.tables                      # its figures, for all pages
 
 Each model in each backend is a process of its own, and all have the same number of threads. They take turns
