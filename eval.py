@@ -6,9 +6,9 @@ python eval.py --checkpoint_path runs/RUN --data_path more/test    class folders
 python eval.py --checkpoint_path runs/RUN --task retrieval --data_path holidays
 python eval.py --checkpoint_path model.onnx --task retrieval --data_path holidays
 
-Of the data that the run was trained on, its test images are evaluated, or the share that it held out. Of
-other class folders, of all its classes or of some, all images are, unless there is a folder val or test, or
---val_fraction is given.
+On the data of the training, the test images are evaluated, or the share that was held out. On other class
+folders, which need not have all of the classes, every image is evaluated, unless there is a folder val or
+test, or --val_fraction is given.
 """
 
 from src.common.cli import checkpoint_parser, run
@@ -20,15 +20,15 @@ def main(arguments):
     flags = checkpoint_parser(__doc__, keys=key_help, also="; for retrieval also an .onnx")
     flags.add_argument("--task", choices=("classification", "retrieval"), default="classification")
     answers = flags.add_argument_group("classification")
-    answers.add_argument("--predictions", metavar="CSV", help="what is said of each image: a file to write")
+    answers.add_argument("--predictions", metavar="CSV", help="file for the prediction of each image")
     answers.add_argument(
-        "--pictures", metavar="DIR", help="confusion matrix, recall by class and worst mistakes (of rank 0)"
+        "--pictures", metavar="DIR", help="folder for confusion matrix, recall of each class, worst mistakes"
     )
     sets = flags.add_argument_group("retrieval", "with --data_path FOLDER, see src/retrieval/sets.py")
-    sets.add_argument("--protocol", help="holidays, groups ...; auto, the default, looks")
-    sets.add_argument("--rotations", metavar="FILE", help="holidays: YAML lines NAME: DEGREES, clockwise")
+    sets.add_argument("--protocol", help="holidays, groups ... (default: auto, by the folder's files)")
+    sets.add_argument("--rotations", metavar="FILE", help="holidays: YAML file NAME: DEGREES clockwise")
     sets.add_argument("--distractors", metavar="DIR", help="images that are wrong for every query")
-    sets.add_argument("--sheet", metavar="PNG", help="queries and their results, the worst mistakes first")
+    sets.add_argument("--sheet", metavar="PNG", help="picture of queries and results, worst mistakes first")
     own, rest = flags.parse_known_args(arguments)
 
     from src.common.files import to_json

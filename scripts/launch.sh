@@ -13,10 +13,10 @@ details="
 Further keys go to the door. Everything else is set by variables of the environment:
   DEVICE_TARGET     Ascend, GPU or CPU: CPU runs the same on CPU processes
   LOG_DIR           new folder for the logs, one worker_R.log a process (logs/DOOR-date-time)
-  MAX_RESTARTS      starts after a failure; a training goes on from its newest checkpoint (0)
+  MAX_RESTARTS      how often to start again after a failure; a training continues from its newest checkpoint (0)
   HANG_TIMEOUT      seconds without a sign of life of a process, after which all end (600)
   PROGRESS_TIMEOUT  seconds without a batch of any process, after which all end (3600)
-  STOP_TIMEOUT      seconds without a batch to save and stop after a signal, before all are killed (300)
+  STOP_TIMEOUT      after a signal, seconds without a batch before all are killed (300)
   PYTHON            the interpreter (.venv/bin/python, else python3)
 Several processes:
   NODE_NUM          servers; DEVICE_NUM is the number of cards of each (1)

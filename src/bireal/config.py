@@ -33,31 +33,41 @@ class BiRealConfig(SharedConfig):
     }
 
     block_units: FourCounts = key(
-        (4, 4, 4, 4), "blocks of each of the four stages; left out: those of the model", unit="blocks"
+        (4, 4, 4, 4), "blocks in each of the four stages; by default those of the model", unit="blocks"
     )
     bottleneck: bool = key(
-        False, "blocks of 1x1, 3x3 and 1x1 convolutions, not of one 3x3; left out: those of the model"
+        False,
+        "blocks of three convolutions, 1x1, 3x3 and 1x1, in place of one 3x3; by default that of the model",
     )
     widths: FourCounts = key(
-        (64, 128, 256, 512), "channels of the four stages, of bottlenecks a quarter", unit="channels"
+        (64, 128, 256, 512),
+        "channels of the four stages; the output of a bottleneck has four times as many",
+        unit="channels",
     )
     stem: Literal[STEMS] = key(
-        "imagenet", "7x7 convolution and max-pool, both stride 2; small: 3x3 convolution, stride 2"
+        "imagenet",
+        "first layers; imagenet: a 7x7 convolution and max-pooling, each with stride 2; small: a 3x3 "
+        "convolution with stride 2",
     )
     activation: Literal[ACTIVATIONS] = key(
-        "approx_sign", "of each block's input: a sign with its slope, or what a real-valued network has"
+        "approx_sign",
+        "what each block does to its input; approx_sign: the sign, with Bi-Real Net's gradient; others as "
+        "in real-valued networks",
     )
     binary_weights: bool = key(True, "1-bit weights in the blocks; false: real ones")
     weight_gradient: Literal[WEIGHT_GRADIENTS] = key(
-        "clipped", "straight-through gradient of 1-bit weights; scaled_identity: the earlier port's"
+        "clipped",
+        "gradient of the sign of 1-bit weights; clipped: straight-through where the weight is within [-1, "
+        "1]; scaled_identity: the earlier port's",
     )
     divide_by_deviation: bool = key(
-        False, "divide each block's input by an image's deviation in training (the earlier port's)"
+        False,
+        "in training, divide each block's input by its standard deviation over an image (the earlier port)",
     )
     clip_after_add: bool = key(
-        False, "clip to [-1, 1] behind each addition and the stem (the earlier port's Hardtanh)"
+        False, "clip to [-1, 1] after the stem and after each addition (the earlier port's Hardtanh)"
     )
-    head_norm: bool = key(False, "batch normalisation before the classifier (the earlier port's)")
+    head_norm: bool = key(False, "batch normalisation before the classifier (the earlier port)")
 
     @model_validator(mode="after")
     def _is_halved_evenly(self) -> "BiRealConfig":

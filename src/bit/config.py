@@ -38,20 +38,28 @@ class BiTConfig(SharedConfig):
     }
 
     pretrained_name: str = key(
-        "", "official file in the folder pretrained_path; empty: BiT-M and the network, as BiT-M-R50x1"
+        "",
+        "name of the official file in the folder pretrained_path; empty: BiT-M of this network, as "
+        "BiT-M-R50x1",
     )
     block_units: FourCounts = key(
-        (3, 4, 6, 3), "units of each of the four blocks; left out: those of the model", unit="units"
+        (3, 4, 6, 3), "units in each of the four blocks; by default those of the model", unit="units"
     )
     width_factor: float = key(
-        1.0, "factor on all channels, a multiple of 0.5; left out: that of the model", unit="factor", gt=0
+        1.0,
+        "factor on the channels of all layers, a multiple of 0.5; by default that of the model",
+        unit="factor",
+        gt=0,
     )
     stride_padding: Literal[PADDINGS] = key(
-        "symmetric", "padding of 3x3 convolutions with stride 2; same: the earlier port's"
+        "symmetric",
+        "padding of 3x3 convolutions with stride 2; symmetric: the official one; same: the earlier port's",
     )
-    recompute: bool = key(False, "keep less for the backward pass and compute it again: memory for time")
+    recompute: bool = key(False, "save memory: keep less for the backward pass, and compute it again there")
     hyper_rule: bool = key(
-        False, "BiT-HyperRule: image sizes, updates, rates and mixup from the data set; batch 512 is its own"
+        False,
+        "BiT-HyperRule: choose image sizes, number of updates, rates and mixup by the data set; it is "
+        "made for batches of 512",
     )
 
     @model_validator(mode="after")

@@ -96,6 +96,7 @@ def parser(
         add_help: whether there is a --help.
     """
     made = _Parser(
+        prog=_program(),
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=add_help,
@@ -103,6 +104,12 @@ def parser(
     )
     made.keys = keys
     return made
+
+
+def _program() -> str | None:
+    """How a module is started, as argparse says it from Python 3.14 on; None: the name of the file."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
 
 
 def flag_names(flags: argparse.ArgumentParser) -> list[str]:
@@ -118,7 +125,7 @@ def checkpoint_parser(
     made.add_argument(
         "--checkpoint_path",
         required=True,
-        help=f"a run's folder (its best), a .ckpt, or others' weights (.npz, .safetensors, .pth){also}",
+        help=f"a run's folder (its best), a .ckpt, or published weights (.npz, .safetensors, .pth){also}",
     )
     add_weights_flags(made)
     return made
@@ -128,13 +135,18 @@ def add_weights_flags(flags: argparse.ArgumentParser) -> None:
     """The flags of how weights are read, beside their path."""
     flags.epilog = "Every other --key value overrides the checkpoint's config."
     flags.add_argument(
-        "--config_path", help="a YAML file whose keys override a .ckpt's; the recipe of others' weights"
+        "--config_path",
+        help="a YAML file: its keys replace those of a .ckpt; published weights need it, as their recipe",
     )
     flags.add_argument(
         "--class_names", metavar="FILE",
-        help="of others' weights: a name a line, or JSON as imagenet_class_index.json (default: numbers)",
+        help="of published weights: one name a line, or JSON as imagenet_class_index.json (default: numbers)",
     )  # fmt: skip
-    flags.add_argument("--raw_weights", action="store_true", help="the weights, not their average (EMA)")
+    flags.add_argument(
+        "--raw_weights",
+        action="store_true",
+        help="use the weights themselves, not their moving average (EMA)",
+    )
 
 
 def run(main: Main, *, around: Callable[[Main, Sequence[str]], int | None] | None = None) -> None:

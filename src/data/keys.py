@@ -43,35 +43,40 @@ class DataKeys(Keys):
     """Data and augmentation; positions and sizes in pixels of the training image."""
 
     dataset: Literal["auto", *DATASETS] = key(
-        "auto", "kind of data in data_path; folder: one folder of images for each class; auto: detect it"
+        "auto", "what data_path holds; folder: a folder of images for each class; auto: look"
     )
     val_fraction: float = key(
         0.1,
-        "share of each class held out for evaluation, if there is no val or test folder",
+        "share of each class that is held out for evaluation if there is no val or test folder",
         unit="0..1",
         gt=0,
         lt=1,
     )
-    split_seed: int = key(0, "seed of the held-out share", ge=0, le=4_000_000_000)
-    check_images: bool = key(True, "look for damaged image files once, before the first step of a run")
+    split_seed: int = key(0, "seed that chooses the images held out", ge=0, le=4_000_000_000)
+    check_images: bool = key(
+        True, "read each image file once before the first step, and name the damaged ones"
+    )
     damaged_images: Literal["fail", "skip"] = key(
-        "fail", "a damaged image; fail: the run ends; skip: another takes its place, evaluation leaves it out"
+        "fail",
+        "what to do with a damaged image; fail: stop the run; skip: train on another image in its place, "
+        "and do not evaluate it",
     )
     max_image_pixels: int = key(
         MAX_PIXELS,
-        "larger images are refused; a JPEG counts at the size it is decoded at; raise it for files you trust",
+        "images with more pixels are refused, as they could fill the memory; a JPEG counts at the size at "
+        "which it is decoded; raise it for files you trust",
         unit="pixels",
         ge=1,
     )
     examples_per_class: int = key(
-        0, "few-shot: training images used of each class; 0: all", unit="images", ge=0
+        0, "few-shot training: how many training images of each class are used; 0: all", unit="images", ge=0
     )
-    few_shot_seed: int = key(0, "seed of the few-shot choice", ge=0, le=4_000_000_000)
-    batch_size: int = key(512, "images in a batch of one card", unit="images", ge=1)
-    eval_batch_size: int = key(500, "images in an evaluation batch of one card", unit="images", ge=1)
+    few_shot_seed: int = key(0, "seed that chooses the few-shot images", ge=0, le=4_000_000_000)
+    batch_size: int = key(512, "training images in a batch, on each card", unit="images", ge=1)
+    eval_batch_size: int = key(500, "evaluation images in a batch, on each card", unit="images", ge=1)
     workers: int = key(
         0,
-        "threads that read and prepare images; 0: one for each core that the process may use, at most 8",
+        "threads that read and prepare images; 0: one for each core that may be used, at most 8",
         unit="threads",
         ge=0,
     )
@@ -79,101 +84,115 @@ class DataKeys(Keys):
     image_std: Channels = key(
         (62.99, 62.09, 66.70), "standard deviation of red, green and blue", unit="0..255"
     )
-    image_size: int = key(32, "side of a training image", unit="pixels", ge=1)
+    image_size: int = key(32, "side of a training image, after the crop", unit="pixels", ge=1)
     train_crop: Literal["pad", "resize", "random_resized"] = key(
         "pad",
-        "pad: pad a 32x32 image and crop it; resize: resize to a square and crop it; random_resized: crop a "
-        "random area and resize it (Inception)",
+        "how training images are cropped; pad: pad a 32x32 image, then crop it; resize: resize to a "
+        "square, then crop it; random_resized: crop a random area, then resize it (Inception)",
     )
     crop_pad: int = key(
         4,
-        "pad: width of the reflected border (cifar10-fast 4; airbench, which calls it translate, 2; "
-        "airbench96 4); 0: none",
+        "train_crop pad: width of the mirrored border; 0: none; cifar10-fast and airbench96 use 4, "
+        "airbench 2 (there named translate)",
         unit="pixels",
         ge=0,
         le=31,
     )
     resize_size: int = key(
-        0, "resize: side of the square before the crop; 0: image_size", unit="pixels", ge=0
+        0, "train_crop resize: side of the square before the crop; 0: image_size", unit="pixels", ge=0
     )
     crop_area: Range = key(
-        (0.08, 1.0), "random_resized: smallest and largest share of the image's area", unit="0..1"
+        (0.08, 1.0), "train_crop random_resized: smallest and largest share of the image's area", unit="0..1"
     )
-    crop_ratio: Range = key((0.75, 4 / 3), "random_resized: smallest and largest width / height")
+    crop_ratio: Range = key((0.75, 4 / 3), "train_crop random_resized: smallest and largest width / height")
     interpolation: Interpolation = key(
         "bilinear",
-        "how images are resized; bilinear, bicubic: antialiased; tf_bilinear: not antialiased, as TensorFlow",
+        "how images are resized; bilinear and bicubic are antialiased; tf_bilinear is not, as in TensorFlow",
     )
-    eval_image_size: int = key(0, "side of an evaluation image; 0: image_size", unit="pixels", ge=0)
+    eval_image_size: int = key(
+        0, "side of an evaluation image, after the crop; 0: image_size", unit="pixels", ge=0
+    )
     eval_crop: Literal["squash", "centre", "whole"] = key(
         "centre",
-        "evaluation; squash: resize to a square; centre: resize the shorter side and crop the centre; whole: "
-        "resize the longer side, no crop",
+        "how evaluation images are cropped; squash: resize to a square, no crop; centre: resize the "
+        "shorter side, then crop the centre; whole: resize the longer side, no crop",
     )
     crop_percentage: float = key(
-        1.0, "evaluation: side of the crop as a share of the resized side", unit="0..1", gt=0, le=1
+        1.0, "side of the evaluation crop as a share of the resized side", unit="0..1", gt=0, le=1
     )
     flip: Literal["none", "random", "alternating"] = key(
         "random",
-        "mirror images; random: half of them; alternating: each one in every second epoch (airbench)",
+        "mirror training images left to right; random: each with probability 0.5; alternating: each in "
+        "every second epoch (airbench)",
     )
     cutout: int = key(
         0,
-        "pad: Cutout, side of the square set to the mean colour (cifar10-fast 8, its shorter runs 5; "
-        "airbench96 12); 0: none",
+        "train_crop pad: side of the square that Cutout sets to the mean colour; 0: none; cifar10-fast "
+        "uses 8, in shorter runs 5, airbench96 12",
         unit="pixels",
         ge=0,
         le=32,
     )
     translate: int = key(
-        0, "pad: largest shift; uncovered pixels get the mean colour; 0: none", unit="pixels", ge=0, le=31
+        0,
+        "train_crop pad: largest random shift; uncovered pixels get the mean colour; 0: none",
+        unit="pixels",
+        ge=0,
+        le=31,
     )
     brightness_jitter: float = key(
         0.0,
-        "pad: b; to all normalised values of an image a number between -b and b is added, drawn anew in each "
-        "epoch (Hiverge 0.1399); 0: none",
+        "train_crop pad: largest number that is added to all normalised values of an image, drawn anew in "
+        "each epoch; 0: none; Hiverge uses 0.1399",
         unit="standard deviations",
         ge=0,
     )
     contrast_jitter: float = key(
         0.0,
-        "pad: c; then the values of an image are multiplied by a number between 1 - c and 1 + c, drawn anew "
-        "in each epoch (Hiverge 0.1308); 0: none",
+        "train_crop pad: c; all normalised values of an image are multiplied by a number from 1 - c to 1 "
+        "+ c, drawn anew in each epoch; 0: none; Hiverge uses 0.1308",
         unit="factor",
         ge=0,
         lt=1,
     )
     randaugment_layers: int = key(
-        0, "RandAugment: operations for each image; 0: none", unit="operations", ge=0
+        0, "RandAugment: operations on each image; 0: none", unit="operations", ge=0
     )
     randaugment_magnitude: float = key(10.0, "RandAugment: mean magnitude; 10 is the full range", ge=0)
     randaugment_std: float = key(0.5, "RandAugment: standard deviation of the magnitude", ge=0)
     autoaugment: Literal["none", *POLICIES] = key(
         "none",
-        "AutoAugment policy; imagenet: a larger magnitude always changes more; "
-        "imagenet_paper: ranges of the authors' TPU code",
+        "policy of AutoAugment; imagenet: a larger magnitude always changes an image more; "
+        "imagenet_paper: the ranges of the authors' TPU code",
     )
     colour_jitter: Jitter = key(
-        (0.0, 0.0, 0.0, 0.0), "strength of random brightness, contrast, saturation (factors) and hue (turns)"
+        (0.0, 0.0, 0.0, 0.0),
+        "largest random change of brightness, contrast and saturation (factors) and of hue (turns of the "
+        "colour circle)",
     )
-    lighting: float = key(0.0, "AlexNet's lighting noise: standard deviation of its weights", ge=0)
+    lighting: float = key(0.0, "standard deviation of AlexNet's lighting noise; 0: none", ge=0)
     random_erasing: float = key(
-        0.0, "probability that a random rectangle of an image is erased", unit="0..1", ge=0, le=1
+        0.0, "probability that a random rectangle of a training image is erased", unit="0..1", ge=0, le=1
     )
     erasing_fill: Literal["mean", "noise"] = key(
-        "mean", "random erasing fills with image_mean, or with noise around it"
+        "mean", "what fills an erased rectangle; mean: image_mean; noise: random values around it"
     )
-    mixup_alpha: float = key(0.0, "mixup: weights from Beta(alpha, alpha); 0: none", ge=0)
+    mixup_alpha: float = key(
+        0.0, "mixup: two images are blended with a weight from Beta(alpha, alpha); 0: none", ge=0
+    )
     cutmix_alpha: float = key(
-        0.0, "CutMix: areas from Beta(alpha, alpha); 0: none; with mixup, a batch has one of the two", ge=0
+        0.0,
+        "CutMix: a rectangle, its area from Beta(alpha, alpha), is pasted from another image; 0: none; "
+        "with mixup, each batch gets one of the two",
+        ge=0,
     )
     mixup_per_image: bool = key(
-        False, "mixup and CutMix: draw the weight or rectangle for each image, not once for a batch"
+        False, "draw mixup's weight and CutMix's rectangle for each image, not once for a batch"
     )
     label_smoothing: float = key(
         0.0,
-        "share a of the target that is spread evenly over all classes: (1 - a) * cross-entropy + a * mean of "
-        "-log p, the same in cifar10-fast and airbench (0.2) and Hiverge (0.09)",
+        "share a of the target that is spread evenly over all classes; the loss is (1 - a) * "
+        "cross-entropy + a * mean of -log p; cifar10-fast and airbench use 0.2, Hiverge 0.09",
         unit="0..1",
         ge=0,
         lt=1,

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 HELP = {
     "file_format": f"{names_in_words()} (default MINDIR)",
-    "file_name": "the export's folder, or FOLDER/ to have it in (default: in the run's folder)",
-    "export_batch_size": "MINDIR, AIR: images a call (default 1); of several sizes each is a file, model_bN",
-    "input": "float32: normalised NCHW; uint8: NHWC pixels, normalised in the file (default float32)",
-    "fold": "false: leave batch norms, weight standardisation and scales as they were trained (default true)",
-    "real_weights": "of PACKED, the weights of its real layers: float32 or float16 (default float32)",
-    "quantise": "int8: an ONNX file that computes in 8 bits, calibrated on --calibration DIR",
-    "calibration": "folder of at least 100 pictures: some calibrate int8, others are compared",
-    "calibration_images": "pictures that calibrate, half of the folder's at most (default 512)",
-    "accept_difference": "write a model whose answers differ too much from the network's, too",
+    "file_name": "folder to write; FOLDER/ with a slash: a new one in FOLDER (default: in the run's folder)",
+    "export_batch_size": "MINDIR, AIR: images in a batch; each of several sizes becomes a file (default 1)",
+    "input": "what the file takes; float32: normalised NCHW; uint8: NHWC pixels (default float32)",
+    "fold": "merge normalisation and scales into the convolutions before them, where possible (default true)",
+    "real_weights": "PACKED: type of the weights that are not 1-bit (default float32)",
+    "quantise": "ONNX: compute in 8 bits; needs --calibration",
+    "calibration": "int8: folder of at least 100 pictures; some set its ranges, others check the result",
+    "calibration_images": "int8: pictures that set its ranges, at most half of the folder's (default 512)",
+    "accept_difference": "write the file even if its answers differ too much from the network's",
 }
 
 

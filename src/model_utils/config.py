@@ -246,12 +246,16 @@ def allowed(field: FieldInfo) -> str:
     """The type and range of a key in words."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     limits = [
-        f"{sign} {getattr(limit, name):g}"
+        f"{sign} {_number_in_words(getattr(limit, name))}"
         for limit in field.metadata
         for name, sign in signs.items()
         if getattr(limit, name, None) is not None
     ]
     return " ".join([_type_in_words(field.annotation), " and ".join(limits)]).strip()
+
+
+def _number_in_words(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def _type_in_words(kind: Any) -> str:
@@ -263,7 +267,8 @@ def _type_in_words(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)
         count = "a list of" if inner[-1] is ... else f"a list of {len(inner)}"
-        return f"{count} {'whole numbers > 0' if 'int' in str(inner[0]) else 'numbers'}, as [1, 2, 3]"
+        example = list(range(1, 4 if inner[-1] is ... else len(inner) + 1))
+        return f"{count} {'whole numbers > 0' if 'int' in str(inner[0]) else 'numbers'}, as {example}"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return words[kind]
 

@@ -14,19 +14,26 @@ PRETRAINED_HEADS = ("keep", "replace", "zero")
 class RunKeys(Keys):
     """The run: what, where, on which device."""
 
-    model: str = key("", "model to train; required; src/zoo.py lists the names")
+    model: str = key("", "name of the model to train, one of src/zoo.py; required")
     data_path: InputPath = key(
-        "data", "folder of the data set, or the folder that holds cifar-10-batches-bin", unit="folder"
+        "data",
+        "folder of the data set, or the folder that holds cifar-10-batches-bin",
+        unit="folder",
     )
-    output_path: OutputPath = key("runs", "folder in which each run gets a folder of its own", unit="folder")
-    run_name: str = key("", "name of the run's folder; empty: recipe, date and time")
+    output_path: OutputPath = key("runs", "each run gets a folder of its own in it", unit="folder")
+    run_name: str = key("", "name of the run's folder; empty: made of the recipe's name, date and time")
     device_target: Literal[DEVICE_TARGETS] = key(
-        "auto", "device; auto: the first of Ascend, GPU, CPU that this machine has"
+        "auto", "device to train on; auto: the first of Ascend, GPU and CPU that this machine has"
     )
-    seed: int = key(0, "seed of initial weights, order of images and augmentation", ge=0, le=4_000_000_000)
-    pretrained_path: InputPath = key("", "weights to start from; empty: none", unit="file or folder")
+    seed: int = key(
+        0, "seed of the initial weights, the order of the images and the augmentation", ge=0, le=4_000_000_000
+    )
+    pretrained_path: InputPath = key(
+        "", "pretrained weights to start from; empty: none", unit="file or folder"
+    )
     pretrained_head: Literal[PRETRAINED_HEADS] = key(
-        "replace", "classifier of pretrained weights; keep: theirs; replace: a new one; zero: zeros"
+        "replace",
+        "the pretrained classifier; keep: use it; replace: a new random one; zero: a new one of zeros",
     )
 
     @model_validator(mode="after")

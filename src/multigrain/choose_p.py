@@ -18,9 +18,14 @@ def main(arguments):
     flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--p", help="exponents to try (1,1.5,2 ... 8,max, then tenths about the best)")
     flags.add_argument(
-        "--split", choices=("test", "train"), default="test", help="whose images choose (test)"
+        "--split", choices=("test", "train"), default="test", help="split whose images are evaluated (test)"
     )
-    flags.add_argument("--criterion", choices=("top1", "loss"), default="top1", help="by what (top1)")
+    flags.add_argument(
+        "--criterion",
+        choices=("top1", "loss"),
+        default="top1",
+        help="figure that the best exponent is chosen by (top1)",
+    )
     own, rest = flags.parse_known_args(arguments)
     given = _exponents(own.p)
 

@@ -40,29 +40,32 @@ class MultiGrainConfig(SharedConfig):
     }
 
     block_units: FourCounts = key(
-        (3, 4, 6, 3), "blocks of each of the four stages; left out: those of the model", unit="blocks"
+        (3, 4, 6, 3), "blocks in each of the four stages; by default those of the model", unit="blocks"
     )
     bottleneck: bool = key(
-        True, "blocks of 1x1, 3x3 and 1x1 convolutions, not of two 3x3; left out: those of the model"
+        True,
+        "blocks of three convolutions, 1x1, 3x3 and 1x1, in place of two 3x3; by default that of the model",
     )
     widths: FourCounts = key(
         (64, 128, 256, 512),
-        "channels of the four stages; bottlenecks put out 4 times as many",
+        "channels of the four stages; the output of a bottleneck has four times as many",
         unit="channels",
     )
     stem: Literal[STEMS] = key(
-        "imagenet", "7x7 convolution and max-pool, both stride 2; small: 3x3 convolution, stride 2"
+        "imagenet",
+        "first layers; imagenet: a 7x7 convolution and max-pooling, each with stride 2; small: a 3x3 "
+        "convolution with stride 2",
     )
     pooling_exponent: float | Literal["max"] = key(
-        3.0, "p of the generalised mean that pools; 1: the mean; max: the maximum"
+        3.0, "exponent p of the pooling (GeM, a generalised mean); 1: the mean; max: the maximum"
     )
-    learn_pooling_exponent: bool = key(False, "train p, from pooling_exponent on")
+    learn_pooling_exponent: bool = key(False, "train the exponent p, starting from pooling_exponent")
     eval_pooling_exponent: float | Literal["max"] = key(
-        0.0, "p in evaluation, p* of a test resolution; 0: that of training"
+        0.0, "exponent in evaluation, the p* of a test resolution; 0: that of training"
     )
     whitening_dim: int = key(
         0,
-        "length of whitened embeddings, set by multigrain.whiten; 0: not whitened",
+        "length of whitened embeddings; set by python -m src.multigrain.whiten; 0: no whitening",
         unit="dimensions",
         ge=0,
     )
@@ -70,27 +73,39 @@ class MultiGrainConfig(SharedConfig):
         0.5, "lambda: share of cross-entropy in the loss; the rest is metric_loss", unit="0..1", ge=0, le=1
     )
     metric_loss: Literal["margin", "triplet"] = key(
-        "margin", "of embeddings: margin, with distance-weighted negatives, or triplet, with the hardest ones"
+        "margin",
+        "loss of the embeddings; margin: with negatives drawn by distance; triplet: with the hardest "
+        "negatives",
     )
-    margin: float = key(0.2, "margin loss: half the band about beta", unit="distance", gt=0)
-    margin_beta: float = key(1.2, "margin loss: first boundary of near and far", unit="distance", gt=0, lt=2)
-    beta_lr_multiplier: float = key(1.0, "rate of beta in parts of lr; 0: it stays", unit="factor", ge=0)
+    margin: float = key(0.2, "margin loss: half the width of the band around beta", unit="distance", gt=0)
+    margin_beta: float = key(
+        1.2,
+        "margin loss: first value of beta, the boundary between near and far",
+        unit="distance",
+        gt=0,
+        lt=2,
+    )
+    beta_lr_multiplier: float = key(
+        1.0, "learning rate of beta as a factor on lr; 0: beta stays", unit="factor", ge=0
+    )
     triplet_margin: float = key(0.1, "triplet loss: margin", unit="squared distance", gt=0)
     sampling_cutoff: float = key(
-        0.5, "negatives nearer than this are drawn as if this far", unit="distance", gt=0, lt=2
+        0.5,
+        "negatives nearer than this are drawn as often as those at this distance",
+        unit="distance",
+        gt=0,
+        lt=2,
     )
     nonzero_loss_cutoff: float = key(
-        1.4, "negatives this far or farther are not drawn", unit="distance", gt=0, le=2
+        1.4, "negatives at this distance or farther are not drawn", unit="distance", gt=0, le=2
     )
     negatives: Literal["global", "card"] = key(
-        "global", "pairs are those of all cards' embeddings, or of each card's alone"
+        "global", "which embeddings make pairs; global: those of all cards; card: those of one card"
     )
-    repetitions: int = key(
-        3, "N of repeated augmentation: copies of an image in a batch", unit="images", ge=1
-    )
-    epoch_length: float = key(2.0, "images of an epoch, in parts of the data set", unit="factor", gt=0)
+    repetitions: int = key(3, "repeated augmentation: copies of each image in a batch", unit="images", ge=1)
+    epoch_length: float = key(2.0, "images in an epoch, as a multiple of the data set's", unit="factor", gt=0)
     knn_probe_images: int = key(
-        0, "queries of the nearest-neighbour probe at each evaluation; 0: none", unit="images", ge=0
+        0, "images whose nearest neighbours are looked at in each evaluation; 0: none", unit="images", ge=0
     )
 
     @model_validator(mode="after")

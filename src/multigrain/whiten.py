@@ -19,7 +19,10 @@ def main(arguments):
     flags.add_argument("--images", required=True, help="a folder of pictures, to any depth")
     flags.add_argument("--output", required=True, help="the .ckpt file to write")
     flags.add_argument(
-        "--regularisation", type=float, default=0.0, help="share of the mean variance added to each (0)"
+        "--regularisation",
+        type=float,
+        default=0.0,
+        help="share of the mean variance that is added to each variance (0)",
     )
     own, rest = flags.parse_known_args(arguments)
 

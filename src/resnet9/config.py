@@ -20,67 +20,75 @@ class CifarConfig(SharedConfig):
 
     activation: Literal[ACTIVATIONS] = key(
         "relu",
-        "activation (cifar10-fast: celu; airbench: gelu; Hiverge: silu, on a CPU a fifth of gelu's time)",
+        "activation function; cifar10-fast uses celu, airbench gelu, Hiverge silu (on a CPU a fifth of "
+        "gelu's time)",
     )
     celu_alpha: float = key(
-        0.075, "CELU saturates at -celu_alpha (cifar10-fast: 0.075; with norm_scale fixed 0.3)", gt=0
+        0.075,
+        "activation celu: alpha; its least value is -alpha; cifar10-fast uses 0.075, with norm_scale "
+        "fixed 0.3",
+        gt=0,
     )
     head_scale: float = key(
         1.0,
-        "factor on the logits (cifar10-fast: 1/8, with whitening 1/16; airbench94: 1/9)",
+        "factor on the logits; cifar10-fast uses 1/8, with whitening 1/16, airbench94 1/9",
         unit="factor",
         gt=0,
     )
     norm_momentum: float = key(
         0.1,
-        "weight of a new batch in batch normalisation's running statistics (airbench: 0.4)",
+        "weight of a new batch in the running statistics of batch normalisation; airbench uses 0.4",
         unit="0..1",
         gt=0,
         le=1,
     )
     norm_eps: float = key(
-        1e-5, "batch normalisation: added to the variance (airbench: 1e-12)", unit="variance", gt=0, le=1
+        1e-5,
+        "number that batch normalisation adds to the variance; airbench uses 1e-12",
+        unit="variance",
+        gt=0,
+        le=1,
     )
     norm_scale: Literal[NORM_SCALES] = key(
         "trained",
-        "scale of batch normalisation; fixed: 1, only the offset is trained (cifar10-fast, airbench)",
+        "scale of batch normalisation; fixed: 1, and only the offset is trained (cifar10-fast, airbench)",
     )
     ghost_batch: int = key(
         0,
-        "ghost batch normalisation: a training batch is normalised in splits of so many images "
-        "(cifar10-fast: 32); 0: the batch as a whole",
+        "ghost batch normalisation: a training batch is normalised in groups of this many images; 0: as a "
+        "whole; cifar10-fast uses 32",
         unit="images",
         ge=0,
     )
     input_whitening: Literal[INPUT_WHITENING] = key(
         "none",
-        "fixed first convolution that decorrelates patches of the training images; dawnbench: 3x3, with a "
-        "1x1 convolution behind it (cifar10-fast); airbench: 2x2 with both signs and a trained bias",
+        "fixed first convolution that decorrelates patches of the training images; dawnbench: 3x3, "
+        "followed by a 1x1 convolution (cifar10-fast); airbench: 2x2, with both signs and a trained bias",
     )
     whitening_eps: float = key(
         0.0,
-        "input whitening: added to the eigenvalues; 0: the form's own, dawnbench 1e-2, airbench 5e-4",
+        "input_whitening: number that is added to the eigenvalues; 0: 1e-2 for dawnbench, 5e-4 for airbench",
         unit="variance",
         ge=0,
     )
     whitening_images: int = key(
         0,
-        "input whitening: training images that it is computed from (Hiverge: 960); 0: the form's own, "
-        "dawnbench 10000, airbench 5000",
+        "input_whitening: training images that it is computed from; 0: 10000 for dawnbench, 5000 for "
+        "airbench; Hiverge uses 960",
         unit="images",
         ge=0,
     )
     whitening_bias_epochs: float = key(
         0.0,
-        "input whitening: how long its bias is trained, at the rate lr, as freeze_course says (airbench: 3); "
-        "0: the whole run",
+        "input_whitening airbench: how long its bias is trained, at the rate lr and as freeze_course "
+        "says; 0: the whole run; airbench uses 3",
         unit="epochs",
         ge=0,
     )
     dirac_init: bool = key(
         False,
-        "convolutions behind the first start by copying their input: their first filters are the identity "
-        "(airbench)",
+        "initial weights of all convolutions but the first copy their input: the first filters are the "
+        "identity (airbench)",
     )
 
     @model_validator(mode="after")
@@ -126,7 +134,7 @@ class PooledConfig(CifarConfig):
     """The keys of the CIFAR networks that may pool at either of two places."""
 
     pool_before_norm: bool = key(
-        False, "pool right behind the convolution, before batch normalisation (cifar10-fast, airbench)"
+        False, "pool right after the convolution, before batch normalisation (cifar10-fast, airbench)"
     )
 
 
@@ -164,20 +172,20 @@ class CifarNetConfig(CifarConfig):
     )
     group_convs: int = key(
         2,
-        "convolutions of a group; the third has a residual around it and the second (airbench96)",
+        "convolutions in a group; 3: with a residual connection around the last two (airbench96)",
         unit="layers",
         ge=2,
         le=3,
     )
     unit_head: bool = key(
         False,
-        "start the classifier's weights with a standard deviation of 1 (airbench94_muon, where head_scale is "
-        "1 / 256); false: PyTorch's default",
+        "initial weights of the classifier have a standard deviation of 1 (airbench94_muon, where "
+        "head_scale is 1 / 256); false: PyTorch's default",
     )
     skip_unpooled: bool = key(
         False,
-        "leave out the pixels of a convolution that the pooling behind it drops: the same network, by 11 % "
-        "less compute at 32 pixels",
+        "do not compute the pixels of a convolution that the pooling after it drops: the same network, "
+        "with 11 % less compute at 32 pixels",
     )
 
     @model_validator(mode="after")
@@ -196,7 +204,7 @@ class ResNetConfig(CifarConfig):
     VARIANTS: ClassVar = {f"resnet{6 * n + 2}": {"stage_blocks": n} for n in (3, 5, 7, 9, 18)}
 
     stage_blocks: int = key(
-        9, "n of 6n + 2 layers: blocks of each of the three stages; left out: those of the model",
+        9, "blocks in each of the three stages: n of 6n + 2 layers; by default that of the model",
         unit="blocks",
         ge=1,
     )  # fmt: skip
@@ -216,7 +224,7 @@ class VGGConfig(PooledConfig):
     LEAST: ClassVar = 32
 
     stage_convs: FiveCounts = key(
-        (2, 2, 3, 3, 3), "convolutions of each of the five stages; left out: those of the model",
+        (2, 2, 3, 3, 3), "convolutions in each of the five stages; by default those of the model",
         unit="layers",
     )  # fmt: skip
     width_factor: float = key(1.0, "factor on all channels (64, 128, 256, 512, 512)", unit="factor", gt=0)

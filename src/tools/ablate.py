@@ -5,9 +5,9 @@ python -m src.tools.ablate configs/resnet9/cpu/*.yaml --output_path runs/cpu --t
 python -m src.tools.ablate A.yaml B.yaml --seeds 5 --baseline B --views flip,six:0.25 --epochs 8
 
 Every other --key value goes to all trainings. Seed 0 of all recipes comes first, then seed 1, and so on. A
-recipe is known by the name of its file: OUTPUT/NAME/seed_0 is a run of train.py. What is stopped or killed
-goes on at the next call with the same words, a finished run is not repeated, and one whose recipe was edited
-since is refused. A run that fails is named and passed over; the exit code is then 2.
+recipe is known by the name of its file: OUTPUT/NAME/seed_0 is a run of train.py. After an interruption the
+same call goes on; finished runs are not repeated. A run whose recipe was edited since is refused. A run that
+fails is named and passed over, and the exit code is then 2.
 
 --table writes OUTPUT/ablation.md, .json and .png from the runs that are finished, as a call does at its end.
 The last line is the same JSON object.
@@ -22,16 +22,28 @@ STOPPED = 143
 def main(arguments):
     flags = parser(__doc__, keys=key_help)
     flags.usage = "python -m src.tools.ablate CONFIG [CONFIG ...] --seeds N [flags] [--key value ...]"
-    flags.add_argument("configs", nargs="+", metavar="CONFIG", help="recipes, each with a name of its own")
-    flags.add_argument("--seeds", type=int, default=3, help="runs a recipe, with the seeds 0 to N - 1 (3)")
+    flags.add_argument(
+        "configs", nargs="+", metavar="CONFIG", help="recipes to compare; no two of one file name"
+    )
+    flags.add_argument(
+        "--seeds", type=int, default=3, help="runs of each recipe, with the seeds 0 to N - 1 (3)"
+    )
     flags.add_argument("--output_path", default="runs/ablation", help="folder of all runs (runs/ablation)")
     flags.add_argument(
         "--jobs", type=int, default=1, help="trainings at a time, each on its share of the cores (1)"
     )
-    flags.add_argument("--baseline", help="what others are compared with: a recipe (the first), or previous")
-    flags.add_argument("--views", default="", help="test-time views to evaluate in too, as flip,six:0.25")
-    flags.add_argument("--table", action="store_true", help="train nothing")
-    flags.add_argument("--name", default="ablation", help="of the table's files (ablation)")
+    flags.add_argument(
+        "--baseline", help="what each recipe is compared with: the name of one, or previous (the first)"
+    )
+    flags.add_argument(
+        "--views",
+        default="",
+        help="also evaluate with these values of tta, as flip,six:0.25 (0.25: tta_share)",
+    )
+    flags.add_argument(
+        "--table", action="store_true", help="train nothing; write the table of the runs that are finished"
+    )
+    flags.add_argument("--name", default="ablation", help="name of the table's files (ablation)")
     own, rest = flags.parse_known_args(arguments)
     arms = _arms(own, rest, flag_names(flags))
     names = [arm.name for arm in arms]

@@ -18,11 +18,13 @@ from ..key_help import key_help
 def main(arguments):
     flags = parser(__doc__, keys=key_help)
     flags.usage = "python -m src.tools.ascend_check CONFIG [flags] [--key value ...]"
-    flags.add_argument("config", metavar="CONFIG", help="a recipe of configs/; comes first")
+    flags.add_argument("config", metavar="CONFIG", help="a recipe of configs/, the first word")
     flags.add_argument("--num_classes", type=int, default=10, help="classes of the data (10)")
     flags.add_argument("--images", type=int, default=50_000, help="training images of the data (50000)")
-    flags.add_argument("--picture_size", type=int, default=32, help="sides of its pictures, pixels (32)")
-    flags.add_argument("--cards", type=int, default=8, help="that train together (8)")
+    flags.add_argument(
+        "--picture_size", type=int, default=32, help="side of the data's pictures, pixels (32)"
+    )
+    flags.add_argument("--cards", type=int, default=8, help="cards that train together (8)")
     flags.add_argument("--json", action="store_true", help="one JSON object on the last line, sizes in bytes")
     own, rest = flags.parse_known_args(arguments)
 

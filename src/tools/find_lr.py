@@ -3,13 +3,14 @@
 python -m src.tools.find_lr configs/resnet9/cifar10.yaml --data_path data
 python -m src.tools.find_lr configs/resnet9/cifar10.yaml --data_path data --lr_max 2 --eval_every 0.1
 
-The run is one of train.py whose rate rises from lr_min to lr_max: a folder in output_path, with lr_range.png
-beside its other files. It ends early where the loss is no longer finite. Every other --key value is a config
-key: --epochs, 1 by default, may be a part of one, and with --eval_every the test accuracy is drawn too. The
-rates of groups (muon_lr, head_lr, of biases) rise in proportion.
+It trains as train.py does, while the rate rises from lr_min to lr_max, and adds lr_range.png to the run's
+folder. It ends early if the loss is no longer finite. Every other --key value is a config key: --epochs (1 by
+default) may be less than one, and with --eval_every the test accuracy is drawn too. The rates of groups
+(muon_lr, head_lr, of biases) rise in proportion.
 
-Base: where the smoothed loss has made the first 10 % of its fall. Max: half the rate at its lowest point, or
-lr_max where it does not rise again. The last line is one JSON object. (arXiv 1506.01186; the rule is ours.)
+base: the rate at which the smoothed loss has made the first 10 % of its fall. max: half the rate at which it
+is lowest, or lr_max if it does not rise again. The last line is one JSON object. The test is Smith's (arXiv
+1506.01186), the rule for base and max our own.
 """
 
 from ..common.cli import flag_names, parser, run
@@ -22,7 +23,11 @@ def main(arguments):
     flags.add_argument("config", nargs="+", metavar="CONFIG", help="a recipe of configs/")
     flags.add_argument("--lr_min", type=float, help="first rate (a hundredth of the recipe's lr)")
     flags.add_argument("--lr_max", type=float, help="last rate (ten times the recipe's lr)")
-    flags.add_argument("--exponential", action="store_true", help="rise by equal factors, not by equal steps")
+    flags.add_argument(
+        "--exponential",
+        action="store_true",
+        help="multiply the rate by the same factor at each step, in place of adding the same amount",
+    )
     own, rest = flags.parse_known_args(arguments)
 
     import contextlib

@@ -1,12 +1,12 @@
 """Distorted copies of your own pictures, to test how well a trained model finds their originals.
 
 python -m src.tools.make_copies PICTURES COPIES [--seed 0] [--limit 500] [--kinds crop jpeg]
-python eval.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --task retrieval --protocol copydays \
+python eval.py --checkpoint_path runs/RUN/checkpoints/last.ckpt --task retrieval --protocol copydays \\
     --data_path COPIES
 
-Writes COPIES/original and a folder of copies for each kind, as Copydays has them, of the pictures found in
-PICTURES to any depth; the originals are left as they are. The kinds: crop, rotation, blur, brightness, jpeg,
-strong (three of them at once); src/retrieval/copies.py says how much of each. Each kind gets a score.
+Writes COPIES/original and a folder for each kind of copy, in the layout of Copydays. PICTURES is searched to
+any depth, and left as it is. The kinds: crop, rotation, blur, brightness, jpeg, strong (three of them at
+once); src/retrieval/copies.py says how strong each is. eval.py gives each kind a score.
 """
 
 import sys
@@ -20,9 +20,9 @@ def main(arguments):
     flags = parser(__doc__)
     flags.add_argument("pictures", metavar="PICTURES", help="a folder with image files")
     flags.add_argument("copies", metavar="COPIES", help="the folder to make")
-    flags.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
-    flags.add_argument("--limit", type=int, help="so many pictures, chosen by the seed (all)")
-    flags.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="which copies (all)")
+    flags.add_argument("--seed", type=int, default=0, help="seed of the random changes (0)")
+    flags.add_argument("--limit", type=int, help="number of pictures, chosen by the seed (all)")
+    flags.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of copies (all)")
     own = flags.parse_args(arguments)
 
     import numpy as np

@@ -4,10 +4,10 @@ python -m src.tools.rank_table --servers 10.0.0.1 --output rank_table.json
 python -m src.tools.rank_table --servers 10.0.0.1,10.0.0.2 --devices 0-7 --device_ips addresses.txt \\
     --output rank_table.json
 
-The addresses of the cards' own network are in /etc/hccn.conf of each server, in lines address_0=192.168.1.1;
-for one server the file of this one is read. For several, --device_ips names a copy of the file of each, with
-commas between; or it lists the addresses themselves, those of the first server first, or names a text file
-that does.
+The cards have a network of their own. Its addresses are in /etc/hccn.conf of each server, in lines such as
+address_0=192.168.1.1. For one server, this machine's file is read. For several, give --device_ips: a copy of
+each server's file, with commas between; or the addresses themselves, those of the first server first; or a
+text file that lists them.
 """
 
 from ..common.cli import parser, run

@@ -2,8 +2,8 @@
 
 python -m src.tools.reestimate_bn --checkpoint_path runs/RUN/checkpoints/best.ckpt --output precise.ckpt
 
-Over the training batches that follow the checkpoint's last step, as `bn_reestimation_batches` does after a
-training. The output is the checkpoint with other statistics. The last line is one JSON object with the
+It uses the training batches that follow the checkpoint's last step, as `bn_reestimation_batches` does after a
+training. The output is the same checkpoint with the new statistics. The last line is one JSON object with the
 figures before and after.
 """
 
@@ -14,7 +14,7 @@ from ..key_help import key_help
 def main(arguments):
     flags = checkpoint_parser(__doc__, keys=key_help)
     flags.add_argument("--output", required=True, help="the .ckpt file to write")
-    flags.add_argument("--batches", type=int, default=100, help="training batches a card (100)")
+    flags.add_argument("--batches", type=int, default=100, help="training batches on each card (100)")
     own, rest = flags.parse_known_args(arguments)
 
     import contextlib

@@ -4,15 +4,16 @@ python -m src.tools.search build photos/ --checkpoint_path runs/RUN --index phot
 python -m src.tools.search build photos/ --checkpoint_path model.onnx --index photos.index
 python -m src.tools.search search photos.index query.jpg more/ --top 10 --sheet found.png
 
-build embeds new and changed pictures only, and drops those that are gone. One that was broken off goes on
-where it was. Pictures of other folders stay in the index, unless --only. A folder that is empty, or lost more
-than half of its pictures, is refused, unless --prune: its drive may be missing. A damaged picture is named,
-and passed over until it changes. The last line is one JSON object. Every other --key value of build overrides
-the checkpoint's config; the longer side of a picture is eval_image_size. An .onnx takes squares of one size,
-as its card says, the central one or all of it squeezed; made_square counts pictures that were not square.
+build looks at new and changed pictures only, and drops those that are gone. After an interruption the same
+call goes on. Pictures of other folders stay in the index, unless --only is given. A folder that is empty, or
+lost more than half of its pictures, is refused, unless --prune is given: its drive may be missing. A damaged
+picture is named, and left out until it changes. The last line is one JSON object. Every other --key value of
+build replaces one of the checkpoint's config; eval_image_size is the longer side of a picture. An .onnx takes
+squares of one size: its card says whether they are cut from the centre, or the picture is squeezed into one.
+made_square counts the pictures that were not square.
 
-search prints the most similar files with their cosine similarity, query by query. A query that cannot be read
-is named and makes the exit code 2.
+search prints the most similar files of each query, with their cosine similarity. A query that cannot be read
+is named, and the exit code is 2.
 """
 
 from ..common.cli import parser, run
@@ -30,22 +31,24 @@ def main(arguments):
     of_build.add_argument(
         "--checkpoint_path",
         required=True,
-        help="a run's folder (its best), a .ckpt, others' weights with --config_path, or an .onnx",
+        help="a run's folder (its best), a .ckpt, published weights with --config_path, or an .onnx",
     )
-    of_build.add_argument("--index", required=True, help="folder of the index; made if need be")
-    of_build.add_argument("--config_path", help="a YAML file whose keys override the config of a .ckpt")
+    of_build.add_argument("--index", required=True, help="folder of the index; made if it is not there")
+    of_build.add_argument("--config_path", help="a YAML file: its keys replace those of a .ckpt")
     for name, about in {
-        "raw_weights": "the weights, not their average (EMA)",
+        "raw_weights": "use the weights themselves, not their moving average (EMA)",
         "only": "drop pictures that are not under these folders",
         "prune": "drop what is gone, be it all of a folder",
         "rebuild": "start anew; the old index stays until the new one is complete",
     }.items():
         of_build.add_argument(f"--{name}", action="store_true", help=about)
-    of_search = commands.add_parser("search", help="find the pictures most like others", allow_abbrev=False)
+    of_search = commands.add_parser(
+        "search", help="find the pictures most similar to others", allow_abbrev=False
+    )
     of_search.add_argument("index", metavar="INDEX")
     of_search.add_argument("queries", nargs="+", metavar="QUERY", help="pictures, or folders of pictures")
-    of_search.add_argument("--top", type=int, default=10, help="pictures a query (10)")
-    of_search.add_argument("--sheet", help="a .png to draw the queries and what was found on")
+    of_search.add_argument("--top", type=int, default=10, help="pictures to show for each query (10)")
+    of_search.add_argument("--sheet", help="a .png file to write: the queries, and what was found")
     of_search.add_argument("--json", action="store_true", help="print one JSON object")
     of_search.add_argument("--checkpoint_path", help="where the checkpoint of the index is now")
     of_search.add_argument("--device_target", default="auto", help="auto, Ascend, GPU or CPU (auto)")

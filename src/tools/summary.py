@@ -3,20 +3,20 @@
 python -m src.tools.summary bit_r101x3 --image_size 160 --batch_size 64 --recompute true
 python -m src.tools.summary --config_path configs/resnet9/cifar10.yaml --card_memory 16 --json
 
-With --images, also the compute of a run in PFLOP, with the views of the last evaluation: 2 FLOP a
-multiply-add of convolutions and dense layers, 3 forward passes a training image. Normalisation, activations,
-pooling and the optimizer are not counted. Keys that a run fills in from its data (hyper_rule) count as they
-stand.
+With --images N, also the compute of a whole run in PFLOP, its last evaluation included: 2 FLOP for each
+multiply-add of convolutions and dense layers, and 3 forward passes for each training image. Normalisation,
+activations, pooling and the optimizer are not counted. Keys that a run sets by its data (hyper_rule) count as
+they stand.
 
 python -m src.tools.summary cifarnet --batch_size 2000 --epochs 8 --tta six --images 50000
 
 Every other --key value is a config key. The network runs with one image on the CPU. Memory is an estimate:
-what training holds, and what the framework says it keeps for the backward pass. An image's share was within
-3 % of that of measured CPU steps (ResNet9; R50x1 at 96x96), with recompute 16 % too much. Working memory is
-not in it: 2 to 3 times R50x1's weights there. --device_target CPU counts a CPU's operators, not a card's.
+what training holds, and what MindSpore says it keeps for the backward pass. The share of an image was within
+3 % of measured CPU steps (ResNet9; R50x1 at 96x96), and 16 % too high with recompute. Working memory comes on
+top: for R50x1 there, 2 to 3 times its weights. --device_target CPU counts a CPU's operators, not a card's.
 
-Of a binary network (birealnet18) 1-bit and 32-bit counts stand apart, and the model's size is given twice: 4
-bytes a number, and 1/8 byte a 1-bit weight with 4 bytes each other number, running statistics included.
+A binary network (birealnet18) has its 1-bit and 32-bit parameters counted apart, and two sizes: one with 4
+bytes for each number, one with 1 bit for each 1-bit weight. Running statistics are in both.
 """
 
 from ..common.cli import parser, run
@@ -32,7 +32,9 @@ def main(arguments):
     flags.add_argument("--card_memory", type=float, default=32, help="GiB of a card (32, an Ascend 910)")
     flags.add_argument("--images", type=int, default=0, help="training images of the data (0: unknown)")
     flags.add_argument("--test_images", type=int, default=10_000, help="test images of the data (10000)")
-    flags.add_argument("--depth", type=int, default=0, help="levels of cells in the table (few rows)")
+    flags.add_argument(
+        "--depth", type=int, default=0, help="levels of layers in the table (as many as make few rows)"
+    )
     flags.add_argument("--json", action="store_true", help="one JSON object on the last line, sizes in bytes")
     own, rest = flags.parse_known_args(arguments[len(named) :])
 

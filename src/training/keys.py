@@ -18,50 +18,70 @@ class StepKeys(Keys):
     """The training step."""
 
     amp_level: Literal[AMP_LEVELS] = key(
-        "O0", "precision; O0: float32; O2: float16 except normalisation and losses; auto: by operator"
+        "O0",
+        "precision; O0: float32; O2: float16 except normalisation and losses; auto: chosen for each operator",
     )
     loss_scale: Literal[LOSS_SCALES] = key(
-        "none", "scaling of the loss, so that small float16 gradients are not rounded to 0"
+        "none",
+        "number that the loss is multiplied by, so that small float16 gradients are not rounded to 0; "
+        "fixed: loss_scale_value; dynamic: it falls at an overflow, and grows without one",
     )
-    loss_scale_value: float = key(65536.0, "fixed scale, or the first scale of dynamic", unit="factor", ge=1)
-    loss_scale_factor: float = key(2.0, "dynamic: factor by which the scale changes", unit="factor", gt=1)
+    loss_scale_value: float = key(
+        65536.0, "loss_scale fixed: the number; dynamic: the first one", unit="factor", ge=1
+    )
+    loss_scale_factor: float = key(
+        2.0,
+        "loss_scale dynamic: factor by which the number falls and grows",
+        unit="factor",
+        gt=1,
+    )
     loss_scale_window: int = key(
-        2000, "dynamic: updates without overflow before the scale grows", unit="updates", ge=1
+        2000, "loss_scale dynamic: updates without an overflow before the number grows", unit="updates", ge=1
     )
     accumulate_steps: int = key(
-        1, "batches whose gradients are averaged into one update", unit="batches", ge=1
+        1, "batches whose gradients are averaged for one update", unit="batches", ge=1
     )
-    dataset_sink: bool = key(False, "batches through a card's own queue; no card has run it yet")
-    sync_bn: bool = key(False, "batch statistics of normalisation over all cards, not over each card alone")
+    dataset_sink: bool = key(False, "send batches through the card's own queue; not run on a card yet")
+    sync_bn: bool = key(
+        False, "batch normalisation over the batches of all cards together, not of each card alone"
+    )
     bucket_mib: float = key(
-        25.0, "gradients are averaged over the cards in messages of up to this size", unit="MiB", gt=0
+        25.0, "largest message in which cards send each other gradients", unit="MiB", gt=0
     )
     clip_norm: float = key(
-        0.0, "gradients are scaled down to this global norm; 0: no clipping", unit="norm", ge=0
+        0.0,
+        "largest norm of all gradients together; larger ones are scaled down; 0: no limit",
+        unit="norm",
+        ge=0,
     )
     ema_decay: float = key(
-        0.0, "decay of the moving average (EMA) of the weights, which is then evaluated; 0: none", ge=0, lt=1
+        0.0,
+        "decay of the weights' moving average (EMA), which is then what is evaluated; 0: no average",
+        ge=0,
+        lt=1,
     )
-    ema_warmup: bool = key(True, "EMA: a smaller decay in the first updates; not with lookahead")
+    ema_warmup: bool = key(True, "a smaller ema_decay in the first updates; not with lookahead")
     ema_every: int = key(
-        1, "interval of EMA, whose decay is then ema_decay to its power (cifar10-fast: 5)", unit="updates",
+        1,
+        "interval of averaging; the decay is then ema_decay to the power of this (cifar10-fast: 5)",
+        unit="updates",
         ge=1,
-    )  # fmt: skip
+    )
     lookahead: bool = key(
         False,
-        "with each EMA the weights become the average, whose decay grows with the cube of the share of "
-        "updates that are made (airbench: ema_decay 0.95, ema_every 5)",
+        "at each average, go on from the averaged weights; their decay grows with the cube of the share "
+        "of updates made (airbench: ema_decay 0.95, ema_every 5)",
     )
     freeze_epochs: Numbers = key(
         (),
-        "how long each of the network's first stages is trained (FreezeOut); what stands still is left out "
-        "of the backward pass",
+        "how long each of the network's first stages is trained (FreezeOut); afterwards it has no "
+        "backward pass; empty: all to the end",
         unit="epochs",
     )
     freeze_course: Literal[COURSES] = key(
         "fall",
-        "rates of what is trained for a part of the run; fall: lr_schedule ends with that part; cut: those "
-        "of all others, until then",
+        "learning rate of what is trained for a part of the run; fall: lr_schedule is compressed into "
+        "that part; cut: the rate of all others, up to there",
     )
 
     @model_validator(mode="after")
@@ -87,38 +107,42 @@ class LoopKeys(Keys):
     eval_every: float = key(1.0, "interval of evaluation", unit="epochs", gt=0)
     tta: Literal[tuple(TTA)] = key(
         "none",
-        "views of an image whose mean logits the last evaluation of a run and eval.py take; flip: it and its "
-        "mirror image (cifar10-fast); six: these two, weights 1/4, and these moved by a pixel up left and "
-        "down right, 1/8 (airbench); six_equal: weights 1/6 (Hiverge)",
+        "test-time augmentation: views of an image whose logits are averaged, in the last evaluation of a "
+        "run and in eval.py; flip: the image and its mirror image (cifar10-fast); six: these two with "
+        "weights 1/4, and both moved by a pixel up left and down right with weights 1/8 (airbench); "
+        "six_equal: the same, with weights 1/6 (Hiverge)",
     )
     tta_share: float = key(
         1.0,
-        "tta: share of the images, those of the least max-softmax in the plain view, that get all views; the "
-        "others have the plain one alone (airbench 1, Hiverge 0.25)",
+        "share of the images that get all views of tta: those with the least certain prediction in the "
+        "plain view (airbench 1, Hiverge 0.25)",
         unit="0..1",
         gt=0,
         le=1,
     )
     bn_reestimation_batches: int = key(
         0,
-        "recompute BatchNorm statistics over this many training batches after the last step; 0: off",
+        "compute the statistics of batch normalisation anew over this many training batches after the "
+        "last step; 0: no",
         unit="batches",
         ge=0,
     )
     best_metric: Literal[tuple(METRICS)] = key(
-        "top1", "evaluation metric, of the plain view, that chooses the checkpoint `best`"
+        "top1", "figure of the evaluation, without tta, that chooses the checkpoint `best`"
     )
-    log_every: int = key(20, "interval of log records", unit="batches", ge=1)
+    log_every: int = key(20, "interval of lines in the log", unit="batches", ge=1)
     save_every: float = key(1.0, "interval of checkpoints", unit="epochs", gt=0)
-    keep_checkpoints: int = key(2, "newest checkpoints that are kept, besides `best`", unit="files", ge=1)
+    keep_checkpoints: int = key(
+        2, "how many of the newest checkpoints are kept, besides `best`", unit="files", ge=1
+    )
     max_nonfinite_steps: int = key(
-        1, "batches in a row with a NaN or infinite loss that stop the run", unit="batches", ge=1
+        1, "stop after this many batches in a row with a NaN or infinite loss", unit="batches", ge=1
     )
     allow_changed_data: bool = key(
-        False, "let --resume go on after images were added or removed; it is then no longer the same run"
+        False, "let --resume go on after images were added or removed; it is then another run"
     )
-    profile: bool = key(False, "trace some steps and print the ten slowest operators")
-    profile_steps: int = key(5, "batches to trace, after the first three", unit="batches", ge=1)
+    profile: bool = key(False, "trace some batches, and print the ten slowest operators")
+    profile_steps: int = key(5, "how many batches to trace, after the first three", unit="batches", ge=1)
 
     @model_validator(mode="after")
     def _share_is_of_several_views(self) -> "LoopKeys":

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,14 @@ def test_the_home_folder_in_a_flag(monkeypatch):
     others = parser("")
     others.add_argument("words", nargs=argparse.REMAINDER)
     assert others.parse_args(["train.py", "--run_name", "~"]).words == ["train.py", "--run_name", "~"]
+
+
+@pytest.mark.parametrize("name", ["src.tools.launch", "src.data.prepare.__main__"])
+def test_a_module_says_how_it_is_started(monkeypatch, name):
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", ModuleSpec(name, None))
+    called = name.removesuffix(".__main__")
+    assert parser("x").format_usage() == f"usage: python -m {called} [-h]\n"
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/train.py"])
+    assert parser("x").format_usage() == "usage: train.py [-h]\n"

@@ -116,7 +116,7 @@ def test_values_are_yaml_and_what_is_none_is_text(text, value):
         ("batch_size", "8", "a whole number >= 1"),
         ("batch_size", True, "a whole number >= 1"),
         ("crop_pad", 32, "a whole number >= 0 and <= 31"),
-        ("seed", 2**32, "a whole number >= 0 and <= 4e+09"),
+        ("seed", 2**32, "a whole number >= 0 and <= 4,000,000,000"),
         ("sync_bn", 1, "true or false"),
         ("sync_bn", "yes", "true or false"),
         ("run_name", 5, "text, in quotes"),

@@ -81,7 +81,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     record = commands.add_parser("mindrecord", help="write class folders of images into MindRecord shards")
     record.add_argument("--data_path", type=Path, required=True, help=LAYOUT.removesuffix(", is needed"))
-    record.add_argument("--shards", type=int, default=16, help="of each split, at most")
+    record.add_argument("--shards", type=int, default=16, help="largest number of shards of each split (16)")
     record.add_argument(
         "--damaged_images",
         choices=("fail", "skip"),
@@ -98,7 +98,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             default=0.1,
             help="share of each class held out for testing, if there is no folder val or test (0.1)",
         )
-        command.add_argument("--seed", type=int, default=0, help="of the held-out share: split_seed (0)")
+        command.add_argument(
+            "--seed", type=int, default=0, help="seed that chooses the images held out, as split_seed (0)"
+        )
     for command in (*official, imagenet):
         command.add_argument(
             "--md5",
@@ -106,7 +108,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             default="check",
             help="compare the archives with the official MD5",
         )
-    drawn.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
+    drawn.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
     for command in (*official, drawn, folder, imagenet, record, samples):
         command.add_argument("--output_path", type=Path, required=True)
     return made.parse_args(argv)

@@ -10,25 +10,42 @@ URLS = ("data_url", "multi_data_url", "ckpt_url", "pretrained_url", "train_url",
 class CloudKeys(Keys):
     """ModelArts: transfers between the bucket and this server; the config of a run keeps the defaults."""
 
-    enable_modelarts: bool = key(False, "fetch before the run and upload after it, with the package moxing")
-    data_url: str = key("", "folder or file in the bucket that becomes data_path", unit="obs://")
+    enable_modelarts: bool = key(
+        False, "fetch data before the run and upload its outputs after it, by the package moxing"
+    )
+    data_url: str = key("", "folder or file in the bucket that is copied to data_path", unit="obs://")
     multi_data_url: str = key(
         "",
-        'in place of data_url, JSON: [{"dataset_url": "obs://...", "dataset_name": "NAME"}, ...], '
-        "each becomes data_path/NAME, and the run reads the first",
+        'several data sets, in place of data_url: [{"dataset_url": "obs://...", "dataset_name": "NAME"}, '
+        "...]; each is copied to data_path/NAME, and the run reads the first",
         unit="JSON",
     )
     modelarts_dataset_unzip_name: str = key(
-        "", "NAME.zip among the data is unpacked to the folder NAME, and the run reads that"
+        "", "NAME: NAME.zip among the data is unpacked to the folder NAME, and the run reads that folder"
     )
-    ckpt_url: str = key("", "becomes checkpoint_path (train.py: the folder of --resume)", unit="obs://")
-    pretrained_url: str = key("", "becomes pretrained_path", unit="obs://")
-    train_url: str = key("", "receives output_path, also when the run fails", unit="obs://")
-    result_url: str = key("", "receives output_path without checkpoints, likewise", unit="obs://")
+    ckpt_url: str = key(
+        "",
+        "in the bucket: what is copied to checkpoint_path, or to the folder of train.py --resume",
+        unit="obs://",
+    )
+    pretrained_url: str = key(
+        "", "file or folder in the bucket that is copied to pretrained_path", unit="obs://"
+    )
+    train_url: str = key("", "folder in the bucket for output_path, also when the run fails", unit="obs://")
+    result_url: str = key(
+        "",
+        "folder in the bucket for output_path without its checkpoints, also when the run fails",
+        unit="obs://",
+    )
     transfer_timeout: float = key(
-        7200.0, "longest time for one transfer, and for waiting on another process", unit="seconds", gt=0
+        7200.0,
+        "longest time of one transfer, and of waiting for another process that makes it",
+        unit="seconds",
+        gt=0,
     )
-    transfer_attempts: int = key(3, "attempts at a transfer before the run fails", unit="attempts", ge=1)
+    transfer_attempts: int = key(
+        3, "how often a transfer is tried before the run fails", unit="attempts", ge=1
+    )
 
     @model_validator(mode="after")
     def _fit_the_cloud(self) -> "CloudKeys":

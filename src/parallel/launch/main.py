@@ -1,18 +1,20 @@
-"""Start a door in several processes, one a card, and watch them. The scripts of scripts/ call it.
+"""Start train.py or another program in several processes, one for each card, and watch them.
+
+The scripts in scripts/ call it:
 
 python -m src.tools.launch --workers 8 -- train.py --config_path FILE --data_path DIR
 python -m src.tools.launch --standalone 0 -- eval.py --checkpoint_path FILE
 
-The console shows the first worker's output; every worker's own is in LOG_DIR/worker_R.log. The exit code is
-the workers' own: 0, 2 for an error of the user, 143 after a signal to stop, 124 for a hang, 128
-and the signal's number for a killed worker.
+The console shows the output of the first worker; LOG_DIR/worker_R.log has that of each one. The exit code is
+the workers' own: 0; 2 for a mistake in the call; 143 after a signal to stop; 124 for a hang; 128 and the
+signal's number for a killed worker.
 
 SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on to the workers, which save and stop. A second SIGTERM or
 SIGINT kills, and so does STOP_TIMEOUT without a batch. Whatever happens, no process is left.
 
-After a failure, --max_restarts times, everything is started again. A training goes on from the newest
-checkpoint of the folder that its first worker announced (common/heartbeat.py). The logs of the n-th restart
-are in LOG_DIR/restart_n.
+After a failure everything is started again, up to --max_restarts times. A training goes on from the newest
+checkpoint of its run's folder, which the first worker has announced (common/heartbeat.py). The logs of the
+n-th restart are in LOG_DIR/restart_n.
 """
 
 import argparse
@@ -58,23 +60,47 @@ def _flags() -> argparse.ArgumentParser:
         """A flag whose default is the variable of the environment where it is set."""
         flags.add_argument(
             f"--{name}", metavar=variable, default=os.environ.get(variable) or default,
-            type=str if least is None else _whole(variable, least), help=f"{meaning} ({default or 'none'})",
+            type=str if least is None else _whole(variable, least),
+            help=f"{meaning} ({default})" if default else meaning,
         )  # fmt: skip
 
-    add("nodes", "NODE_NUM", "1", "servers", 1)
-    add("node_rank", "NODE_RANK", None, "which of the servers this is, from 0; 0 runs on MASTER_ADDR", 0)
+    add("nodes", "NODE_NUM", "1", "number of servers", 1)
+    add("node_rank", "NODE_RANK", None, "which of the servers this is; 0 is the one at MASTER_ADDR", 0)
     add("master_addr", "MASTER_ADDR", "127.0.0.1", "address of the server of NODE_RANK 0")
     add("master_port", "MASTER_PORT", None, "port of MASTER_ADDR (a free one; several servers: 8118)", 1024)
     add("rank_table", "RANK_TABLE_FILE", "", "start the workers from this rank table, without msrun")
     add("device_target", "DEVICE_TARGET", "CPU", "Ascend, GPU or CPU")
     add("log_dir", "LOG_DIR", "", "new folder for the logs (logs/DOOR-date-time)")
-    add("max_restarts", "MAX_RESTARTS", "0", "starts after a failure", 0)
-    add("hang_timeout", "HANG_TIMEOUT", "600", "seconds without a sign of life of a worker; 0: for ever", 0)
-    add("progress_timeout", "PROGRESS_TIMEOUT", "3600", "seconds without a batch; 0: for ever", 0)
+    add("max_restarts", "MAX_RESTARTS", "0", "how often to start again after a failure", 0)
+    add(
+        "hang_timeout",
+        "HANG_TIMEOUT",
+        "600",
+        "seconds without a sign of life of a worker, after which all end; 0: no limit",
+        0,
+    )
+    add(
+        "progress_timeout",
+        "PROGRESS_TIMEOUT",
+        "3600",
+        "seconds without a batch of any worker, after which all end; 0: no limit",
+        0,
+    )
     add("cluster_timeout", "CLUSTER_TIMEOUT", "600", "seconds for all workers to meet", 1)
-    add("stop_timeout", "STOP_TIMEOUT", "300", "seconds without a batch to save and stop after a signal", 1)
-    add("bind_cores", "BIND_CORES", "1", "1: each worker keeps to its share of the cores; 0: no", 0)
-    flags.add_argument("door", nargs="+", metavar="-- DOOR WORD", help="what to start, and its words")
+    add(
+        "stop_timeout",
+        "STOP_TIMEOUT",
+        "300",
+        "after a signal, seconds without a batch before all are killed",
+        1,
+    )
+    add("bind_cores", "BIND_CORES", "1", "1: each worker uses its share of the cores; 0: all of them", 0)
+    flags.add_argument(
+        "door",
+        nargs="+",
+        metavar="-- DOOR WORD",
+        help="the program to start, such as train.py, and its arguments",
+    )
     return flags
 
 
