@@ -24,7 +24,7 @@ def check_data(data_path: Path) -> Finding:
     try:
         train, test = open_splits(data_path)
     except UserError as error:
-        return refused("data", error, "docs/changing.md and README.md list the layouts that are read")
+        return refused("data", error, "docs/data.md lists the layouts that are read")
     except OSError as error:
         return failure("data", f"{data_path} cannot be read ({error.strerror})", "check its permissions")
     sizes = f"{len(train):,} training and {len(test):,} test images"

@@ -42,7 +42,8 @@ def main(arguments):
     print(as_called_here(in_words(findings)))
     failures = [finding.name for finding in findings if finding.state == "failure"]
     if own.json:
-        print(to_json({"works": not failures, "findings": [asdict(finding) for finding in findings]}))
+        facts = {"works": not failures, "findings": [asdict(finding) for finding in findings]}
+        print(as_called_here(to_json(facts)))
     if failures:
         raise UserError(f"this will not work yet: {', '.join(failures)}; the mend stands below each failure")
     return 0
