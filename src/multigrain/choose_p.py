@@ -1,13 +1,13 @@
-"""The pooling exponent of a MultiGrain network for a test resolution: p* by trying, no weight is changed.
+"""The best pooling exponent p* of a MultiGrain network at a test resolution, by trying; no weight changes.
 
 python -m src.multigrain.choose_p --checkpoint_path runs/RUN --eval_image_size 500
 python -m src.multigrain.choose_p --checkpoint_path best.ckpt --eval_image_size 500 --split train
 
-Half of the evaluation images, by `split_seed` and as many of each class, choose p*; the figures of p* and of
-the training's p are of the other half alone. With --split train, images of the training set choose
-(`examples_per_class`, 50 where that is 0), prepared as in evaluation, which is how the official p* was found,
-and all evaluation images give the figures. Images are seen as they are, whatever `tta` says. The last line
-is one JSON object; what it names as `use` goes to eval.py, export.py and the other tools.
+Half of the evaluation images choose p*: half of each class, drawn by `split_seed`. The other half gives the
+figures of p* and of the training's p. With --split train, training images choose it (`examples_per_class`, or
+50 if that is 0), prepared as in evaluation; the official p* was found so. All evaluation images then give the
+figures. `tta` has no effect. The last line is one JSON object; what it names as `use` goes to eval.py,
+export.py and the other tools.
 """
 
 from ..common.cli import checkpoint_parser, run
@@ -16,7 +16,9 @@ from ..key_help import key_help
 
 def main(arguments):
     flags = checkpoint_parser(__doc__, keys=key_help)
-    flags.add_argument("--p", help="exponents to try (1,1.5,2 ... 8,max, then tenths about the best)")
+    flags.add_argument(
+        "--p", help="exponents to try, as 1,2,max (1,1.5 ... 8,max, then tenths around the best)"
+    )
     flags.add_argument(
         "--split", choices=("test", "train"), default="test", help="split whose images are evaluated (test)"
     )

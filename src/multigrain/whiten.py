@@ -6,8 +6,8 @@ python -m src.multigrain.whiten --checkpoint_path RUN --images DIR --output whit
 The pictures need no labels; the official whitening took 20,000. They are shown whole, their longer side
 `eval_image_size`; p* of that size is chosen first (multigrain.choose_p) and given as `eval_pooling_exponent`.
 With fewer pictures than the embedding has numbers, give --regularisation. The output holds the network alone,
-of the averaged weights where kept, with its config and the keys given here; eval.py, export.py and the search
-take it as any checkpoint. The last line is one JSON object.
+with the averaged weights if there are any, its config and the keys given here; eval.py, export.py and the
+search take it as any checkpoint. The last line is one JSON object.
 """
 
 from ..common.cli import checkpoint_parser, run

@@ -3,10 +3,10 @@
 python -m src.tools.ascend_check configs/resnet9/cifar10.yaml
 python -m src.tools.ascend_check configs/bit/r101x3_cifar10.yaml --batch_size 32 --cards 64 --json
 
-Compiles the train step, the evaluation and the exported network as a card gets them, runs nothing, and lists
-every primitive with the platforms that are documented for it. Exit code 2 and a line for each one that is not
-documented for Ascend. The figures are those of the graphs before Ascend's own optimisations: what it fuses,
-and where it changes layouts, is known only to a card. Every other --key value is a config key.
+Compiles the train step, the evaluation and the exported network as for a card, runs none of them, and lists
+each primitive with the platforms that are documented for it. One that is not documented for Ascend has a line
+of its own, and the exit code is 2. The figures are those before Ascend's own optimisations: only a card knows
+what those fuse, and where they change layouts. Every other --key value is a config key.
 """
 
 import sys

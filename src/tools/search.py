@@ -27,7 +27,7 @@ def main(arguments):
     commands = flags.add_subparsers(dest="command", required=True)
     of_build = commands.add_parser("build", help="bring an index up to date", allow_abbrev=False)
     of_build.keys = key_help
-    of_build.add_argument("folders", nargs="+", metavar="FOLDER")
+    of_build.add_argument("folders", nargs="+", metavar="FOLDER", help="folders of pictures, to any depth")
     of_build.add_argument(
         "--checkpoint_path",
         required=True,
@@ -38,14 +38,14 @@ def main(arguments):
     for name, about in {
         "raw_weights": "use the weights themselves, not their moving average (EMA)",
         "only": "drop pictures that are not under these folders",
-        "prune": "drop what is gone, be it all of a folder",
+        "prune": "drop pictures that are gone, even all of a folder",
         "rebuild": "start anew; the old index stays until the new one is complete",
     }.items():
         of_build.add_argument(f"--{name}", action="store_true", help=about)
     of_search = commands.add_parser(
         "search", help="find the pictures most similar to others", allow_abbrev=False
     )
-    of_search.add_argument("index", metavar="INDEX")
+    of_search.add_argument("index", metavar="INDEX", help="the folder that build has made")
     of_search.add_argument("queries", nargs="+", metavar="QUERY", help="pictures, or folders of pictures")
     of_search.add_argument("--top", type=int, default=10, help="pictures to show for each query (10)")
     of_search.add_argument("--sheet", help="a .png file to write: the queries, and what was found")

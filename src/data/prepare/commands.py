@@ -61,8 +61,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     for command in official:
         command.add_argument("--archive", type=Path, help="a copy of the archive; nothing is downloaded")
     drawn = commands.add_parser("shapes", help="draw a data set of ten shapes; needs no download")
-    drawn.add_argument("--train_images", type=int, default=50_000)
-    drawn.add_argument("--test_images", type=int, default=10_000)
+    drawn.add_argument("--train_images", type=int, default=50_000, help="training images (50000)")
+    drawn.add_argument("--test_images", type=int, default=10_000, help="test images (10000)")
     folder = commands.add_parser("folder", help="pack class folders of your own images")
     folder.add_argument("--data_path", type=Path, required=True, help=LAYOUT.removesuffix(", is needed"))
     imagenet = commands.add_parser(
@@ -89,8 +89,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="a damaged image; fail: nothing is put in place; skip: it is left out",
     )
     samples = commands.add_parser("samples", help="write some test images as PNG files")
-    samples.add_argument("--data_path", type=Path, required=True)
-    samples.add_argument("--count", type=int, default=8)
+    samples.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
+    samples.add_argument("--count", type=int, default=8, help="images to write (8)")
     for command in (folder, record):
         command.add_argument(
             "--val_fraction",
@@ -110,7 +110,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         )
     drawn.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
     for command in (*official, drawn, folder, imagenet, record, samples):
-        command.add_argument("--output_path", type=Path, required=True)
+        command.add_argument("--output_path", type=Path, required=True, help="folder to write")
     return made.parse_args(argv)
 
 
