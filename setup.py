@@ -3,4 +3,9 @@
 from setuptools import find_namespace_packages, setup
 
 folders = find_namespace_packages("src", exclude=["*__pycache__"])
-setup(packages=["quartet", *(f"quartet.{name}" for name in folders)], package_dir={"quartet": "src"})
+data = {"quartet.reports": ["templates/*"]}
+setup(
+    packages=["quartet", *(f"quartet.{name}" for name in folders)],
+    package_dir={"quartet": "src"},
+    package_data=data,
+)

@@ -57,6 +57,7 @@ PYTHON
 cat << SUMMARY
 time       $((SECONDS - began)) s
 run        $run
+report     $run/report.html
 pictures   $run/learning_curves.png  $run/confusion_matrix.png  $run/worst_mistakes.png
 model      $run/resnet9_mindir
 SUMMARY

@@ -20,6 +20,7 @@ ORDER = (
     ("model_utils",),
     ("layers", "data", "optim", "parallel", "checkpoint"),
     ("evaluation",),
+    ("reports",),
     ("training", "deploy", "retrieval"),
     ("analysis", "doctor", "experiments", "shared_config"),
     ("recipe",),

@@ -52,8 +52,10 @@ def called(site: Path, *words: str) -> str:
 
 
 def test_it_holds_every_module_and_names_its_requirements(site):
-    modules = {path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*.py")}
-    assert {path.relative_to(site / "quartet") for path in (site / "quartet").rglob("*.py")} == modules
+    for suffix in ("py", "html"):
+        files = {path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob(f"*.{suffix}")}
+        there = {path.relative_to(site / "quartet") for path in (site / "quartet").rglob(f"*.{suffix}")}
+        assert files and there == files
     assert not (site / "src").exists()
     (metadata,) = site.glob("quartet-*.dist-info/METADATA")
     pinned = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())

@@ -319,6 +319,17 @@ def read_text(path: str | os.PathLike, mend: str, *, key: str = "") -> str:
         raise UserError(f"{of_key}cannot read {path}{relative_to(path)} ({reason}); {mend}") from error
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file holds; None: there is no such file. Raises UserError: it is damaged."""
+    if not os.path.exists(path):
+        return None
+    text = read_text(path, "restore it, or remove it")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); restore it, or remove it") from error
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes UTF-8 text to `path`, whole or not at all. Raises UserError as `atomic_path` does."""
     with atomic_path(path) as temporary:

@@ -2,7 +2,9 @@
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +17,23 @@ _MANY = 150  # records of a training figure from which on their median is drawn
 _SERIES = (BLUE, RED, QUIET, "#3d8b5f", "#b58a1b", "#7a4f9e")
 
 
-def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
-    """Draws losses, top-1 and learning rate by epoch, from the records of metrics.jsonl.
+@dataclass(frozen=True)
+class Panel:
+    """One of the pictures that records make, by epoch.
+
+    Attributes:
+        title: what is drawn.
+        draw: into axes, with the label of the values and a legend where there are several lines.
+        height: beside that of others.
+    """
+
+    title: str
+    draw: Callable[[Axes], None]
+    height: float = 3
+
+
+def panels(records: Sequence[dict]) -> list[Panel]:
+    """Losses, top-1, what else there is, and the learning rate.
 
     Every record has `images` and `epoch`, training records `loss` and `lr`, evaluation records `eval_loss`
     and `eval_top1`. Epochs are counted in images, which grow whatever batch size a resume changed.
@@ -24,43 +41,72 @@ def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
     what evaluation records have under `monitor_*`, shares in per cent, another one. Whatever is missing
     leaves its panel empty, and says so. The last evaluation of a run with test-time augmentation is drawn by
     its plain view, as the others are. Losses that are not finite leave a gap.
+    """
+    records = by_epoch(records)
+    last = max((record["epoch"] for record in records), default=0) or 1
+    parts = [key for key in _keys(records, "loss_") if key != "loss_scale"]
+    watched = _keys(records, "monitor_")
+    further = [
+        Panel(label, partial(_draw_several, records=records, keys=keys, label=label))
+        for keys, label in ((parts, "parts of the loss"), (watched, "share (%)"))
+        if keys
+    ]
+    made = [
+        Panel("loss", partial(_draw_losses, records=records)),
+        Panel("top-1", partial(_draw_top1, records=records)),
+        *further,
+        Panel("learning rate", partial(_draw_rate, records=records), height=1.6),
+    ]
+    return [replace(panel, draw=partial(_draw_styled, panel=panel, last=last)) for panel in made]
+
+
+def by_epoch(records: Sequence[dict]) -> list[dict]:
+    """The records of the plain view, with epochs that grow as images do."""
+    images_an_epoch = _images_an_epoch(records)
+    return [of_plain_view(record) | {"epoch": record["images"] / images_an_epoch} for record in records]
+
+
+def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
+    """Draws the `panels` of the records of metrics.jsonl above one another.
 
     Raises:
         UserError: the file cannot be written.
     """
-    images_an_epoch = _images_an_epoch(records)
-    given, records = (
-        records,
-        [of_plain_view(record) | {"epoch": record["images"] / images_an_epoch} for record in records],
-    )
-    parts = [key for key in _keys(records, "loss_") if key != "loss_scale"]
-    watched = _keys(records, "monitor_")
-    further = [
-        (keys, label) for keys, label in ((parts, "parts of the loss"), (watched, "share (%)")) if keys
-    ]
-    ratios = (3, 3, *(3 for _ in further), 1.6)
-    height = 9.0 + 2.9 * len(further)
+    drawn = panels(records)
+    height = 9.0 + 2.9 * (len(drawn) - 3)
     figure = new_figure(8.0, height)
-    losses, accuracies, *others, rates = figure.subplots(
-        len(ratios), 1, sharex=True, height_ratios=ratios, gridspec_kw={"hspace": 0.12}
-    )
+    every = figure.subplots(
+        len(drawn), 1, sharex=True, height_ratios=[panel.height for panel in drawn],
+        gridspec_kw={"hspace": 0.12},
+    )  # fmt: skip
     figure.subplots_adjust(left=0.1, right=0.96, top=1 - 1.035 / height, bottom=0.63 / height)
-    _draw_losses(losses, records)
-    best = _draw_top1(accuracies, records)
-    for axes, (keys, label) in zip(others, further, strict=True):
-        _draw_several(axes, records, keys, label=label)
-    _draw_rate(rates, records)
-    for axes in (losses, accuracies, *others, rates):
-        style(axes)
-    if views := [record["eval_top1"] for record in given if "eval_top1_plain" in record]:
-        best += f", with test-time augmentation {views[-1]:.2f} %"
+    for axes, panel in zip(every, drawn, strict=True):
+        panel.draw(axes)
     figure.align_ylabels()
-    last = max((record["epoch"] for record in records), default=0)
-    rates.set_xlim(0, last if last > 0 else 1)
-    rates.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
-    rates.set_xlabel("epoch")
-    headline(figure, "Learning curves", best, left=0.1)
+    every[-1].set_xlabel("epoch")
+    headline(figure, "Learning curves", _best_in_words(records), left=0.1)
     save(figure, path)
+
+
+def _draw_styled(axes: Axes, *, panel: Panel, last: float) -> None:
+    panel.draw(axes)
+    style(axes)
+    axes.set_xlim(0, last)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
+
+
+def _best_in_words(records: Sequence[dict]) -> str:
+    epochs, values = series(by_epoch(records), "eval_top1")
+    if not np.isfinite(values).any():
+        return "no evaluation yet"
+    best = int(np.nanargmax(values))
+    text = (
+        f"best top-1 {values[best]:.2f} % at epoch {epochs[best]:g} (ringed), last {values[-1]:.2f} % "
+        f"at epoch {epochs[-1]:g}"
+    )
+    if views := [record["eval_top1"] for record in records if "eval_top1_plain" in record]:
+        text += f", with test-time augmentation {views[-1]:.2f} %"
+    return text
 
 
 def _images_an_epoch(records: Sequence[dict]) -> float:
@@ -74,7 +120,7 @@ def _keys(records: Sequence[dict], prefix: str) -> list[str]:
     return list(dict.fromkeys(key for record in records for key in record if key.startswith(prefix)))
 
 
-def _series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(records: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs and values of the records that have `key`; what is not finite becomes NaN, a gap in a line."""
     chosen = [record for record in records if record.get(key) is not None]
     values = np.array([record[key] for record in chosen], dtype=np.float64)
@@ -107,7 +153,7 @@ def _line(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, color: str, lab
 
 def _draw_losses(axes: Axes, records: Sequence[dict]) -> None:
     axes.set_ylabel("loss (nats)")
-    epochs, values = _series(records, "loss")
+    epochs, values = series(records, "loss")
     finite = [values[np.isfinite(values)]]
     broken = len(values) - len(finite[0])
     note = f", {broken} not finite" if broken else ""
@@ -118,7 +164,7 @@ def _draw_losses(axes: Axes, records: Sequence[dict]) -> None:
         axes.plot(epochs, _moving_median(values, width), color=BLUE, lw=1.6, label=label, zorder=3)
     elif len(values):
         _line(axes, epochs, values, color=BLUE, label="training" + note)
-    epochs, values = _series(records, "eval_loss")
+    epochs, values = series(records, "eval_loss")
     if len(values):
         _line(axes, epochs, values, color=RED, label="evaluation")
         finite.append(values[np.isfinite(values)])
@@ -142,12 +188,12 @@ def _draw_losses(axes: Axes, records: Sequence[dict]) -> None:
     )
 
 
-def _draw_top1(axes: Axes, records: Sequence[dict]) -> str:
+def _draw_top1(axes: Axes, records: Sequence[dict]) -> None:
     axes.set_ylabel("top-1 (%)")
-    epochs, values = _series(records, "eval_top1")
+    epochs, values = series(records, "eval_top1")
     if not np.isfinite(values).any():
         say(axes, "no evaluation yet")
-        return "no evaluation yet"
+        return
     best = int(np.nanargmax(values))
     _line(axes, epochs, values, color=RED, label="evaluation")
     axes.plot(epochs[best], values[best], "o", ms=8, mfc="none", mec=INK, mew=1.2, zorder=4, clip_on=False)
@@ -155,10 +201,6 @@ def _draw_top1(axes: Axes, records: Sequence[dict]) -> str:
     low, high = np.nanmin(values), values[best]
     margin = max(0.08 * (high - low), 1)
     axes.set_ylim(max(0, low - margin), min(100, high + margin))
-    return (
-        f"best top-1 {high:.2f} % at epoch {epochs[best]:g} (ringed), last {values[-1]:.2f} % "
-        f"at epoch {epochs[-1]:g}"
-    )
 
 
 def _draw_several(axes: Axes, records: Sequence[dict], keys: Sequence[str], *, label: str) -> None:
@@ -166,7 +208,7 @@ def _draw_several(axes: Axes, records: Sequence[dict], keys: Sequence[str], *, l
     axes.set_ylabel(label)
     highest = 0.0
     for key, color in zip(keys, itertools.cycle(_SERIES)):
-        epochs, values = _series(records, key)
+        epochs, values = series(records, key)
         if len(values) >= _MANY:
             values = _moving_median(values, _width(values))
         _line(axes, epochs, values, color=color, label=key.partition("_")[2].replace("_", " "))
@@ -178,7 +220,7 @@ def _draw_several(axes: Axes, records: Sequence[dict], keys: Sequence[str], *, l
 
 def _draw_rate(axes: Axes, records: Sequence[dict]) -> None:
     axes.set_ylabel("learning rate")
-    epochs, values = _series(records, "lr")
+    epochs, values = series(records, "lr")
     if not len(values):
         say(axes, "no learning rates yet")
         return

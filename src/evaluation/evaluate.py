@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import mindspore as ms
@@ -159,8 +159,8 @@ def answers_twice(
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One wrong prediction.
+class Example:
+    """One image with what is predicted of it.
 
     Attributes:
         index: the image's place in the data set.
@@ -188,13 +188,15 @@ class Evaluation:
             `top1_plain` and so on.
         totals: the counts behind them; over all ranks.
         mistakes: the wrong predictions of this rank with the highest loss, highest first.
+        surest: the right predictions of this rank with the lowest loss, lowest first.
         damaged: images that could not be read and are in no figure; over all ranks.
     """
 
     metrics: dict[str, float]
     totals: Totals
-    mistakes: list[Mistake]
+    mistakes: list[Example]
     damaged: int = 0
+    surest: list[Example] = field(default_factory=list)
 
 
 def evaluate(
@@ -206,6 +208,7 @@ def evaluate(
     tta_share: float = 1.0,
     reduce: Reduce | None = None,
     worst: int = 0,
+    best: int = 0,
     between: Between | None = None,
     each: Callable[[Answers, Scores], None] | None = None,
 ) -> Evaluation:
@@ -219,6 +222,7 @@ def evaluate(
         reduce: adds a vector (n,) over ranks, int64 exactly; called twice after the last batch on every rank,
             with sums in float64 and counts in int64, and before in `answers_twice`. None: a single rank.
         worst: how many mistakes to keep.
+        best: how many of the right predictions that are surest.
         between: ranks may call it unequally often, so it must not wait for the others. Where one of them
             returns true, that rank skips its batches that are left, and all raise after the sum over ranks.
         each: takes each batch's answers and scores.
@@ -235,15 +239,16 @@ def evaluate(
         said = answers_twice(predict, batches, share=tta_share, reduce=reduce, **how)
     totals, plain = Totals(num_classes), [Totals(num_classes)] if len(TTA[tta]) > 1 else []
     damaged, stopped = 0, False
-    mistakes: list[Mistake] = []
+    mistakes: list[Example] = []
+    surest: list[Example] = []
     try:
         for batch in said:
             scores = totals.update(batch.outputs, batch.labels)
             for other in plain:
                 other.update(batch.plain, batch.labels)
             damaged += batch.damaged
-            if worst > 0:
-                mistakes = _keep_worst(mistakes, worst, scores, batch)
+            mistakes = _keep(mistakes, worst, scores, batch, right=False)
+            surest = _keep(surest, best, scores, batch, right=True)
             if each is not None:
                 each(batch, scores)
     except EvaluationStopped:
@@ -255,8 +260,8 @@ def evaluate(
     for other in plain:
         metrics |= {f"{name}_plain": value for name, value in other.result().items() if name in METRICS}
     if tta_share != 1:
-        mistakes = _with_images(mistakes, batches)
-    return Evaluation(metrics, totals, mistakes, damaged)
+        mistakes, surest = _with_images(mistakes, batches), _with_images(surest, batches)
+    return Evaluation(metrics, totals, mistakes, damaged, surest)
 
 
 def _over_ranks(
@@ -277,7 +282,7 @@ def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 
     Args:
         inputs: see `as_function`.
         batches: `EvalBatches` of this rank.
-        how: tta, tta_share, worst, between and each, as `evaluate` takes them.
+        how: tta, tta_share, worst, best, between and each, as `evaluate` takes them.
     """
     network.set_train(False)
     return evaluate(
@@ -289,11 +294,15 @@ def evaluate_network(network, inputs, batches, *, num_classes: int, size: int = 
     )
 
 
-def _keep_worst(kept: list[Mistake], worst: int, scores: Scores, batch: Answers) -> list[Mistake]:
-    wrong = np.flatnonzero((scores.prediction >= 0) & (scores.prediction != batch.labels))
-    highest = wrong[np.argsort(-scores.loss[wrong], kind="stable")][:worst]
+def _keep(kept: list[Example], most: int, scores: Scores, batch: Answers, *, right: bool) -> list[Example]:
+    """The best of those kept and of the batch: right predictions with the lowest loss, or wrong, highest."""
+    if not most:
+        return kept
+    sign, is_right = 1 if right else -1, scores.prediction == batch.labels
+    rows = np.flatnonzero(is_right if right else ~is_right & (scores.prediction >= 0))
+    first = rows[np.argsort(sign * scores.loss[rows], kind="stable")][:most]
     new = [
-        Mistake(
+        Example(
             index=int(batch.indices[row]),
             image=None if batch.images is None else batch.images[row].copy(),
             label=int(batch.labels[row]),
@@ -301,13 +310,13 @@ def _keep_worst(kept: list[Mistake], worst: int, scores: Scores, batch: Answers)
             probability=float(scores.probability[row]),
             loss=float(scores.loss[row]),
         )
-        for row in highest
+        for row in first
     ]
-    return sorted(kept + new, key=lambda mistake: (-mistake.loss, mistake.index))[:worst]
+    return sorted(kept + new, key=lambda example: (sign * example.loss, example.index))[:most]
 
 
-def _with_images(mistakes: list[Mistake], batches: EvalBatches) -> list[Mistake]:
-    """The mistakes with their images, which are read once more."""
-    read = batches.of([mistake.index for mistake in mistakes])
+def _with_images(examples: list[Example], batches: EvalBatches) -> list[Example]:
+    """The examples with their images, which are read once more."""
+    read = batches.of([example.index for example in examples])
     images = (image for batch, _, valid in read for image in batch[:valid])
-    return [replace(mistake, image=image) for mistake, image in zip(mistakes, images, strict=True)]
+    return [replace(example, image=image) for example, image in zip(examples, images, strict=True)]

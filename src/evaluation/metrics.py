@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..common.errors import UserError
+from .calibration import BINS, Calibration
 
 CONFUSION_CLASSES = 200  # above it counts by class are kept, not a matrix of its square
 SMALL = 1000  # images; below it top-1 is given with its interval
@@ -132,6 +133,7 @@ class Totals:
         right: (K,) int64, those of them that are predicted right.
         confusion: (K, K) int64, rows true, columns predicted; None above CONFUSION_CLASSES. Images without a
             prediction are in no cell.
+        calibration: how often which probabilities were right.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -142,6 +144,7 @@ class Totals:
         self.right = np.zeros(num_classes, np.int64)
         small = num_classes <= CONFUSION_CLASSES
         self.confusion = np.zeros((num_classes, num_classes), np.int64) if small else None
+        self.calibration = Calibration()
 
     @property
     def count(self) -> int:
@@ -184,15 +187,18 @@ class Totals:
             self.sums[name] += float(self._metrics[name].of_image(scores).sum())
         self.images += np.bincount(labels, minlength=self.num_classes)
         self.right += np.bincount(labels[scores.prediction == labels], minlength=self.num_classes)
+        predicted = scores.prediction >= 0
+        self.calibration.update(scores.probability[predicted], (scores.prediction == labels)[predicted])
         if self.confusion is not None:
-            predicted = scores.prediction >= 0
             np.add.at(self.confusion, (labels[predicted], scores.prediction[predicted]), 1)
         return scores
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray]:
         """All sums (m,) float64 and all counts (n,) int64, to be added over ranks."""
         matrix = [] if self.confusion is None else [self.confusion.ravel()]
-        return np.array(list(self.sums.values())), np.concatenate([self.images, self.right, *matrix])
+        of_bins = self.calibration
+        sums = np.concatenate([list(self.sums.values()), of_bins.probability])
+        return sums, np.concatenate([self.images, self.right, of_bins.images, of_bins.right, *matrix])
 
     @classmethod
     def from_vectors(cls, num_classes: int, sums: np.ndarray, counts: np.ndarray) -> "Totals":
@@ -206,8 +212,11 @@ class Totals:
         shapes = tuple(vector.shape for vector in totals.vectors())
         if (sums.shape, counts.shape) != shapes:
             raise ValueError(f"{sums.shape}, {counts.shape} are not the shapes for {num_classes} classes")
+        sums, probability = np.split(sums, [-BINS])
         totals.sums = dict(zip(totals.sums, sums.tolist(), strict=True))
-        totals.images, totals.right, confusion = np.split(counts, num_classes * np.arange(1, 3))
+        ends = np.cumsum([num_classes, num_classes, BINS, BINS])
+        totals.images, totals.right, images, right, confusion = np.split(counts, ends)
+        totals.calibration = Calibration(images, right, probability)
         if totals.confusion is not None:
             totals.confusion = confusion.reshape(num_classes, num_classes)
         if totals.right.sum() != totals.sums["top1"]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import Colormap, PowerNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, PercentFormatter
 
 from ..data.folders import printable
@@ -18,7 +19,7 @@ from .fonts import drawable
 from .metrics import SMALL, Totals, interval
 
 if TYPE_CHECKING:
-    from .evaluate import Evaluation, Mistake
+    from .evaluate import Evaluation, Example
 
 log = logging.getLogger("quartet")
 
@@ -76,19 +77,42 @@ def confusion_matrix(
         UserError: the file cannot be written.
         ValueError: the matrix is not square, or the names are not K.
     """
+    names, fonts = drawable([shortened(name) for name in class_names])
+    figure = confusion_figure(confusion, names, fonts=fonts)
+    left = figure.axes[0].get_position().x0
+    headline(figure, "Confusion matrix", _accuracy(np.asarray(confusion)), of, left=left)
+    save(figure, path)
+
+
+def confusion_figure(
+    confusion: np.ndarray,
+    names: Sequence[str],
+    *,
+    fonts: Sequence[str],
+    colours: str | Colormap = "Blues",
+    headroom: float = 1.15,
+) -> Figure:
+    """`confusion_matrix` without its headline. Raises ValueError likewise.
+
+    Args:
+        confusion: (K, K) counts.
+        names: of the K classes, short.
+        fonts: their families.
+        colours: of the shares, from 0 to 1.
+        headroom: inches for a headline.
+    """
     confusion = np.asarray(confusion)
-    size = len(class_names)
+    size = len(names)
     if confusion.shape != (size, size):
         raise ValueError(f"a confusion matrix of shape {confusion.shape} does not fit {size} class names")
     images = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(100 * confusion, images, out=np.full((size, size), np.nan), where=images > 0)
 
-    names, fonts = drawable([shortened(name) for name in class_names])
     label_size = 9.0 if size <= 20 else 7.0
     longest = max(map(letters, names))
     margin = 0.75 + 0.0085 * label_size * longest  # inches: room for the names, axis title outside
     side = min(max(0.55 * size, 3.6), 9.0)
-    width, height = margin + side + 1.3, margin + side + 1.15
+    width, height = margin + side + 1.3, margin + side + headroom
     figure = new_figure(width, height)
     axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
     bar = figure.add_axes(((margin + side + 0.2) / width, margin / height, 0.16 / width, side / height))
@@ -96,7 +120,7 @@ def confusion_matrix(
     # The square root of the share: confusions of a few per cent, the ones looked for, would vanish else.
     scale = PowerNorm(0.5, vmin=0, vmax=100)
     axes.set_facecolor(FAINT)
-    cells = axes.imshow(shares, cmap="Blues", norm=scale, interpolation="nearest", aspect="auto")
+    cells = axes.imshow(shares, cmap=colours, norm=scale, interpolation="nearest", aspect="auto")
     colorbar = figure.colorbar(cells, cax=bar, ticks=FixedLocator([0, 1, 5, 10, 25, 50, 75, 100]))
     colorbar.ax.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
     colorbar.set_label("share of the true class", color=QUIET, fontsize=9)
@@ -115,8 +139,7 @@ def confusion_matrix(
     axes.set_ylabel("true class", color=QUIET, fontsize=10, labelpad=8)
     if size <= 20:
         _write_counts(axes, confusion, shares)
-    headline(figure, "Confusion matrix", _accuracy(confusion), of, left=margin / width)
-    save(figure, path)
+    return figure
 
 
 def _write_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray) -> None:
@@ -186,7 +209,7 @@ def recall_by_class(totals: Totals, class_names: Sequence[str], path: str | os.P
 
 
 def worst_mistakes(
-    mistakes: Sequence["Mistake"],
+    mistakes: Sequence["Example"],
     class_names: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
@@ -218,7 +241,7 @@ def worst_mistakes(
     figure = new_figure(width, height)
     names, fonts = drawable([shortened(name) for name in class_names])
     files, file_fonts = drawable(
-        [_end_of(name_of(mistake.index)) for mistake in mistakes],
+        [end_of_path(name_of(mistake.index)) for mistake in mistakes],
         lambda place: f"image {mistakes[place].index}",
     )
     for place, mistake in enumerate(mistakes):
@@ -226,7 +249,7 @@ def worst_mistakes(
         left = edge + column * (cell + gap)
         bottom = height - top - row * (cell + caption) - cell
         axes = figure.add_axes((left / width, bottom / height, cell / width, cell / height))
-        pixels = _pixels(mistake.image, mean, std)
+        pixels = pixels_of(mistake.image, mean, std)
         # Few pixels are shown as they are; many are averaged, since skipping some would draw false patterns.
         sharp = max(pixels.shape[:2]) <= _CELL
         axes.imshow(pixels, interpolation="nearest" if sharp else "hanning")
@@ -255,13 +278,13 @@ def worst_mistakes(
     save(figure, path)
 
 
-def _end_of(name: str) -> str:
+def end_of_path(name: str) -> str:
     """The end of a path, which tells images apart, in letters that every font draws."""
     name = printable(name)
     return name if len(name) <= 30 else "…" + name[-29:]
 
 
-def _pixels(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def pixels_of(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """(C, H, W) normalised -> (H, W, 3) uint8; one channel is shown as grey. Pixels stay as they are."""
     if image.dtype == np.uint8:
         return image

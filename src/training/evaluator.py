@@ -9,6 +9,7 @@ from mindspore import nn
 from ..evaluation.evaluate import Evaluation, evaluate_network
 from ..evaluation.pictures import WORST
 from ..model_utils.device_adapter import Device
+from ..reports.kept import SHOWN
 from .build import TrainRecipe
 from .precise_bn import batch_norms, reestimate_bn
 from .signals import StopRequest
@@ -54,13 +55,14 @@ class Evaluator:
 
         Args:
             request: is looked at before each batch.
-            final: it is the run's last one: with the views that `tta` asks for, and with mistakes to show.
+            final: it is the run's last one: with the views that `tta` asks for, and with pictures to show.
                 The others take the plain view alone, as several would cost as much as the training.
 
         Raises:
             EvaluationStopped: a request came to some rank.
         """
-        how = {"tta": self._tta, "tta_share": self._tta_share, "worst": WORST} if final else {}
+        views = {"tta": self._tta, "tta_share": self._tta_share}
+        how = {**views, "worst": WORST, "best": SHOWN} if final else {}
         with self._evaluated_weights():
             evaluation = evaluate_network(
                 self._train_step.network,

@@ -1,16 +1,22 @@
-"""What is left when training ends: summary.json and the pictures."""
+"""What is left when training ends: summary.json, the pictures and the page report.html."""
 
 import logging
 import math
+import shlex
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import write_json
+from ..common.cli import as_called_here
+from ..common.files import to_json, write_json, write_text
 from ..data.damage import left_out_of
 from ..data.sources import SPLITS
 from ..evaluation.curves import learning_curves
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.pictures import write_pictures
 from ..model_utils.environment import environment, peak_memory_mib
+from ..reports import kept
+from ..reports.kept import facts_of
+from ..reports.run import NAME as PAGE
+from ..reports.run import RunFacts, write_run_page
 from .records import read_metrics
 
 if TYPE_CHECKING:
@@ -20,7 +26,7 @@ log = logging.getLogger("quartet")
 
 
 def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
-    """Writes summary.json, learning_curves.png and the pictures of `write_pictures`; rank 0 only.
+    """Writes summary.json, learning_curves.png, the pictures and the page; rank 0 only.
 
     Args:
         evaluation: of the final weights (averaged, where an average is kept).
@@ -56,17 +62,34 @@ def write_report(trainer: "Trainer", evaluation: Evaluation) -> dict[str, Any]:
     summary["images_per_second"] = round(speeds[len(speeds) // 2], 1) if speeds else None
     write_json(run_dir / "summary.json", summary)
     learning_curves(records, run_dir / "learning_curves.png")
-    write_pictures(
-        evaluation,
-        run_dir,
-        class_names=trainer.class_names,
-        mean=c.image_mean,
-        std=c.image_std,
-        of=_weights_in_words(trainer),
-        name_of=trainer.evaluator.batches.source.name,
-    )
+    how = {
+        "class_names": trainer.class_names,
+        "mean": c.image_mean,
+        "std": c.image_std,
+        "of": _weights_in_words(trainer),
+        "name_of": trainer.evaluator.batches.source.name,
+    }
+    write_pictures(evaluation, run_dir, **how)
+    write_page(trainer, evaluation, how)
     log.info("summary and pictures are in %s", run_dir)
     return summary
+
+
+def write_page(trainer: "Trainer", evaluation: Evaluation, how: dict[str, Any]) -> None:
+    """Writes evaluation.json and report.html. The run is complete without them: what fails is said."""
+    try:
+        text = to_json(facts_of(evaluation, **how))
+        write_text(trainer.run_dir / kept.NAME, f"{text}\n")
+        records = read_metrics(trainer.run_dir / "metrics.jsonl")
+        run = RunFacts.read(trainer.run_dir, config=trainer.config, records=records)
+        write_run_page(run, trainer.run_dir / PAGE)
+    except Exception as error:
+        log.warning(
+            as_called_here(
+                "%s is not written (%s: %s); the run is complete. Again: python -m src.tools.report %s"
+            ),
+            PAGE, type(error).__name__, " ".join(str(error).split()), shlex.quote(str(trainer.run_dir)),
+        )  # fmt: skip
 
 
 def _damaged_images(trainer: "Trainer", evaluation: Evaluation) -> dict[str, int]:

@@ -19,6 +19,7 @@ from ..model_utils.config import dump, load_config, parse_overrides
 from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
 from ..model_utils.keys import Keys
 from ..parallel.collective import text_of_first
+from ..reports.starts import add_start
 from .build import TrainRecipe
 from .look import NAME as MANIFEST
 from .look import FirstRankLooks
@@ -64,6 +65,7 @@ def start(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[s
             write_text(run_dir / "config.yaml", dump(recipe.config))
             write_text(run_dir / "classes.txt", "".join(f"{name}\n" for name in trainer.class_names))
             look.write(run_dir)
+            _note_start(trainer, run_dir)
         run_dir = Path(text_of_first(str(run_dir), size=device.size))
         heartbeat.announce(run_dir)
         early.into(run_dir, device.rank)
@@ -150,7 +152,13 @@ def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[
         if device.rank == 0:
             _keep_length(config, run_dir)
             look.write(run_dir)
+            _note_start(trainer, run_dir)
         return trainer.run(run_dir, resumed=True)
+
+
+def _note_start(trainer: Trainer, run_dir: Path) -> None:
+    place = trainer.progress.place(trainer.course)
+    add_start(run_dir, place=place, batch=trainer.course.batch, device=trainer.device)
 
 
 def _looked_at(recipe: TrainRecipe, look: FirstRankLooks) -> TrainRecipe:

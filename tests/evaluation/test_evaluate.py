@@ -174,9 +174,25 @@ def test_an_image_without_a_prediction_is_no_mistake_to_show():
     ]
 
 
-def test_no_mistakes_are_kept_unless_asked_for():
+@pytest.mark.parametrize(("size", "best"), [(3, 4), (40, 4), (7, 100)])
+def test_the_surest_are_the_right_predictions_of_lowest_loss(size, best):
+    images, labels = _data(images=40)
+    network = Linear(images.shape[1:], 6)
+    found = evaluate(network, _batches(images, labels, size), num_classes=6, best=best)
+    logits = network(images).astype(np.float64)
+    own = np.exp(logits)[np.arange(40), labels] / np.exp(logits).sum(axis=1)
+    right = sorted((i for i in range(40) if logits[i].argmax() == labels[i]), key=lambda i: -own[i])
+    assert 4 < len(right) < 40 and not found.mistakes
+    assert [example.index for example in found.surest] == right[:best]
+    for example in found.surest:
+        np.testing.assert_array_equal(example.image, images[example.index])
+        assert example.prediction == example.label == labels[example.index]
+
+
+def test_no_images_are_kept_unless_asked_for():
     images, labels = _data()
-    assert not evaluate(Linear(images.shape[1:], 6), _batches(images, labels, 8), num_classes=6).mistakes
+    found = evaluate(Linear(images.shape[1:], 6), _batches(images, labels, 8), num_classes=6)
+    assert not found.mistakes and not found.surest
 
 
 def test_mistakes_of_a_shard_have_their_place_in_the_data_set():

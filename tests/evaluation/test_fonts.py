@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from src.evaluation import fonts
 from src.evaluation.drawing import shortened
-from src.evaluation.evaluate import Mistake
+from src.evaluation.evaluate import Example
 from src.evaluation.fonts import DEFAULT, drawable, fonts_for
 from src.evaluation.metrics import Totals
 from src.evaluation.pictures import confusion_matrix, recall_by_class, worst_mistakes
@@ -66,7 +66,7 @@ def _draw_all(folder, names):
     totals.update(np.eye(len(names), dtype=np.float32), labels)
     recall_by_class(totals, names, folder / "recall.png", of="x")
     image = np.zeros((8, 8, 3), np.uint8)
-    mistake = Mistake(index=7, image=image, label=0, prediction=1, probability=0.9, loss=6.0)
+    mistake = Example(index=7, image=image, label=0, prediction=1, probability=0.9, loss=6.0)
     worst_mistakes(
         [mistake], names, (0, 0, 0), (1, 1, 1), folder / "worst.png", of="x", name_of=lambda _: "猫/개.jpg"
     )

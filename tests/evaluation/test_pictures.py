@@ -10,7 +10,7 @@ import pytest
 from matplotlib.text import Text
 
 from src.evaluation.curves import learning_curves
-from src.evaluation.evaluate import Evaluation, Mistake
+from src.evaluation.evaluate import Evaluation, Example
 from src.evaluation.metrics import CONFUSION_CLASSES, Totals
 from src.evaluation.pictures import confusion_matrix, recall_by_class, worst_mistakes, write_pictures
 from tests.evaluation.drawn import pixels_of, texts_of
@@ -22,7 +22,7 @@ OF = "step 12, epoch 3, averaged weights"
 
 
 def _mistake(image, *, label=0, prediction=1, probability=0.998):
-    return Mistake(
+    return Example(
         index=0, image=image, label=label, prediction=prediction, probability=probability, loss=6.0
     )
 

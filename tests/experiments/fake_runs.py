@@ -9,7 +9,7 @@ def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None, plai
     `plain`: the last one of the plain view, where the other is of several.
     """
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("model: resnet9\n")
+    (folder / "config.yaml").write_text(f"model: resnet9\nseed: {seed}\n")
     records = []
     for epoch, accuracy in enumerate(top1, start=1):
         place = {"images": 1000 * epoch, "step": 10 * epoch, "epoch": float(epoch)}
@@ -22,7 +22,11 @@ def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None, plai
         (folder / "views").mkdir(exist_ok=True)
         (folder / "views" / f"{kind}.json").write_text(json.dumps({"views": kind, "top1": accuracy}))
     summary = {
+        "model": "resnet9", "parameters": 1200, "updates": 20,
         "final": {"top1": top1[-1], "loss": 1.0, "count": 200, **further},
+        "best": {"epoch": 1.0, "top1": max(top1)},
+        "images_per_second": speed, "peak_memory_mib": 500, "damaged_images": {"train": 0, "test": 0},
+        "device": {"target": "CPU", "cards": 1},
         "recall_by_class": {"red": 1.0, "green": 2.0, "blue": 3.0},
         "images": 1000 * len(top1), "epochs": float(len(top1)), "wall_seconds": 120.0, "seed": seed,
         "environment": {"cpu": "a processor", "cpu_count": 1 + seed % 2, "mindspore": "2.10.0"},

@@ -199,6 +199,7 @@ def test_a_run_of_several_processes_leaves_the_files_of_one(folder, data_path):
     assert {path.name for path in run_dir.iterdir()} == {
         "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "train_rank_1.log", "train_rank_2.log",
         "summary.json", "tensorboard", "checkpoints",
+        "evaluation.json", "report.html", "starts.json",
         "learning_curves.png", "confusion_matrix.png", "recall_by_class.png", "worst_mistakes.png",
     }  # fmt: skip
     assert len(list((run_dir / "tensorboard").iterdir())) == 1

@@ -33,6 +33,7 @@ def test_a_run_leaves_all_that_the_readme_promises(trained):
     assert names == {
         "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "tensorboard", "checkpoints",
         "summary.json",
+        "evaluation.json", "report.html", "starts.json",
         "learning_curves.png", "confusion_matrix.png", "recall_by_class.png", "worst_mistakes.png",
     }  # fmt: skip
 

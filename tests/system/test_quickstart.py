@@ -28,9 +28,9 @@ def assert_complete(done, least_accuracy):
     summary = done.stdout[done.stdout.rindex("\naccuracy ") + 1 :]
     accuracy = float(re.match(r"accuracy +([\d.]+) %", summary)[1])
     assert accuracy >= least_accuracy
-    lines = re.findall(r"^(?:run|pictures|model) +(.*)", summary, re.MULTILINE)
+    lines = re.findall(r"^(?:run|report|pictures|model) +(.*)", summary, re.MULTILINE)
     named = [ROOT / path for line in lines for path in line.split()]
-    assert len(named) == 5 and all(path.exists() for path in named)
+    assert len(named) == 6 and all(path.exists() for path in named)
     parity = json.loads((named[-1] / "parity.json").read_text())
     assert parity["passed"] and parity["inputs"]["real"] > 0
     assert done.stdout.count(".png\n") >= 8  # the predictions of the sample images

@@ -3,7 +3,7 @@
 import pytest
 
 from src.multigrain import choose_p, whiten
-from src.tools import ablate, ascend_check, find_lr, make_copies, reestimate_bn, summary
+from src.tools import ablate, ascend_check, find_lr, make_copies, reestimate_bn, report, summary
 from tests.helpers.doors import ROOT, call_main, error_of
 
 RESNET9 = ["--config_path", "configs/resnet9/quickstart.yaml"]
@@ -60,6 +60,18 @@ COPIES, NEW = ["DIR/empty", "DIR/copies"], ["--output", "DIR/new.ckpt"]
         (reestimate_bn, [*NONE, *NEW, "--batches", "0"], "batches: 0 given, allowed: a whole number >= 1"),
         (reestimate_bn, [*NONE, *NEW], "checkpoint none.ckpt does not exist"),
         (reestimate_bn, NONE, "the following arguments are required: --output; see --help"),
+        (report, [], "the following arguments are required: RUN; see --help"),
+        (
+            report,
+            ["DIR/empty"],
+            "DIR/empty is not the folder of a run, it holds no config.yaml; give a run's",
+        ),
+        (
+            report,
+            ["DIR/empty", "--output", "x.png"],
+            "output: x.png given, allowed: a name that ends in .html",
+        ),
+        (report, ["DIR/none", "DIR/empty"], "DIR/none is not the folder of a run, it holds no config.yaml"),
         (summary, ["resnet8"], "model: 'resnet8' given, but there is no such model; the nearest known model"),
         (summary, ["resnet9", "--batch", "3"], "batch: 3 given, but there is no such key"),
         (summary, ["resnet9", "--batch_size", "0"], "batch_size: 0 given, allowed: a whole number >= 1"),

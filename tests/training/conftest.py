@@ -29,7 +29,7 @@ def _no_cells_of_earlier_tests():
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """Drawing them takes as long as a tiny training. A fixture of a module draws them: test_trainer.py's."""
-    for draw in ("learning_curves", "write_pictures"):
+    for draw in ("learning_curves", "write_pictures", "write_page"):
         monkeypatch.setattr(report, draw, lambda *_, **__: None)
 
 

@@ -8,7 +8,7 @@ import pytest
 from mindspore import nn, ops
 
 from src.common.errors import UserError
-from src.common.files import MARKER
+from src.common.files import MARKER, read_json
 from src.layers.conv import conv2d, dense
 from src.layers.init import initialise, torch_default
 from src.optim.groups import ParamRule
@@ -37,6 +37,7 @@ def test_stop_and_resume_change_no_bit(start, resume, straight, tmp_path, case, 
     resume(run_dir, workers=1 + asked % 3)
     assert_same(run_dir, straight(case))
     assert (run_dir / "summary.json").exists()
+    assert [start["step"] for start in read_json(run_dir / "starts.json")] == [0, step]
 
 
 def test_a_run_can_be_stopped_again_and_again(start, resume, straight, tmp_path):

@@ -68,6 +68,7 @@ def test_a_run_leaves_its_files(finished):
     assert len(events) == 1
     assert names - events == {
         "config.yaml", "classes.txt", "metrics.jsonl", "train.log", "summary.json",
+        "evaluation.json", "report.html", "starts.json",
         "learning_curves.png", "confusion_matrix.png", "recall_by_class.png", "worst_mistakes.png",
         "checkpoints/last.ckpt", "checkpoints/best.ckpt",
         "checkpoints/step_00000012.ckpt", "checkpoints/step_00000015.ckpt",
