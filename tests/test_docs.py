@@ -1,5 +1,6 @@
 """The pages of docs: a summary in Chinese, an index that has all of them, and links that lead somewhere."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
+OF_OTHERS = ("_ARRAY_API", "Load dynamic library", "Illegal option", "mind ir version")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -44,6 +46,24 @@ def broken_links_of(page: Path) -> list[str]:
     return broken
 
 
+def texts_of_code() -> str:
+    """What the code says, each text as parts between which something is put in."""
+    texts = [path.read_text() for path in (ROOT / "scripts").glob("*.sh")]
+    for path in (ROOT / "src").rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        texts += [
+            node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+    return "\n".join(texts)
+
+
+def messages_of(page: Path) -> list[str]:
+    """What stands as a message in the first column of its tables."""
+    cells = re.findall(r"^\| (.*?) \|", page.read_text(), re.MULTILINE)
+    quoted = [text for cell in cells for text in re.findall(r"`([^`]*[a-z] [^`]*)`", cell)]
+    return [text for text in quoted if not text.startswith(("--", *OF_OTHERS))]
+
+
 @pytest.mark.parametrize("page", DOCS, ids=named)
 def test_a_page_begins_with_a_summary_in_chinese_of_two_to_five_sentences(page):
     assert 2 <= sentences_of(summary_of(page.read_text())) <= 5
@@ -60,6 +80,13 @@ def test_every_code_file_that_a_page_names_is_there(page):
         r"`((?:src|tests|configs|scripts|benchmarks)/[\w/]+\.(?:py|yaml|sh))", page.read_text()
     )
     assert [name for name in names if "NAME" not in name and not (ROOT / name).is_file()] == []
+
+
+def test_messages_that_the_page_of_faults_quotes_are_said():
+    said, messages = texts_of_code(), messages_of(ROOT / "docs" / "faq.md")
+    parts = [part.strip() for text in messages for part in re.split(r"\.\.\.|\b[A-Z]+\b", text)]
+    assert [part for part in parts if part not in said] == []
+    assert len(messages) > 15
 
 
 def test_the_index_has_every_page():
