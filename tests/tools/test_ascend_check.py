@@ -14,12 +14,17 @@ from src.analysis.ascend_report import faults, report
 from src.analysis.graph_facts import compile_graph
 from src.common.cli import run
 from src.common.errors import UserError
+from src.data.keys import DataKeys
 from src.layers.build import network_keys
 from src.layers.losses import CrossEntropy
 from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_device_num, set_up_device
+from src.model_utils.modelarts.keys import CloudKeys
+from src.model_utils.run_keys import RunKeys
+from src.optim.keys import ScheduleKeys
 from src.resnet9.network import ResNet9
 from src.tools.ascend_check import main
+from src.training.keys import LoopKeys
 from src.zoo import config_class_of, create_network, recipe_class_of
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +38,6 @@ TELLING = {
     "configs/resnet9/cpu/ladder/09_ema.yaml",
     "configs/resnet9/cpu/networks/cifarnet_muon.yaml",
 }
-# Those of full size at CPU scale have no other primitives.
-COPIES = ("configs/resnet9/cpu/ladder/", "configs/resnet9/cpu/networks/", "configs/resnet9/cpu/rates/")
-RECIPES = (str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
-CONFIGS = sorted(path for path in RECIPES if path in TELLING or not path.startswith(COPIES))
 # Fewer blocks, channels and images: the same primitives. By the beginning of the model's name.
 _FOUR = {"block_units": "[1, 1, 1, 1]", "widths": "[8, 8, 16, 16]"}
 SMALLER = {
@@ -48,18 +49,48 @@ SMALLER = {
     "bireal": _FOUR,
     "multigrain": _FOUR,
 }
+# The host alone reads these, or the graphs get no more of them than shapes and numbers.
+OF_THE_HOST = {
+    name for group in (CloudKeys, RunKeys, ScheduleKeys, LoopKeys, DataKeys) for name in group.model_fields
+} - {"mixup_alpha", "cutmix_alpha", "mixup_per_image", "label_smoothing"}
+
+
+def kind_of(config):
+    """The beginning of its model's name that SMALLER has."""
+    return next(name for name in SMALLER if config.model.startswith(name))
 
 
 def smaller(path):
     """The words that make a recipe small."""
     config = load_config({}, config_class_of=config_class_of, config_path=path)
-    keys = next(keys for name, keys in SMALLER.items() if config.model.startswith(name))
-    keys = {**keys, "batch_size": 6, "eval_batch_size": 6}
+    keys = {**SMALLER[kind_of(config)], "batch_size": 6, "eval_batch_size": 6}
     if getattr(config, "ghost_batch", 0):
         keys["ghost_batch"] = 3
     return [word for key, value in keys.items() for word in (f"--{key}", value)]
 
 
+def settings(path):
+    """(kind of model, key, value) of each key that a graph depends on; of numbers: 0, 1, none or others."""
+    config = load_config({}, config_class_of=config_class_of, config_path=ROOT / path)
+    kind = kind_of(config)
+    for key, value in config.model_dump(exclude={"model", *SMALLER[kind], *OF_THE_HOST}).items():
+        told = isinstance(value, str) or value in (0, 1, ())
+        yield kind, key, str(value) if told else "others"
+
+
+def chosen():
+    """Recipes that have every setting of the others, those of TELLING first."""
+    paths = (str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+    found, seen = [], set()
+    for path in sorted(paths, key=lambda path: (path not in TELLING, path)):
+        mine = set(settings(path))
+        if path in TELLING or mine - seen:
+            found.append(path)
+        seen |= mine
+    return found
+
+
+CONFIGS = chosen()
 RESNET9 = ["configs/resnet9/quickstart.yaml", "--widths", "[4, 4, 8, 8]", "--batch_size", "6"]
 pytestmark = pytest.mark.usefixtures("plain_logger", "graph_mode")
 
