@@ -83,6 +83,12 @@ def data_path(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def more_if_slow(request):
+    """more_if_slow(60, 300): how many cases of one kind to try, the second number with --slow."""
+    return lambda few, many: many if request.config.getoption("--slow") else few
+
+
+@pytest.fixture
 def graph_mode():
     """Graph mode, as every device of the project runs."""
     import mindspore as ms

@@ -26,8 +26,6 @@ from tests.helpers.mutations import outcomes
 
 pytestmark = pytest.mark.usefixtures("graph_mode", "plain_logger")
 
-TIMES = [60, pytest.param(1000, marks=pytest.mark.slow)]
-
 
 def plain(answer):
     """Arrays as bytes, to be compared, NaN and all."""
@@ -151,8 +149,8 @@ def mindrecord(folder):
     return files, answer, {"accepts": accepts}
 
 
-@pytest.mark.parametrize("count", TIMES)
 @pytest.mark.parametrize("kind", [checkpoint, npz, safetensors, export, index, cifar, mindrecord])
-def test_damage_is_a_line_or_changes_nothing(tmp_path, kind, count):
+def test_damage_is_a_line_or_changes_nothing(tmp_path, kind, more_if_slow):
     files, read, how = kind(tmp_path)
+    count = more_if_slow(60, 300)
     assert outcomes(files, read, count=count, **how)["refused"] > count / 3

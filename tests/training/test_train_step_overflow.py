@@ -143,10 +143,12 @@ def line_step(**settings):
     ).set_train(True)
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("accumulate_steps", [1, 2, 5])
-def test_an_overflow_is_seen_by_all_though_asking_clears_it(graph_mode, monkeypatch, accumulate_steps, count):
+def test_an_overflow_is_seen_by_all_though_asking_clears_it(
+    graph_mode, monkeypatch, accumulate_steps, more_if_slow
+):
     """Random patterns of batches with an overflow: update, loss scale and statistics."""
+    count = more_if_slow(100, 300)
     device = ClearsWhenRead()
     monkeypatch.setattr(ms.amp, "all_finite", device)
     step = line_step(accumulate_steps=accumulate_steps)
