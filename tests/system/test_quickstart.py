@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from src.data.binary import CIFAR10, ImageSet, read_set, write_cifar10
 from src.data.prepare.commands import main as prepare
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,10 @@ def call(*arguments):
         text=True,
         timeout=1500,
     )
+
+
+def first(images, count):
+    return ImageSet(images.images[:count], images.labels[:count], images.class_names)
 
 
 def assert_complete(done, least_accuracy):
@@ -38,8 +43,11 @@ def assert_complete(done, least_accuracy):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_real_images():
-    assert_complete(call("--data_path", os.environ["QUARTET_DATA"]), 75)
+def test_real_images(tmp_path):
+    """A fifth of them: 58.2 % instead of 78."""
+    train, test = (read_set(CIFAR10, Path(os.environ["QUARTET_DATA"]), split) for split in ("train", "test"))
+    write_cifar10(tmp_path, first(train, 10_000), first(test, 2_000))
+    assert_complete(call("--data_path", tmp_path), 53)
 
 
 @pytest.mark.slow
