@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.doors import ROOT
 from tests.system.killed_commands import CASES
 
-MOMENTS = 6
+MOMENTS = 4
 
 
 @pytest.mark.slow
