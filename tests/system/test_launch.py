@@ -1,8 +1,10 @@
-"""Real trainings by the scripts: on two servers, with a killed worker, and with a stopped one."""
+"""Real trainings by the scripts: on two servers, and with a killed worker.
+
+A stopped worker is in tests/parallel/launch: once it is found, its restart is that of a killed one.
+"""
 
 import contextlib
 import os
-import re
 import signal
 
 import numpy as np
@@ -65,19 +67,6 @@ def test_a_killed_worker_is_named_and_changes_nothing(data_path, tmp_path, undis
     assert output.splitlines()[-1] == f"run: {tmp_path}/runs/run"
     assert_same(tmp_path / "runs" / "run", undisturbed)
     assert left(str(tmp_path)) == []
-
-
-@pytest.mark.slow
-def test_a_stopped_worker_changes_nothing(data_path, tmp_path, undisturbed):
-    """tests/parallel/launch has the same with workers that are small scripts."""
-    logs = tmp_path / "logs"
-    with training(data_path, tmp_path, MAX_RESTARTS="1", HANG_TIMEOUT="10") as process:
-        wait_for(logs / "worker_0.log", "batch 7/")
-        os.kill(pid_of(logs, 1), signal.SIGSTOP)
-        _, errors = process.communicate(timeout=BOUND)
-    assert process.returncode == 0, errors
-    assert re.search(r"error: rank 1 \(pid \d+\) hangs: no sign of life for 10 s \(HANG_TIMEOUT\)", errors)
-    assert_same(tmp_path / "runs" / "run", undisturbed)
 
 
 @pytest.mark.slow

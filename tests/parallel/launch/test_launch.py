@@ -122,14 +122,21 @@ def test_a_mistake_of_the_user_stays_one_line_and_is_not_tried_again(tmp_path):
     assert re.fullmatch(r"logs: .*\nerror: rank [01] \(pid \d+\): data_path: no such folder\n", errors)
 
 
-def test_a_stopped_worker_is_found_by_its_silence(tmp_path):
-    launch = Launch(tmp_path, WAIT, environment={"HANG_TIMEOUT": "4"})
+@pytest.mark.parametrize(("restarts", "ends"), [(0, 124), (1, 0)])
+def test_a_stopped_worker_is_found_by_its_silence(tmp_path, restarts, ends):
+    launch = Launch(
+        tmp_path,
+        f"if os.path.exists('again'):\n    sys.exit()\n{WAIT}",
+        environment={"HANG_TIMEOUT": "4", "MAX_RESTARTS": str(restarts)},
+    )
     launch.wait_for("heartbeat/rank_0")
     launch.wait_for("heartbeat/rank_1")
+    (tmp_path / "again").touch()
     os.kill(launch.pid(1), signal.SIGSTOP)
     code, _, errors = launch.end()
-    assert code == 124
+    assert code == ends
     assert re.search(r"\nerror: rank 1 \(pid \d+\) hangs: no sign of life for 4 s \(HANG_TIMEOUT\)", errors)
+    assert errors.count("restart 1 of 1, from the beginning") == restarts
     assert launch.left() == []
 
 
