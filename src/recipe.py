@@ -189,8 +189,10 @@ class Recipe:
         *,
         rates: Sequence[float] = (0.0,),
         updates_per_epoch: float = 1.0,
+        rank: int = 0,
+        size: int = 1,
     ) -> Optimizer:
-        """The config's optimizer over `param_groups`.
+        """The config's optimizer over `param_groups`, for one rank of `size`.
 
         Args:
             rates: from `rates`; by default of a run of one update, whose optimizer has the same state.
@@ -198,7 +200,10 @@ class Recipe:
         """
         c, groups = self.config, self.param_groups(network, loss)
         groups = with_own_rates(groups, rates, updates_per_epoch=updates_per_epoch, course=c.freeze_course)
-        return create_optimizer(c, groups, updates=len(rates))
+        return create_optimizer(
+            c, groups, network=network, updates=len(rates), updates_per_epoch=updates_per_epoch,
+            rank=rank, cards=size,
+        )  # fmt: skip
 
     def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray:
         """The learning rate of each update, shape (updates,).

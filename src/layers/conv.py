@@ -5,6 +5,8 @@ every argument is passed by keyword and nothing is left to a default. Weights ar
 `layers.init.initialise` fills them.
 """
 
+from typing import NamedTuple
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -48,8 +50,32 @@ def conv2d(
     )
 
 
+class Window(NamedTuple):
+    """What of its images a convolution sees.
+
+    Attributes:
+        kernel: rows and columns.
+        stride: of both axes.
+        padding: zeros on each side, or "same" (MindSpore's, TensorFlow's).
+        even: it is that of an `EvenConv2d`.
+    """
+
+    kernel: int
+    stride: int
+    padding: int | str
+    even: bool = False
+
+
 class Convolution(nn.Cell):
-    """What cells with a convolution share: how it is computed."""
+    """What cells with a convolution share: how it is computed.
+
+    Attributes:
+        window: which places of the images it sees.
+        tap: a cell whose `inputs` and `outputs` its images and results go through, or None.
+    """
+
+    window: Window
+    tap: nn.Cell | None = None
 
     def _operators(
         self, *, out_channels: int, kernel_size: int, stride: int, padding: tuple[int, int, int, int] | str
@@ -75,6 +101,11 @@ class Convolution(nn.Cell):
         return plain, direct_convolution(stride=stride, padding=padding)
 
     def _convolve(self, operators, x, weight):
+        if self.tap is not None:
+            return self.tap.outputs(self._compute(operators, self.tap.inputs(x), weight))
+        return self._compute(operators, x, weight)
+
+    def _compute(self, operators, x, weight):
         plain, direct = operators
         if self.on_cpu and direct is not None and _in_graph() and x.dtype == ms.float32:
             return direct(x, weight)
@@ -99,6 +130,7 @@ class Conv2d(nn.Conv2d, Convolution):
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
+        self.window = Window(self.kernel_size[0], self.stride[0], self.padding)
         self.operators = self._symmetric(shorter=0)
 
     def _symmetric(self, *, shorter: int) -> tuple:
@@ -128,6 +160,7 @@ class EvenConv2d(Conv2d):
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
+        self.window = self.window._replace(even=True)
         self.shorter = self._symmetric(shorter=1)
 
     def construct(self, x):
@@ -151,11 +184,13 @@ class OwnConvolution(Convolution):
         super().__init__()
         if padding not in PADDINGS:
             raise UserError(f"padding is {padding!r}; known are {', '.join(PADDINGS)}")
+        each = kernel_size // 2
+        self.window = Window(kernel_size, stride, each if padding == "symmetric" else padding)
         self.operators = self._operators(
             out_channels=out_channels,
             kernel_size=kernel_size,
             stride=stride,
-            padding=(kernel_size // 2,) * 4 if padding == "symmetric" else padding,
+            padding=(each,) * 4 if padding == "symmetric" else padding,
         )
 
     def convolve(self, x, weight):
@@ -164,7 +199,7 @@ class OwnConvolution(Convolution):
 
 def dense(*, in_channels: int, out_channels: int, bias: bool = True) -> nn.Cell:
     """x W^T + b, (N, in) -> (N, out)."""
-    return nn.Dense(
+    return Dense(
         in_channels=in_channels,
         out_channels=out_channels,
         weight_init="zeros",
@@ -172,3 +207,14 @@ def dense(*, in_channels: int, out_channels: int, bias: bool = True) -> nn.Cell:
         has_bias=bias,
         activation=None,
     )
+
+
+class Dense(nn.Dense):
+    """`nn.Dense`; `tap` as a convolution's."""
+
+    tap: nn.Cell | None = None
+
+    def construct(self, x):
+        if self.tap is not None:
+            return self.tap.outputs(super().construct(self.tap.inputs(x)))
+        return super().construct(x)

@@ -60,6 +60,20 @@ OPTIMIZERS = {
             "norm_growth": "muon_norm_growth",
         },
     ),
+    "thor": (
+        "thor.optimizer",
+        "Thor",
+        {
+            "momentum": "momentum",
+            "nesterov": "nesterov",
+            "lr_in_velocity": "lr_in_velocity",
+            "damping": "thor_damping",
+            "damping_decay": "thor_damping_decay",
+            "balanced": "thor_balanced",
+            "every": "thor_every",
+            "block": "thor_block",
+        },
+    ),
 }
 
 
@@ -137,8 +151,8 @@ class OptimizerKeys(ScheduleKeys):
     """Optimizer and parameter groups."""
 
     optimizer: Literal[tuple(OPTIMIZERS)] = key("sgd", "update rule")
-    momentum: float = key(0.9, "momentum of sgd and rmsprop, and of what muon leaves to sgd", ge=0, lt=1)
-    nesterov: bool = key(True, "Nesterov's form of momentum (sgd, muon)")
+    momentum: float = key(0.9, "momentum of sgd, rmsprop and thor, and of what muon leaves to sgd", ge=0, lt=1)
+    nesterov: bool = key(True, "Nesterov's form of momentum (sgd, muon, thor)")
     lr_in_velocity: bool = key(
         False,
         "velocity of sgd; true: sum of rate x gradient (cifar10-fast); false: of the gradient (PyTorch)",
@@ -170,6 +184,17 @@ class OptimizerKeys(ScheduleKeys):
     muon_weight_decay: float = key(
         0.0, "decay of muon's weights behind an update, before it is multiplied by muon's rate", ge=0
     )
+    thor_damping: float = key(
+        0.03, "added to the curvature of a layer, half of it (its root) to each factor (thor)", gt=0
+    )
+    thor_damping_decay: float = key(0.87, "factor on thor_damping every 10 epochs (thor)", gt=0, le=1)
+    thor_balanced: bool = key(
+        False,
+        "share the damping out by the mean diagonal elements of the factors (thor; K-FAC); false: to both "
+        "alike (MindSpore)",
+    )
+    thor_every: int = key(834, "interval at which thor inverts the curvature", unit="updates", ge=1)
+    thor_block: int = key(128, "most rows of a block that thor inverts as a whole", unit="rows", ge=1)
     weight_decay: float = key(5e-4, "weight decay, before it is multiplied by the learning rate", ge=0)
     decoupled_decay: bool = key(
         False,

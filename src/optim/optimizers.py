@@ -9,6 +9,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -37,6 +38,9 @@ class Optimizer(nn.Cell):
         weight_decay: one number per parameter.
         lr_multiplier: one number per parameter.
         ends: after how many updates some of the parameters stand still, ascending.
+        factors: by what the loss is differentiated, too, in updates that are `due`; the gradients of the first
+            half grow with the loss scale not at all, and those of the second half with its square. They are
+            given behind those of `trained`.
 
     Raises:
         ValueError: there is no parameter, or two have the same name; when called: a gradient too few or
@@ -50,6 +54,7 @@ class Optimizer(nn.Cell):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"an optimizer needs parameters with different names, got {names}")
         self.parameters = ms.ParameterTuple([parameter for parameter, _ in members])
+        self.factors: Sequence[ms.Parameter] = ()
         self.map = ops.HyperMap()
         self.numbers = tuple(range(len(members)))
         self.weight_decay = tuple(float(group.weight_decay) for _, group in members)
@@ -64,6 +69,13 @@ class Optimizer(nn.Cell):
 
         Checkpoints find the state, and the network's parameters, by these names.
         """
+
+    def due(self, update: int) -> bool:
+        """Whether the update behind so many others needs the gradients by `factors`, too."""
+        return False
+
+    def capture(self, on: bool) -> None:
+        """Whether the loss of the graph that is compiled next depends on `factors`."""
 
     @property
     def trained(self) -> ms.ParameterTuple:
@@ -275,11 +287,12 @@ class AdamW(Adam):
         return gradient
 
 
-def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup], *, updates: int = 1) -> Optimizer:
+def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup], **run: Any) -> Optimizer:
     """The optimizer that the keys name, over the groups' parameters.
 
     Args:
-        updates: of the whole run.
+        run: what some optimizers are told of a run by arguments of these names: `updates` in all,
+            `updates_per_epoch`, `network`, `cards` and `rank`.
 
     Raises:
         ValueError: a setting is out of range, see the classes.
@@ -287,9 +300,8 @@ def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup], *, updat
     module, name, arguments = OPTIMIZERS[keys.optimizer]
     kind = getattr(importlib.import_module(f".{module}", __package__), name)
     settings = {argument: getattr(keys, key) for argument, key in arguments.items()}
-    if "updates" in inspect.signature(kind).parameters:
-        settings["updates"] = updates
-    return kind(groups, **settings)
+    asked = inspect.signature(kind).parameters
+    return kind(groups, **settings, **{name: value for name, value in run.items() if name in asked})
 
 
 def _one_minus_exp(x):

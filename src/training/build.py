@@ -33,7 +33,8 @@ class TrainRecipe(Protocol):
     def loss(self, *, rank: int, size: int) -> nn.Cell: ...
     def param_groups(self, network: nn.Cell, loss: nn.Cell) -> list[ParamGroup]: ...
     def optimizer(
-        self, network: nn.Cell, loss: nn.Cell, *, rates: np.ndarray, updates_per_epoch: float
+        self, network: nn.Cell, loss: nn.Cell, *, rates: np.ndarray, updates_per_epoch: float, rank: int,
+        size: int,
     ) -> Optimizer: ...
     def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray: ...
     def monitor(self, network: nn.Cell, inputs: nn.Cell) -> Monitor | None: ...
@@ -63,7 +64,9 @@ def build_train_step(
         images_per_update=c.batch_size * c.accumulate_steps * cards,
     )
     loss = recipe.loss(rank=rank, size=cards)
-    optimizer = recipe.optimizer(network, loss, rates=rates, updates_per_epoch=updates_per_epoch)
+    optimizer = recipe.optimizer(
+        network, loss, rates=rates, updates_per_epoch=updates_per_epoch, rank=rank, size=cards
+    )
     if c.sync_bn:
         synchronise_batch_norm(network, cards=cards)
     ema = None

@@ -1,5 +1,7 @@
 """One training step as one cell: the same graph for every model and every device."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 import mindspore as ms
@@ -72,6 +74,10 @@ class TrainStep(nn.Cell):
     layer that is still trained. A cell of which no parameter is trained any more is in evaluation mode, so
     that its normalisation has the running statistics and leaves them as they are (Brock et al., FreezeOut).
 
+    An optimizer may ask for more in some updates (`Optimizer.due`): their graph, which is compiled beside the
+    other, differentiates by its `factors` as well. These gradients are averaged like the others, and play no
+    part in the norm.
+
     State besides the optimizer's, the loss scale's and EMA's: "train.updates" (int32, update attempts) and
     "train.applied" (int32, those not skipped). The partial sums of an accumulation ("accumulated.*") are each
     card's own and start from 0 after every update, so `state` leaves them out.
@@ -139,8 +145,9 @@ class TrainStep(nn.Cell):
                 p.name: ms.Parameter(
                     np.zeros(p.shape, np.float32), name=f"accumulated.{p.name}", requires_grad=False
                 )
-                for p in optimizer.parameters
+                for p in (*optimizer.parameters, *optimizer.factors)
             }
+        self.batch: int | None = None  # that comes next; None: to be asked of the device
         self.freeze(0)
 
     @property
@@ -160,18 +167,49 @@ class TrainStep(nn.Cell):
     def freeze(self, update: int) -> None:
         """Leaves out what stands still after so many updates; the graph is compiled anew."""
         self.optimizer.leave_out(update)
-        trained = self.optimizer.trained
-        self.frozen = _frozen_cells(self.network, self.optimizer.parameters, trained)
-        self.average_gradients = AverageOverCards(
-            [p.shape for p in trained], bucket_bytes=self.bucket_bytes, cards=self.cards
-        )
-        self.value_and_grad = ms.value_and_grad(
-            self._forward, None, weights=trained, has_aux=bool(self.parts)
-        )
-        if self.accumulate_steps > 1:
-            self.accumulated = ms.ParameterTuple([self.sums[p.name] for p in trained])
+        self.frozen = _frozen_cells(self.network, self.optimizer.parameters, self.optimizer.trained)
+        self._differentiate(factors=False)
         if self.still[0]:
             self.set_train(self.training)
+
+    def _differentiate(self, *, factors: bool) -> None:
+        """By what the loss is differentiated in the graph that is compiled next."""
+        self.optimizer.capture(factors)
+        weights = self.optimizer.trained
+        if factors:
+            weights = ms.ParameterTuple([*weights, *self.optimizer.factors])
+        self.average_gradients = AverageOverCards(
+            [p.shape for p in weights], bucket_bytes=self.bucket_bytes, cards=self.cards
+        )
+        self.value_and_grad = ms.value_and_grad(
+            self._forward, None, weights=weights, has_aux=bool(self.parts)
+        )
+        if self.accumulate_steps > 1:
+            self.accumulated = ms.ParameterTuple([self.sums[p.name] for p in weights])
+
+    @contextmanager
+    def with_factors(self) -> Iterator[None]:
+        """Within it the step is that of an update for which the optimizer has factors due."""
+        phase = self.phase
+        self.phase += ", factors"
+        self._differentiate(factors=True)
+        try:
+            yield
+        finally:
+            self.phase = phase
+            self._differentiate(factors=False)
+
+    def __call__(self, *batch):
+        if not self.optimizer.factors:
+            return super().__call__(*batch)
+        if self.batch is None:
+            self.batch = int(self.updates.asnumpy()) * self.accumulate_steps
+        update, place = divmod(self.batch, self.accumulate_steps)
+        self.batch += 1
+        if place == 0:
+            self.is_due = self.optimizer.due(update)
+        with self.with_factors() if self.is_due else nullcontext():
+            return super().__call__(*batch)
 
     @property
     def still(self) -> tuple[int, int]:
@@ -186,6 +224,7 @@ class TrainStep(nn.Cell):
     def start_at(self, updates: int) -> None:
         """Continues as after that many update attempts."""
         ops.assign(self.updates, ms.Tensor(updates, ms.int32))
+        self.batch = None
 
     def rate_of(self, update: int) -> float:
         """The learning rate of an update; they are counted from 1."""
@@ -209,8 +248,8 @@ class TrainStep(nn.Cell):
             loss, parts = loss[0], loss[1:]
         if self.loss_scale.active:
             loss = loss / scale
-            gradients = self._scaled(gradients, 1.0 / (scale * self.accumulate_steps))
-        elif self.accumulate_steps > 1:
+            gradients = self._unscaled(gradients, scale)
+        if self.accumulate_steps > 1:
             gradients = self._scaled(gradients, 1.0 / self.accumulate_steps)
         loss, parts, overflow = self._agree(loss, parts, self._all_finite(gradients), statistics)
         if self.accumulate_steps > 1:
@@ -226,6 +265,15 @@ class TrainStep(nn.Cell):
         overflow = averages[flag] > 0
         self.map(ops.partial(_settle, overflow), self.statistics, averages[flag + 1 :], before)
         return averages[0], averages[1:flag], overflow
+
+    def _unscaled(self, gradients, scale):
+        """Gradients of the loss, from those of the scaled one."""
+        weights = len(self.optimizer.numbers)
+        half = (len(gradients) + weights) // 2
+        unscaled = self._scaled(gradients[:weights], 1.0 / scale)
+        if len(gradients) == weights:
+            return unscaled
+        return unscaled + gradients[weights:half] + self._scaled(gradients[half:], 1.0 / (scale * scale))
 
     def _scaled(self, gradients, factor):
         return self.map(ops.partial(_times, factor), gradients)
@@ -248,12 +296,12 @@ class TrainStep(nn.Cell):
             norm = self._update(self._scaled(self.accumulated, 1.0), overflow)
             self.map(_clear, (self.batches, self.overflows, *self.accumulated))
         else:
-            overflow, norm = ops.zeros((), ms.bool_), self._norm(self.accumulated)
+            overflow, norm = ops.zeros((), ms.bool_), self._norm(self.accumulated[: len(self.optimizer.numbers)])
         return overflow, norm
 
     def _update(self, gradients, overflow):
         gradients = self.average_gradients(gradients)
-        norm = self._norm(gradients)
+        norm = self._norm(gradients[: len(self.optimizer.numbers)])
         if not overflow:
             self._apply(gradients, norm)
         if self.loss_scale.dynamic:
@@ -263,7 +311,9 @@ class TrainStep(nn.Cell):
 
     def _apply(self, gradients, norm):
         if self.clip_norm > 0:
-            gradients = self._scaled(gradients, self.clip_norm / ops.maximum(norm, self.clip_norm))
+            weights = len(self.optimizer.numbers)
+            clipped = self._scaled(gradients[:weights], self.clip_norm / ops.maximum(norm, self.clip_norm))
+            gradients = clipped + gradients[weights:]
         rate = self.rates[ops.minimum(self.updates, len(self.rates) - 1)]
         self.optimizer(gradients, rate, self.updates)
         ops.assign_add(self.applied, 1)

@@ -1,0 +1,1 @@
+"""THOR: curvature of layers by Kronecker factors, captured in the training step, inverted now and then."""
