@@ -128,6 +128,9 @@ class ScheduleKeys(Keys):
     )
     lr_gamma: float = key(0.1, f"factor on the rate ({_with('gamma')}); of exp_range an update", gt=0, le=1)
     lr_power: float = key(1.0, f"power ({_with('power')})", gt=0)
+    lr_zero_epoch: float = key(
+        0.0, f"when the rate is 0 ({_with('zero_step')}); 0: at the run's end", unit="epochs", ge=0
+    )
 
     @model_validator(mode="after")
     def _cools_down(self) -> "ScheduleKeys":
@@ -144,6 +147,12 @@ class ScheduleKeys(Keys):
             )
         if self.lr_schedule == "multi_step" and not self.lr_milestones:
             raise refusal("lr_milestones", (), "at least one epoch with lr_schedule multi_step")
+        return self
+
+    @model_validator(mode="after")
+    def _learns_to_the_end(self) -> "ScheduleKeys":
+        if self.lr_schedule == "thor" and not self.train_steps and 0 < self.lr_zero_epoch < self.epochs:
+            raise refusal("lr_zero_epoch", self.lr_zero_epoch, f"0, or epochs ({self.epochs:g}) and more")
         return self
 
 

@@ -10,7 +10,8 @@ of `_FROM_KEYS`.
 Where the two ends land:
 
 - `piecewise_linear` and `one_cycle` count steps from 1, as cifar10-fast does: entry i is the line's value at
-  i + 1. The first step is a small move along the line, and the last one sits exactly on its end.
+  i + 1. The first step is a small move along the line, and the last one sits exactly on its end. `thor`
+  (thor/schedules.py) counts like them.
 - All others count from 0. A warm-up of w steps gives `lr_start` to step 0 and `lr` to step w, the first one
   after it. A decay over n steps gives `lr` to its first step and stops one step short of `lr_end`, which
   step n would have had, so that no step is spent at a final rate of 0.
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import UserError
+from .thor.schedules import thor
 
 log = logging.getLogger("quartet")
 
@@ -227,7 +229,7 @@ def cool_down(
 
 @dataclass(frozen=True)
 class Schedule:
-    """One choice of `lr_schedule`: a function of this module.
+    """One choice of `lr_schedule`.
 
     Attributes:
         function: from a number of steps and keyword arguments to the rates.
@@ -265,6 +267,7 @@ SCHEDULES = {
     "polynomial": Schedule(polynomial, cools_down=True),
     "linear": Schedule(polynomial, {"power": 1.0}, cools_down=True),
     "cosine": Schedule(cosine, cools_down=True),
+    "thor": Schedule(thor),
 }
 
 # Argument -> its value by the keys `c`; `updates` turns epochs into updates. The warm-up's is in `_phases`.
@@ -278,6 +281,7 @@ _FROM_KEYS: dict[str, Callable[[Any, Callable[[float], float]], Any]] = {
     "half_cycle": lambda c, updates: max(1, round(updates(c.lr_every))),
     "gamma": lambda c, updates: c.lr_gamma,
     "power": lambda c, updates: c.lr_power,
+    "zero_step": lambda c, updates: updates(c.lr_zero_epoch),
     "milestones": lambda c, updates: [round(updates(epoch)) for epoch in c.lr_milestones],
     "knots": lambda c, updates: [updates(epoch) for epoch in c.lr_epochs],
     "values": lambda c, updates: c.lr_values,

@@ -219,6 +219,10 @@ def test_keys_must_be_text(tmp_path):
         ({"lr_schedule": "piecewise", "lr_epochs": [0], "lr_values": [1]}, "lr_values: 1 rates"),
         ({"lr_schedule": "piecewise", "lr_epochs": [0, 5, 9], "lr_values": [1, 0]}, "lr_values: 2 rates"),
         ({"lr_schedule": "multi_step"}, "lr_milestones: []"),
+        (
+            {"lr_schedule": "thor", "lr_zero_epoch": 5, "epochs": 6},
+            "lr_zero_epoch: 5 given, allowed: 0, or epochs (6) and more",
+        ),
         ({"cooldown_epochs": 2}, "cooldown_epochs: 2 given, allowed: 0 with lr_schedule one_cycle"),
         ({"image_std": [1, 0, 1]}, "image_std: [1.0, 0.0, 1.0]"),
         ({"run_name": ".."}, "run_name: "),
@@ -247,6 +251,8 @@ def test_keys_that_contradict_each_other(keys, named):
         {"lr_schedule": "multi_step", "lr_milestones": [10]},
         {"lr_schedule": "exponential", "epochs": 6, "cooldown_epochs": 2},
         {"lr_schedule": "cosine", "train_steps": 10, "epochs": 1, "cooldown_epochs": 2},
+        {"lr_schedule": "thor", "lr_zero_epoch": 5, "epochs": 5},
+        {"lr_schedule": "linear", "lr_zero_epoch": 5, "epochs": 6},
     ],
 )
 def test_keys_that_fit_together(keys):

@@ -42,6 +42,10 @@ EXPECTED = {
     "polynomial": ({"lr_power": 2}, schedules.polynomial(UPDATES, lr_end=0.01, power=2, **RISE)),
     "linear": ({}, schedules.polynomial(UPDATES, lr_end=0.01, power=1, **RISE)),
     "cosine": ({}, schedules.cosine(UPDATES, lr_end=0.01, **RISE)),
+    "thor": (
+        {"lr_power": 3, "lr_milestones": [9.1], "lr_gamma": 0.2, "lr_zero_epoch": 20},
+        schedules.thor(UPDATES, lr=0.3, zero_step=50, power=3, milestones=[23], gamma=0.2),
+    ),
 }
 
 
