@@ -5,7 +5,10 @@
 
 from typing import Any
 
+from pydantic import model_validator
+
 from .data.keys import DataKeys
+from .model_utils.keys import refusal
 from .model_utils.modelarts.keys import CloudKeys
 from .model_utils.run_keys import RunKeys
 from .optim.keys import OptimizerKeys, ScheduleKeys
@@ -19,6 +22,17 @@ HOST_KEYS = (
 
 class SharedConfig(CloudKeys, LoopKeys, StepKeys, OptimizerKeys, ScheduleKeys, DataKeys, RunKeys):
     """Every shared key. A model's config adds its own, and defaults of its own for shared ones (DEFAULTS)."""
+
+    @model_validator(mode="after")
+    def _factors_can_be_captured(self) -> "SharedConfig":
+        if self.optimizer == "thor":
+            if self.dataset_sink:
+                allowed = "false with optimizer thor, whose step changes between updates"
+                raise refusal("dataset_sink", True, allowed)
+            if self.freeze_epochs:
+                allowed = "[] with optimizer thor, which trains all layers to the end"
+                raise refusal("freeze_epochs", self.freeze_epochs, allowed)
+        return self
 
     def portable(self) -> dict[str, Any]:
         """The keys without those of the host, as plain values: what a checkpoint holds."""

@@ -42,10 +42,11 @@ def as_on_ascend(cards: int) -> Iterator[None]:
 def ascend_graphs(
     recipe: Any, *, num_classes: int, images: int, picture_size: int, cards: int
 ) -> dict[str, Graph]:
-    """The graphs "train", "eval" and "export" of a recipe, those of one card.
+    """The graphs "train", "factors", "eval" and "export" of a recipe, those of one card.
 
-    train: the whole step. eval: from a batch's images to logits. export: from one normalised image to logits,
-    with all computed before that can be.
+    train: the whole step. factors: that of updates with factors, where the optimizer has such
+    (`TrainStep.with_factors`). eval: from a batch's images to logits. export: from one normalised image to
+    logits, with all computed before that can be.
 
     Args:
         recipe: a `src.recipe.Recipe`; its data is drawn, not read.
@@ -77,7 +78,11 @@ def ascend_graphs(
             steps_per_epoch=len(batches),
             cards=cards,
         )
-        graphs = {"train": compile_graph(step, *map(placeholder, batches.batch(0, 0)))}
+        batch = tuple(map(placeholder, batches.batch(0, 0)))
+        graphs = {"train": compile_graph(step, *batch)}
+        if step.optimizer.factors:
+            with step.with_factors():
+                graphs["factors"] = compile_graph(step, *batch)
         del step
         graphs["eval"] = compile_graph(Inference(network, recipe.inputs()), placeholder(evaluated))
         if hasattr(network, "fold"):

@@ -9,8 +9,14 @@ from .platforms import documentation
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
-def report(graphs: dict[str, Graph]) -> dict[str, Any]:
-    """Facts of each graph, and of each primitive its calls in each, its platforms, and where that is from."""
+def report(graphs: dict[str, Graph], *, factors_every: int = 1) -> dict[str, Any]:
+    """Facts of each graph, and of each primitive its calls in each, its platforms, and where that is from.
+
+    Where there is a graph "factors", also what its collectives are more than those of "train".
+
+    Args:
+        factors_every: updates of which one has factors.
+    """
     counts = {name: Counter(node.primitive for node in graph.nodes) for name, graph in graphs.items()}
     primitives = []
     for primitive in sorted(set().union(*counts.values()) - STRUCTURAL):
@@ -23,7 +29,29 @@ def report(graphs: dict[str, Graph]) -> dict[str, Any]:
                 "where": documented.where,
             }
         )
-    return {"graphs": {name: facts(graph) for name, graph in graphs.items()}, "primitives": primitives}
+    found = {"graphs": {name: facts(graph) for name, graph in graphs.items()}, "primitives": primitives}
+    if "factors" in graphs:
+        found["factors"] = _added(found["graphs"], factors_every)
+    return found
+
+
+def _added(graphs: dict[str, dict[str, Any]], every: int) -> dict[str, Any]:
+    """The collectives of an update with factors beyond those of any other, and both figures a mean update.
+
+    collectives: by operator how many, and bytes each card gets of them. messages, bytes: those, over `every`.
+    """
+    more: dict[str, Counter] = {}
+    for name, sign in (("factors", 1), ("train", -1)):
+        for one in graphs[name]["collectives"]:
+            of_operator = more.setdefault(one["operator"], Counter())
+            of_operator.update({"count": sign, "bytes": sign * one["bytes"]})
+    totals = sum(more.values(), Counter())
+    return {
+        "every": every,
+        "collectives": {operator: dict(figures) for operator, figures in sorted(more.items())},
+        "messages": totals["count"] / every,
+        "bytes": totals["bytes"] / every,
+    }
 
 
 def faults(graphs: dict[str, Graph], primitives: list[dict[str, Any]]) -> list[str]:
@@ -59,6 +87,17 @@ def _sent(collectives: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _beyond_train(added: dict[str, Any]) -> str:
+    each = [
+        f"{operator} x {one['count']}, {_size(one['bytes'])}"
+        for operator, one in added["collectives"].items()
+    ]
+    return (
+        f"factors, in 1 update of {added['every']}: {'; '.join(each) or 'nothing'} more than train; "
+        f"in a mean update {added['messages']:.3g} messages, {_size(added['bytes'])}"
+    )
+
+
 def as_text(found: dict[str, Any]) -> str:
     """The report as two tables; casts and collectives, of which there are many kinds, as lines."""
     names = list(found["graphs"])
@@ -83,6 +122,8 @@ def as_text(found: dict[str, Any]) -> str:
             for cast in graph["casts"]
         ]
         text += [f"{name}: {line}" for line in _sent(graph["collectives"])]
+    if "factors" in found:
+        text.append(_beyond_train(found["factors"]))
     text += ["", f"{'primitive':<26}" + "".join(f"{name:>8}" for name in names) + "  documented for"]
     for row in found["primitives"]:
         calls = "".join(f"{row['calls'][name]:>8}" for name in names)

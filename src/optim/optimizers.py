@@ -8,7 +8,7 @@ they were found to compute their formula, elementwise ones elsewhere.
 import importlib
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -41,6 +41,7 @@ class Optimizer(nn.Cell):
         factors: by what the loss is differentiated, too, in updates that are `due`; the gradients of the first
             half grow with the loss scale not at all, and those of the second half with its square. They are
             given behind those of `trained`.
+        counters: whole numbers that grow with the run and belong into its records, int32 scalars by name.
 
     Raises:
         ValueError: there is no parameter, or two have the same name; when called: a gradient too few or
@@ -55,6 +56,7 @@ class Optimizer(nn.Cell):
             raise ValueError(f"an optimizer needs parameters with different names, got {names}")
         self.parameters = ms.ParameterTuple([parameter for parameter, _ in members])
         self.factors: Sequence[ms.Parameter] = ()
+        self.counters: Mapping[str, ms.Parameter] = {}
         self.map = ops.HyperMap()
         self.numbers = tuple(range(len(members)))
         self.weight_decay = tuple(float(group.weight_decay) for _, group in members)

@@ -109,6 +109,9 @@ class CifarConfig(SharedConfig):
                 self.whitening_bias_epochs,
                 f"0 with input_whitening {self.input_whitening}",
             )
+        if self.whitening_bias_epochs and self.optimizer == "thor":
+            allowed = "0 with optimizer thor, which trains all layers to the end"
+            raise refusal("whitening_bias_epochs", self.whitening_bias_epochs, allowed)
         return self
 
     @model_validator(mode="after")

@@ -27,11 +27,11 @@ class MetricsLog:
     "epoch" count batches of the present size. TensorBoard shows them on its step axis.
 
     A training record is {"images", "step", "epoch", "loss", "lr", "images_per_second"} with, where they
-    apply, "loss_<part>", "loss_scale", "overflow" and "grad_norm"; an evaluation record {"images", "step",
-    "epoch", "eval_top1", "eval_top5" (above 5 classes), "eval_loss", "eval_count"}, with "monitor_<name>"
-    where the recipe watches the network, and in the last evaluation of a run with test-time augmentation
-    "eval_top1_plain" and so on, the figures of the plain view. In TensorBoard "eval_top1" becomes the tag
-    eval/top1, "monitor_<name>" monitor/<name>, "lr" train/lr, and so on.
+    apply, "loss_<part>", "loss_scale", "overflow", "grad_norm" and the optimizer's counters; an evaluation
+    record {"images", "step", "epoch", "eval_top1", "eval_top5" (above 5 classes), "eval_loss", "eval_count"},
+    with "monitor_<name>" where the recipe watches the network, and in the last evaluation of a run with
+    test-time augmentation "eval_top1_plain" and so on, the figures of the plain view. In TensorBoard
+    "eval_top1" becomes the tag eval/top1, "monitor_<name>" monitor/<name>, "lr" train/lr, and so on.
 
     Each record is in the files when `write` returns, so a killed process loses at most the line it was
     writing. JSON has no number for NaN and the infinities: they are written as the strings "NaN",

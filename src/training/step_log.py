@@ -78,6 +78,7 @@ class StepLog:
             "loss_scale": rows[-1].loss_scale,
             "overflow": int(sum(row.overflow for row in rows)),
             "grad_norm": rows[-1].grad_norm,
+            **{name: int(p.asnumpy()) for name, p in self._train_step.optimizer.counters.items()},
         }
         if self._metrics is not None:
             self._metrics.write(record)

@@ -223,6 +223,8 @@ def test_keys_must_be_text(tmp_path):
             {"lr_schedule": "thor", "lr_zero_epoch": 5, "epochs": 6},
             "lr_zero_epoch: 5 given, allowed: 0, or epochs (6) and more",
         ),
+        ({"optimizer": "thor", "dataset_sink": True}, "dataset_sink: True given, allowed: false with"),
+        ({"optimizer": "thor", "freeze_epochs": [2]}, "freeze_epochs: [2.0] given, allowed: [] with"),
         ({"cooldown_epochs": 2}, "cooldown_epochs: 2 given, allowed: 0 with lr_schedule one_cycle"),
         ({"image_std": [1, 0, 1]}, "image_std: [1.0, 0.0, 1.0]"),
         ({"run_name": ".."}, "run_name: "),

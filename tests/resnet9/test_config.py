@@ -21,6 +21,11 @@ from src.resnet9.config import CifarNetConfig, ResNet9Config, ResNetConfig, VGGC
         (CifarNetConfig, {"widths": (1, 2, 3, 4)}, "widths: .* allowed: a list of 3 whole numbers > 0"),
         (VGGConfig, {"stage_convs": (1, 1, 1)}, "stage_convs: .* allowed: a list of 5 whole numbers > 0"),
         (CifarNetConfig, {"pool_before_norm": False}, "pool_before_norm"),
+        (
+            CifarNetConfig,
+            {"optimizer": "thor", "whitening_bias_epochs": 3.0},
+            "whitening_bias_epochs: 3 given, allowed: 0 with optimizer thor",
+        ),
         (ResNetConfig, {"pool_before_norm": True}, "pool_before_norm"),
     ],
 )

@@ -96,6 +96,7 @@ class Thor(SGD):
         self.sum = ops.AllReduce(ops.ReduceOp.SUM) if cards > 1 else None
         self.made = _counter("made", _NONE)
         self.raised = _counter("raised", 0)
+        self.counters = {"damping_raised": self.raised}
         self.last: int | None = None  # `made`, where it is known without asking the device
 
     def due(self, update: int) -> bool:
