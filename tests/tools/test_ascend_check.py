@@ -10,7 +10,7 @@ import pytest
 from mindspore import nn, ops
 
 from src.analysis.ascend_graphs import as_on_ascend, ascend_graphs
-from src.analysis.ascend_report import faults, report
+from src.analysis.ascend_report import as_text, faults, report
 from src.analysis.graph_facts import compile_graph
 from src.common.cli import run
 from src.common.errors import UserError
@@ -26,9 +26,10 @@ from src.resnet9.network import ResNet9
 from src.tools.ascend_check import main
 from src.training.keys import LoopKeys
 from src.zoo import config_class_of, create_network, recipe_class_of
+from tests.helpers.tiny import TinyNet
 
 ROOT = Path(__file__).parents[2]
-# Together they have every primitive of the others, but for that of accumulation, which a test below has.
+# Together they have every primitive of the others, but for those of accumulation and THOR: see the tests below.
 TELLING = {
     "configs/bireal/birealnet34_port.yaml",
     "configs/bireal/cifar10.yaml",
@@ -132,7 +133,8 @@ def test_every_recipe_is_documented_for_ascend(check, path):
         (True, False) if "/bit/" in path else (False, True)
     )
     for name, graph in found["graphs"].items():
-        assert (graph["operators"] > 0, len(graph["collectives"]) > 0) == (True, name == "train")
+        trains = name in ("train", "factors")
+        assert (graph["operators"] > 0, len(graph["collectives"]) > 0) == (True, trains)
     if path == "configs/resnet9/cifar10.yaml":
         # In float32 the trained weights, the running statistics, and a flag and a loss, once.
         network = create_network("resnet9", num_classes=10, widths=(4, 4, 8, 8))
@@ -263,9 +265,42 @@ def test_synchronised_batch_normalisation_is_sent_too(check):
     assert found["graphs"]["eval"]["collectives"] == found["graphs"]["export"]["collectives"] == []
 
 
+class _Tiny(recipe_class_of("resnet9")):
+    """Of a network with one convolution and one dense layer."""
+
+    def network(self, *, num_classes):
+        return TinyNet(num_classes=num_classes, seed=0)
+
+
+def test_what_the_cards_send_of_factors_and_inverses(check, monkeypatch):
+    monkeypatch.setattr("src.zoo.create_recipe", _Tiny)
+    words = ["--optimizer", "thor", "--thor_balanced", "true", "--thor_block", 9, "--thor_every", 10]
+    code, found, errors = check(*RESNET9, *words)
+    assert (code, errors) == (0, [])
+    calls = {row["primitive"]: row["calls"] for row in found["primitives"]}
+    assert not calls.keys() & {"Cholesky", "MatrixTriangularSolve"}  # of a CPU
+    for name in ("MatrixInverse", "AllGather", "Im2Col"):
+        assert calls[name] == {"train": 0, "factors": 1, "eval": 0, "export": 0}
+    # The convolution's inputs have 27 rows, its outputs 4, the classifier's 4 and 10: 3, 1, 1 and 2 blocks.
+    reduced = 4 * (3 * 9**2 + 4**2 + 4**2 + 2 * 5**2) + 4  # and how often the damping was raised
+    gathered = 4 * 8 * 9**2  # 7 blocks and an empty one: one for each card
+    assert found["factors"] == {
+        "every": 10,
+        "collectives": {
+            "AllGather": {"count": 1, "bytes": gathered},
+            "AllReduce": {"count": 1, "bytes": reduced},
+        },
+        "messages": 0.2,
+        "bytes": (gathered + reduced) / 10,
+    }
+    line = "factors, in 1 update of 10: AllGather x 1, 2.531 KiB; AllReduce x 1, 1.273 KiB more than train; "
+    assert f"\n{line}in a mean update 0.2 messages, 389.6 B\n" in as_text(found)
+
+
 def test_one_card_takes_bytes_gives_four_numbers_and_sends_nothing(check):
     words = ["--train_crop", "random_resized", "--image_size", 32, "--num_classes", 7, "--cards", 1]
     _, found, _ = check(*RESNET9, *words)
+    assert "factors" not in found
     train, _, export = found["graphs"].values()
     assert train["collectives"] == []
     assert train["from_host"] == 6 * (3 * 32 * 32 + 4 * 7)
