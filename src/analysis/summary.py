@@ -43,13 +43,15 @@ def summarise(
     network = recipe.network(num_classes=num_classes)
     optimizer = recipe.optimizer(network, recipe.loss(rank=0, size=1))
     trained = sum(p.nbytes for p in optimizer.parameters)
+    factors = sum(p.nbytes for p in optimizer.factors)
     weights = {p.name: p.nbytes for p in network.get_parameters()}
     fixed = {
         "weights": sum(weights.values()),
         "gradients": trained,
+        "factors": factors,
         "optimizer": sum(p.nbytes for p in optimizer.get_parameters() if p.name not in weights),
         "ema": sum(weights.values()) if config.ema_decay else 0,
-        "accumulation": trained if config.accumulate_steps > 1 else 0,
+        "accumulation": trained + factors if config.accumulate_steps > 1 else 0,
     }
     del optimizer
     if config.device_target != "CPU":

@@ -29,7 +29,7 @@ from src.zoo import config_class_of, create_network, recipe_class_of
 from tests.helpers.tiny import TinyNet
 
 ROOT = Path(__file__).parents[2]
-# Together they have every primitive of the others, but for those of accumulation and THOR: see the tests below.
+# Together they have every primitive of the others; those of accumulation and of THOR have tests below.
 TELLING = {
     "configs/bireal/birealnet34_port.yaml",
     "configs/bireal/cifar10.yaml",

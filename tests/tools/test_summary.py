@@ -42,6 +42,7 @@ def test_the_parts_that_are_known_exactly(facts_of):
     assert facts["memory"] == {
         "weights": 4 * (TRAINED + STATISTICS),
         "gradients": 4 * TRAINED,
+        "factors": 0,
         "optimizer": 4 * TRAINED,
         "ema": 0,
         "accumulation": 0,
@@ -64,6 +65,20 @@ def test_average_and_accumulation(facts_of):
     assert (facts["ema_decay"], facts["accumulate_steps"], facts["images_per_update"]) == (0.99, 3, 120)
     plain = facts_of(*NARROW, "--batch_size", "40")
     assert facts["memory"]["activations"] == plain["memory"]["activations"]
+
+
+def test_factors_and_inverses_of_thor(facts_of):
+    """Of eight convolutions and the classifier, which has no bias; in blocks of 18 rows and less."""
+    plain = facts_of(*NARROW)["memory"]
+    words = ["--optimizer", "thor", "--thor_block", "18", "--accumulate_steps", "2"]
+    memory = facts_of(*NARROW, *words)["memory"]
+    # Inputs of 27 rows are in blocks of 18, those of 18 in one, of 36 in two, of 45 in three; outputs in one.
+    inputs = 18**2 * (2 + 1 + 2 * 2 + 2 + 2 + 2 * 3) + 5**2
+    outputs = 2**2 + 3 * 3**2 + 4**2 + 3 * 5**2 + 10**2
+    assert memory["factors"] == 4 * (inputs + outputs)
+    assert memory["optimizer"] == plain["optimizer"] + memory["factors"] + 4 * 2
+    assert memory["accumulation"] == memory["gradients"] + memory["factors"]
+    assert memory["activations"] == plain["activations"]
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_float16(facts_of):
