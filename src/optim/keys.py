@@ -160,7 +160,9 @@ class OptimizerKeys(ScheduleKeys):
     """Optimizer and parameter groups."""
 
     optimizer: Literal[tuple(OPTIMIZERS)] = key("sgd", "update rule")
-    momentum: float = key(0.9, "momentum of sgd, rmsprop and thor, and of what muon leaves to sgd", ge=0, lt=1)
+    momentum: float = key(
+        0.9, "momentum of sgd, rmsprop and thor, and of what muon leaves to sgd", ge=0, lt=1
+    )
     nesterov: bool = key(True, "Nesterov's form of momentum (sgd, muon, thor)")
     lr_in_velocity: bool = key(
         False,

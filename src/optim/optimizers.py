@@ -38,10 +38,8 @@ class Optimizer(nn.Cell):
         weight_decay: one number per parameter.
         lr_multiplier: one number per parameter.
         ends: after how many updates some of the parameters stand still, ascending.
-        factors: by what the loss is differentiated, too, in updates that are `due`; the gradients of the first
-            half grow with the loss scale not at all, and those of the second half with its square. They are
-            given behind those of `trained`.
-        counters: whole numbers that grow with the run and belong into its records, int32 scalars by name.
+        factors: by what the loss is differentiated as well in updates that are `due`. They come behind
+            the others. Their first half does not grow with the loss's scale, the second with its square.
 
     Raises:
         ValueError: there is no parameter, or two have the same name; when called: a gradient too few or

@@ -33,7 +33,13 @@ class TrainRecipe(Protocol):
     def loss(self, *, rank: int, size: int) -> nn.Cell: ...
     def param_groups(self, network: nn.Cell, loss: nn.Cell) -> list[ParamGroup]: ...
     def optimizer(
-        self, network: nn.Cell, loss: nn.Cell, *, rates: np.ndarray, updates_per_epoch: float, rank: int,
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        *,
+        rates: np.ndarray,
+        updates_per_epoch: float,
+        rank: int,
         size: int,
     ) -> Optimizer: ...
     def rates(self, *, updates: int, updates_per_epoch: float, images_per_update: int) -> np.ndarray: ...

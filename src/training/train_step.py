@@ -248,9 +248,7 @@ class TrainStep(nn.Cell):
             loss, parts = loss[0], loss[1:]
         if self.loss_scale.active:
             loss = loss / scale
-            gradients = self._unscaled(gradients, scale)
-        if self.accumulate_steps > 1:
-            gradients = self._scaled(gradients, 1.0 / self.accumulate_steps)
+        gradients = self._share(gradients, scale)
         loss, parts, overflow = self._agree(loss, parts, self._all_finite(gradients), statistics)
         if self.accumulate_steps > 1:
             overflow, norm = self._accumulate(gradients, overflow)
@@ -266,14 +264,17 @@ class TrainStep(nn.Cell):
         self.map(ops.partial(_settle, overflow), self.statistics, averages[flag + 1 :], before)
         return averages[0], averages[1:flag], overflow
 
-    def _unscaled(self, gradients, scale):
-        """Gradients of the loss, from those of the scaled one."""
-        weights = len(self.optimizer.numbers)
-        half = (len(gradients) + weights) // 2
-        unscaled = self._scaled(gradients[:weights], 1.0 / scale)
-        if len(gradients) == weights:
-            return unscaled
-        return unscaled + gradients[weights:half] + self._scaled(gradients[half:], 1.0 / (scale * scale))
+    def _share(self, gradients, scale):
+        """A batch's share of the gradients of the update's loss, from those of its scaled loss."""
+        batches, weights = self.accumulate_steps, len(self.optimizer.numbers)
+        if not self.loss_scale.active:
+            return gradients if batches == 1 else self._scaled(gradients, 1.0 / batches)
+        share = self._scaled(gradients[:weights], 1.0 / (scale * batches))
+        if len(gradients) > weights:
+            half = (len(gradients) + weights) // 2
+            share = share + self._scaled(gradients[weights:half], 1.0 / batches)
+            share = share + self._scaled(gradients[half:], 1.0 / (scale * scale * batches))
+        return share
 
     def _scaled(self, gradients, factor):
         return self.map(ops.partial(_times, factor), gradients)
@@ -296,7 +297,8 @@ class TrainStep(nn.Cell):
             norm = self._update(self._scaled(self.accumulated, 1.0), overflow)
             self.map(_clear, (self.batches, self.overflows, *self.accumulated))
         else:
-            overflow, norm = ops.zeros((), ms.bool_), self._norm(self.accumulated[: len(self.optimizer.numbers)])
+            overflow = ops.zeros((), ms.bool_)
+            norm = self._norm(self.accumulated[: len(self.optimizer.numbers)])
         return overflow, norm
 
     def _update(self, gradients, overflow):

@@ -37,7 +37,7 @@ from src.training.signals import Interrupted
 from src.training.train_step import TrainStep
 from src.zoo import config_class_of
 from tests.helpers.tiny import TinyRecipe
-from tests.system import pairs_of_ranks
+from tests.system import pairs_of_ranks, thor_of_ranks
 
 STEPS, BATCH, BAD_STEP = 5, 12, 2
 STOP_REQUEST, KILLED_IN = 4, 8
@@ -188,6 +188,7 @@ def everything(folder, data_path, many_path):
     where = {"rank": device.rank, "size": device.size}
     try_the_step(folder)
     np.savez(folder / f"pairs_{device.rank}.npz", **pairs_of_ranks.train(**where))
+    thor_of_ranks.save(folder, **where)
     evaluation = evaluate(many_path, **where)
     np.savez(
         folder / f"evaluation_{device.rank}.npz", **evaluation.metrics, confusion=evaluation.totals.confusion
@@ -195,13 +196,19 @@ def everything(folder, data_path, many_path):
     train(folder, config_of(data_path, batch_size=12))
 
 
-TASKS = {
-    "everything": everything,
-    "stop": lambda folder, data: train_until_stopped(folder, config_of(data, batch_size=9)),
-    "go_on": lambda folder, data: session.resume(
-        config_of(data, batch_size=18), TinyRecipe, run_dir=folder / "stopped"
-    ),
-}
+def stop(folder, data_path):
+    device = set_up_device("CPU")
+    thor_of_ranks.save(folder, rank=device.rank, size=device.size)
+    train_until_stopped(folder, config_of(data_path, batch_size=9))
+
+
+def go_on(folder, data_path):
+    device = set_up_device("CPU")
+    thor_of_ranks.save(folder, rank=device.rank, size=device.size)
+    session.resume(config_of(data_path, batch_size=18), TinyRecipe, run_dir=folder / "stopped")
+
+
+TASKS = {"everything": everything, "stop": stop, "go_on": go_on}
 
 
 def main(arguments):

@@ -16,7 +16,7 @@ from src.training import session
 from src.training.records import read_metrics
 from tests.helpers.cut_runs import assert_same_arrays, last_of, records_of
 from tests.helpers.tiny import TinyRecipe
-from tests.system import pairs_of_ranks, several_ranks
+from tests.system import pairs_of_ranks, several_ranks, thor_of_ranks
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 400  # seconds; idle machines need 30
@@ -124,6 +124,20 @@ def test_a_parameter_that_differs_is_named_on_every_rank(ranks):
         assert "linear.weight differs between rank 0 and rank 1 after step 7 (1 of " in different
 
 
+def assert_thor_is_that_of_one_card(folder, size):
+    """Factors are means over the cards, and every card inverts a share of the blocks."""
+    expected = thor_of_ranks.train(rank=0, size=1)
+    for rank in range(size):
+        with np.load(folder / f"thor_of_{size}_{rank}.npz") as found:
+            assert set(found) == expected.keys()
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_thor_of_three_ranks_is_that_of_one(folder):
+    assert_thor_is_that_of_one_card(folder, RANKS)
+
+
 def test_an_overflow_on_one_rank_is_skipped_by_all(ranks):
     for arrays in ranks:
         overflows = arrays["rows"][:, 2]
@@ -226,3 +240,5 @@ def test_four_processes_stop_and_two_go_on(folder, data_path, tmp_path):
     in_processes(2, tmp_path / "two", "go_on", tmp_path, data_path)
     assert last_of(tmp_path / "stopped").meta["course"] == last_of(folder / "straight").meta["course"]
     assert_near(tmp_path / "stopped", folder / "straight")
+    for size in (4, 2):
+        assert_thor_is_that_of_one_card(tmp_path, size)

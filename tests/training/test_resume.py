@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 
 @pytest.mark.parametrize(
     ("case", "asked", "step"),
-    [("plain", 3, 3), ("plain", 5, 5), ("all", 8, 9)],
-    ids=["within an epoch", "where an evaluation is due", "within an accumulation"],
+    [("plain", 3, 3), ("plain", 5, 5), ("all", 8, 9), ("thor", 5, 5)],
+    ids=["within an epoch", "where an evaluation is due", "within an accumulation", "between two inverses"],
 )
 def test_stop_and_resume_change_no_bit(start, resume, straight, tmp_path, case, asked, step):
     run_dir = tmp_path / "run"

@@ -7,8 +7,8 @@ from mindspore import nn, ops
 from ...layers.device import on_cpu
 
 # Cholesky's method cannot fail for a matrix of s rows whose least eigenvalue is above its largest diagonal
-# element times about s units in the last place (Higham, Accuracy and Stability of Numerical Algorithms, 10.1);
-# some more for the rounding of the matrix itself.
+# element times about s units in the last place (Higham, Accuracy and Stability of Numerical Algorithms,
+# 10.1); some more for the rounding of the matrix itself.
 _ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 

@@ -23,7 +23,7 @@ from .blocks import blocks_of, split
 
 
 class Tap(nn.Cell):
-    """Stands on both sides of a layer: `inputs(x)` before it, `outputs(y)` behind it. Neither changes a thing.
+    """Stands on both sides of a layer: `inputs(x)` before it, `outputs(y)` behind; neither changes a thing.
 
     While it is `on`, the gradient of a loss (a mean over images) by `input_inverse` is A, and by
     `output_inverse` G, by blocks. The inverses' values play no part in it; their shapes are those of A and G.
