@@ -18,7 +18,8 @@ DOORS = sorted(ROOT.glob("*.py"))
 ORDER = (
     ("common",),
     ("model_utils",),
-    ("layers", "data", "optim", "parallel", "checkpoint"),
+    ("layers", "data", "parallel", "checkpoint"),
+    ("optim",),
     ("evaluation",),
     ("reports",),
     ("training", "deploy", "retrieval"),

@@ -9,7 +9,9 @@ from typing import Protocol
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 
+from .conv import Window
 from .init import Initialiser
 
 
@@ -70,6 +72,14 @@ class Layer(Protocol):
 
     input_bits: int
     """1 where only signs come in; for counting (`analysis.cost`). Without it: 32."""
+
+    tap: nn.Cell | None
+    """Its images go through `tap.inputs` and its results through `tap.outputs`, where it is not None: a
+    convolution or dense layer, whose factors an optimizer captures (`optim.thor.tap`)."""
+
+    window: Window
+    """What of its images a convolution sees. Read by `optim.thor.optimizer`; without it, a tapped layer is
+    dense."""
 
     recompute_block: bool
     """The inside of this cell is computed again in the backward pass; for counting (`analysis.cost`), as

@@ -287,12 +287,14 @@ class AdamW(Adam):
         return gradient
 
 
-def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup], **run: Any) -> Optimizer:
+def create_optimizer(
+    keys: OptimizerKeys, groups: Sequence[ParamGroup], *, updates: int = 1, **run: Any
+) -> Optimizer:
     """The optimizer that the keys name, over the groups' parameters.
 
     Args:
-        run: what some optimizers are told of a run by arguments of these names: `updates` in all,
-            `updates_per_epoch`, `network`, `cards` and `rank`.
+        updates: of the whole run.
+        run: what else an optimizer may ask for: `updates_per_epoch`, `network`, `cards`, `rank`.
 
     Raises:
         ValueError: a setting is out of range, see the classes.
@@ -300,6 +302,7 @@ def create_optimizer(keys: OptimizerKeys, groups: Sequence[ParamGroup], **run: A
     module, name, arguments = OPTIMIZERS[keys.optimizer]
     kind = getattr(importlib.import_module(f".{module}", __package__), name)
     settings = {argument: getattr(keys, key) for argument, key in arguments.items()}
+    run = {"updates": updates, **run}
     asked = inspect.signature(kind).parameters
     return kind(groups, **settings, **{name: value for name, value in run.items() if name in asked})
 

@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-import mindspore as ms
-import numpy as np
 import pytest
 from mindspore import nn
 
 from src.common.errors import UserError
+from src.layers.conv import conv2d, dense
 from src.model_utils.config import check
 from src.optim import optimizers
 from src.optim.groups import ParamRule, group_parameters
@@ -18,14 +17,16 @@ from src.zoo import config_class_of, list_models
 ORDER = ["conv.bias", "conv.weight", "head.weight"]
 
 
-def groups():
-    parameters = [
-        ms.Parameter(ms.Tensor(np.ones(3, np.float32)), name=name)
-        for name in ("conv.weight", "conv.bias", "head.weight")
-    ]
-    return group_parameters(
-        parameters, [ParamRule("biases", "bias", 0.0, 8.0), ParamRule("weights", "weight", 0.05)]
-    )
+class Net(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.conv = conv2d(in_channels=1, out_channels=2, kernel_size=1, bias=True)
+        self.head = dense(in_channels=2, out_channels=3, bias=False)
+
+
+def groups(network=None):
+    rules = [ParamRule("biases", "bias", 0.0, 8.0), ParamRule("weights", "weight", 0.05)]
+    return group_parameters((network or Net()).trainable_params(), rules)
 
 
 SLOTS = {
@@ -34,11 +35,22 @@ SLOTS = {
     "adamw": ["moment1", "moment2"],
     "rmsprop": ["mean_square", "moment"],
     "muon": ["velocity"],
+    "thor": ["velocity"],
+}
+OWN_STATE = {
+    "adam": {"optim.step"},
+    "adamw": {"optim.step"},
+    "thor": {
+        f"optim.thor.{part}.{layer}.weight" for part in ("input", "output") for layer in ("conv", "head")
+    }
+    | {"optim.thor.made", "optim.thor.raised"},
 }
 
 
 def created(name, **settings):
-    return create_optimizer(check({"optimizer": name, **settings}, OptimizerKeys), groups())
+    network = Net()
+    keys = check({"optimizer": name, **settings}, OptimizerKeys)
+    return create_optimizer(keys, groups(network), network=network)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -47,12 +59,11 @@ def test_names_order_and_flags(name):
     assert [p.name for p in optimizer.parameters] == ORDER
     assert all(p.requires_grad for p in optimizer.parameters)
     assert optimizer.weight_decay == (0.0, 0.05, 0.05)
-    assert optimizer.lr_multiplier == (8.0, 1.0, 1.0)
+    filters = 0.24 / 0.4 if name == "muon" else 1.0  # its rate for them, over lr
+    assert optimizer.lr_multiplier == (8.0, pytest.approx(filters), 1.0)
     state = [p for p in optimizer.get_parameters() if p.name not in ORDER]
-    expected = {f"optim.{slot}.{parameter}" for slot in SLOTS[name] for parameter in ORDER}
-    if name.startswith("adam"):
-        expected.add("optim.step")
-    assert {p.name for p in state} == expected
+    slots = {f"optim.{slot}.{parameter}" for slot in SLOTS[name] for parameter in ORDER}
+    assert {p.name for p in state} == slots | OWN_STATE.get(name, set())
     assert not any(p.requires_grad for p in state)
 
 

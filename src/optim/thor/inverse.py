@@ -16,7 +16,7 @@ class DampedInverse(nn.Cell):
     """Symmetric M without negative eigenvalues, (B, s, s), and d > 0 of each, (B,) -> (M + d I)^-1, float32.
 
     d is raised to where rounding cannot make M + d I singular: `_ROUNDING` s times the largest diagonal
-    element of M. The second result is how many were, an int32 scalar.
+    element of M. The second result is how many were, a float32 scalar.
 
     On a CPU by Cholesky's method; elsewhere by MindSpore's MatrixInverse, as it documents no Cholesky for
     Ascend.
@@ -35,7 +35,7 @@ class DampedInverse(nn.Cell):
     def construct(self, matrices, damping):
         least = self.rounding * (matrices * self.identity).max(axis=(1, 2))
         matrices = matrices + ops.maximum(damping, least).reshape(-1, 1, 1) * self.identity
-        raised = ops.cast((damping < least).sum(), ms.int32)
+        raised = ops.cast(damping < least, ms.float32).sum()
         if not self.on_cpu:
             return self.invert(matrices), raised
         root = self.solve(self.cholesky(matrices), ops.broadcast_to(self.identity, matrices.shape))

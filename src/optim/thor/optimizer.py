@@ -150,7 +150,7 @@ class Thor(SGD):
         inverses, raised = self._shared(blocks, ops.concat(damping))
         inverses = self.split(inverses, self.rows, 0)
         self.map(_assign_part, self.factors, inverses)
-        ops.assign_add(self.raised, raised)
+        ops.assign_add(self.raised, ops.cast(raised, ms.int32))
         ops.assign(self.made, ops.cast(update, ms.int32))
 
     def _damping(self, factors, root, place):
