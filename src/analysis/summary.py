@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from mindspore import nn
+
 from ..layers.device import use_plain_operators
 from ..training.build import TrainRecipe
 from ..training.precision import set_precision
@@ -57,12 +59,14 @@ def summarise(
     if config.device_target != "CPU":
         use_plain_operators(network)  # a card's operators keep other tensors
     cost = measure(set_precision(network, config.amp_level), image_size=config.image_size)
+    patches = _largest_patches(network, cost.cells)
     counts = _sums(cost.cells)
     one_bit = counts["parameters_1bit"]
 
     def memory(images: int) -> dict[str, int]:
         numbers = images * (3 * config.image_size**2 + num_classes)
-        parts = fixed | {"activations": cost.activations(images), "input": 4 * numbers}
+        parts = fixed | {"activations": cost.activations(images), "patches": patches * images}
+        parts["input"] = 4 * numbers
         return parts | {"total": sum(parts.values())}
 
     limit = USABLE * card_memory * GIB
@@ -86,6 +90,16 @@ def summarise(
         "largest_power_of_two": 1 << largest.bit_length() >> 1,
         **compute,
     }
+
+
+def _largest_patches(network: nn.Cell, cells: Sequence[CellCost]) -> int:
+    """Bytes of an image's inputs under the window, of the layer with most, of those whose factors are taken.
+
+    Twice: as they are cut out, and row by row.
+    """
+    outputs = {cell.name: cell.output_shape for cell in cells}
+    tapped = [(name, cell.tap) for name, cell in network.cells_and_names() if getattr(cell, "tap", None)]
+    return 2 * 4 * max((tap.sizes[0] * math.prod(outputs[name][1:]) for name, tap in tapped), default=0)
 
 
 def _compute(recipe: TrainRecipe, **sizes: int) -> dict[str, Any]:

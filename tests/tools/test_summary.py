@@ -47,6 +47,7 @@ def test_the_parts_that_are_known_exactly(facts_of):
         "ema": 0,
         "accumulation": 0,
         "activations": facts["memory"]["activations"],
+        "patches": 0,
         "input": 4 * 8 * (3 * 32 * 32 + 10),
         "total": sum(value for name, value in facts["memory"].items() if name != "total"),
     }
@@ -69,8 +70,8 @@ def test_average_and_accumulation(facts_of):
 
 def test_factors_and_inverses_of_thor(facts_of):
     """Of eight convolutions and the classifier, which has no bias; in blocks of 18 rows and less."""
-    plain = facts_of(*NARROW)["memory"]
-    words = ["--optimizer", "thor", "--thor_block", "18", "--accumulate_steps", "2"]
+    plain = facts_of(*NARROW, "--batch_size", "1")["memory"]
+    words = ["--optimizer", "thor", "--thor_block", "18", "--accumulate_steps", "2", "--batch_size", "1"]
     memory = facts_of(*NARROW, *words)["memory"]
     # Inputs of 27 rows are in blocks of 18, those of 18 in one, of 36 in two, of 45 in three; outputs in one.
     inputs = 18**2 * (2 + 1 + 2 * 2 + 2 + 2 + 2 * 3) + 5**2
@@ -79,6 +80,8 @@ def test_factors_and_inverses_of_thor(facts_of):
     assert memory["optimizer"] == plain["optimizer"] + memory["factors"] + 4 * 2
     assert memory["accumulation"] == memory["gradients"] + memory["factors"]
     assert memory["activations"] == plain["activations"]
+    # The first convolution has 27 inputs at 32x32 places, for one image.
+    assert memory["patches"] == 2 * 4 * 27 * 32 * 32
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_float16(facts_of):
