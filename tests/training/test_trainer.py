@@ -246,11 +246,11 @@ def test_a_run_in_batches_evaluates_at_its_end(start, tmp_path):
 
 
 def test_what_an_optimizer_counts_is_in_the_records(start, tmp_path):
-    """THOR with no damping to speak of raises it for each factor of the two layers, in every other update."""
-    keys = {"optimizer": "thor", "thor_damping": 1e-30, "thor_every": 2, "lr": 1e-12}
-    start(tmp_path / "run", train_steps=4, log_every=1, **keys)
+    """THOR with no damping to speak of raises it for both factors of two layers, in every update."""
+    keys = {"optimizer": "thor", "thor_damping": 1e-30, "thor_every": 1, "lr": 1e-12}
+    start(tmp_path / "run", train_steps=3, log_every=1, **keys)
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert [r["damping_raised"] for r in records if "loss" in r] == [4, 4, 8, 8]
+    assert [r["damping_raised"] for r in records if "loss" in r] == [4, 8, 12]
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(start, tmp_path):
