@@ -1,0 +1,161 @@
+"""Is THOR worth its step? Steps and time to SGD's accuracy, with Muon beside it, each at its best rate.
+
+    python -m benchmarks.optimizers --data DIR
+
+DIR has CIFAR-10's binary files. Trains a narrow ResNet-20 by the recipes in configs/resnet9/cpu/optimizers. The
+rate of each is the best in top-1 of the same number of trials at seed 0; where it is the first or last that was
+tried, all try one more. Then three seeds of each, and of THOR and Muon also in three quarters of the epochs, in
+turns. What is finished is not done again, and a run that was interrupted goes on: call it again until it ends.
+
+A run's seconds are those of its batches, without evaluation, compilation and saving.
+
+Writes benchmarks/records/optimizers.json. The bars: THOR's mean final top-1 in three quarters of the steps is
+at least SGD's; its step costs at most 1.4 times SGD's, steps with new inverses included.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.runs import train
+from src.training.records import read_metrics
+
+RECIPES = "resnet9/cpu/optimizers"
+# Which key is tuned, and where that starts; half and double in between.
+RATES = {
+    "sgd": ("lr", (0.1, 0.2, 0.4)),
+    "thor": ("lr", (0.05, 0.1, 0.2)),
+    "muon": ("muon_lr", (0.05, 0.1, 0.2)),
+}
+SEEDS = (0, 1, 2)
+EPOCHS, SHORTER = 8.0, 0.75
+STEPS, COST = 0.75, 1.4
+
+
+class Experiment:
+    """Runs of the three recipes below `folder`, each made once."""
+
+    def __init__(self, folder: Path, data: Path):
+        self.folder, self.data = folder, data
+
+    def run(self, name: str, rate: float, seed: int, epochs: float = EPOCHS) -> dict[str, Any]:
+        """Accuracy and seconds of one training."""
+        run = self.folder / f"{name}-{rate:g}-{seed}" / f"{epochs:g}"
+        key, _ = RATES[name]
+        keys = {key: rate, "seed": seed, "epochs": epochs, "eval_every": 0.5}
+        summary = train(f"{RECIPES}/{name}.yaml", run, data_path=self.data, **keys)
+        rows = list(read_metrics(run / "metrics.jsonl"))
+        evaluations = [(row["images"], row["eval_top1"]) for row in rows if "eval_top1" in row]
+        a_batch = _seconds_a_batch(rows, summary["images"] / summary["batches"])
+        return {
+            "seed": seed,
+            "rate": rate,
+            "top1": summary["final"]["top1"],
+            "steps": summary["updates"],
+            "seconds": round(summary["batches"] * a_batch, 1),
+            "ms_a_step": round(1000 * a_batch * summary["batches"] / summary["updates"], 1),
+            "evaluations": [
+                (round(images / summary["images"] * summary["updates"]), top1) for images, top1 in evaluations
+            ],
+        }
+
+
+def _seconds_a_batch(rows: Iterable[dict[str, Any]], batch: float) -> float:
+    """The mean over all records but the first, which has the compilation; they are of as many batches each."""
+    speeds = [row["images_per_second"] for row in rows if "images_per_second" in row][1:]
+    return batch * statistics.mean(1 / speed for speed in speeds)
+
+
+def tune(experiment: Experiment) -> dict[str, dict[float, float]]:
+    """Top-1 of each optimizer by rate, of the same number of rates."""
+    tried: dict[str, dict[float, float]] = {name: {} for name in RATES}
+    rates = {name: list(start) for name, (_, start) in RATES.items()}
+    while True:
+        for name, row in tried.items():
+            for rate in rates[name]:
+                row.setdefault(rate, experiment.run(name, rate, 0)["top1"])
+        more = {name: _beyond(row) for name, row in tried.items()}
+        if not any(more.values()):
+            return tried
+        for name, row in tried.items():
+            rates[name].append(more[name] or _beyond(row, anyway=True))
+
+
+def _beyond(row: dict[float, float], *, anyway: bool = False) -> float:
+    """The next rate on the side where the best one is the last; 0: it is not."""
+    best, first, last = max(row, key=row.get), min(row), max(row)
+    if best == first or (anyway and row[first] >= row[last]):
+        return first / 2
+    return last * 2 if best == last or anyway else 0.0
+
+
+def reached(run: dict[str, Any], target: float) -> dict[str, float | None]:
+    """After how many steps and seconds a run's top-1 was first that high; None: never."""
+    step = next((step for step, top1 in run["evaluations"] if top1 >= target), None)
+    seconds = None if step is None else round(step * run["ms_a_step"] / 1000, 1)
+    return {"steps": step, "seconds": seconds}
+
+
+def figures(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Means and spreads, and whether the bars are met."""
+    sgd = results["sgd"]
+    final = statistics.mean(run["top1"] for run in sgd)
+    shorter = results["thor, shorter"]
+    costs = [a["ms_a_step"] / b["ms_a_step"] for a, b in zip(results["thor"], sgd, strict=True)]
+    steps = statistics.mean(run["steps"] for run in shorter) / statistics.mean(run["steps"] for run in sgd)
+    return {
+        "summary": {
+            name: {key: spread([run[key] for run in runs]) for key in ("top1", "steps", "seconds", "ms_a_step")}
+            for name, runs in results.items()
+        },
+        "target": round(final, 2),
+        "to_the_target": {
+            name: [reached(run, target) for run in runs]
+            for name, runs in results.items()
+            for target in [final]
+        },
+        "thor_over_sgd": {"steps": round(steps, 3), "cost_of_a_step": spread(costs)},
+        "bars_met": {
+            "steps": statistics.mean(run["top1"] for run in shorter) >= final and steps <= STEPS + 0.005,
+            "cost": statistics.median(costs) <= COST,
+        },
+    }
+
+
+def main() -> int:
+    flags = parser(__doc__)
+    flags.add_argument("--data", required=True, type=Path, help="folder of CIFAR-10's binary files")
+    flags.add_argument("--output_path", type=Path, default=Path("runs/optimizers"), help="folder of all runs")
+    own = flags.parse_args()
+    experiment = Experiment(own.output_path.resolve(), own.data.resolve())
+    tried = tune(experiment)
+    rates = {name: max(row, key=row.get) for name, row in tried.items()}
+    plan = [(name, name, EPOCHS) for name in RATES]
+    plan += [(f"{name}, shorter", name, SHORTER * EPOCHS) for name in ("thor", "muon")]
+    results: dict[str, list[dict[str, Any]]] = {title: [] for title, *_ in plan}
+    for seed in SEEDS:
+        for title, name, epochs in plan:
+            results[title].append(experiment.run(name, rates[name], seed, epochs))
+    found = figures(results)
+    record = write_record(
+        RECORDS / "optimizers.json",
+        question="steps and seconds to SGD's top-1 on CIFAR-10, narrow ResNet-20: SGD, THOR, Muon",
+        command="python -m benchmarks.optimizers --data DIR",
+        recipes=f"configs/{RECIPES}",
+        tuned={name: key for name, (key, _) in RATES.items()},
+        top1_by_rate=tried,
+        rates=rates,
+        epochs=EPOCHS,
+        **found,
+        runs=results,
+    )
+    print(json.dumps({key: record[key] for key in ("rates", *found)}, indent=1))
+    return 0 if all(found["bars_met"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
