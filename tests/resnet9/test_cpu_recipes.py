@@ -43,6 +43,10 @@ OTHERS = {
 NETWORKS = {
     f"networks/{name}": "model lr head_scale" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")
 }
+OPTIMIZERS = {  # beside optimizers/sgd_resnet20
+    "optimizers/thor_resnet20": "optimizer thor_every thor_damping_decay lr",
+    "optimizers/muon_resnet20": "optimizer muon_lr",
+}
 WHOLE = ("networks/cifarnet", "networks/cifarnet_muon")  # recipes of others in full
 
 
@@ -61,7 +65,7 @@ def _differing(one, other):
 
 def test_every_recipe_is_in_the_tables_and_has_a_name_of_its_own():
     rungs = [f"ladder/{name}" for name in LADDER]
-    assert set(PATHS) == {BASE, *rungs, *OTHERS, *NETWORKS, *WHOLE}
+    assert set(PATHS) == {BASE, *rungs, *OTHERS, *NETWORKS, *WHOLE, *OPTIMIZERS, "optimizers/sgd_resnet20"}
     assert len({path.stem for path in PATHS.values()}) == len(PATHS)
 
 
@@ -75,6 +79,11 @@ def test_each_rung_adds_its_trick_to_the_one_below(configs):
 def test_the_others_differ_from_the_first_rung_in_what_they_are_about(configs):
     for name, keys in {**OTHERS, **NETWORKS}.items():
         assert _differing(configs[BASE], configs[name]) == set(keys.split()), name
+
+
+def test_an_optimizer_differs_from_sgd_in_its_own_keys(configs):
+    for name, keys in OPTIMIZERS.items():
+        assert _differing(configs["optimizers/sgd_resnet20"], configs[name]) == set(keys.split()), name
 
 
 def test_whole_recipes_see_the_same_images_as_often(configs):
