@@ -5,8 +5,8 @@ python -m src.tools.ascend_check configs/bit/r101x3_cifar10.yaml --batch_size 32
 
 Compiles the train step, the evaluation and the exported network as for a card, runs none of them, and lists
 each primitive with the platforms that are documented for it. One that is not documented for Ascend has a line
-of its own, and the exit code is 2. With optimizer thor, "factors" is the step of updates with new inverses, and
-a line has what the cards then send beyond all other updates. The figures are those before Ascend's own
+of its own, and the exit code is 2. With optimizer thor, "factors" is the step of updates with new inverses,
+and a line has what the cards then send beyond all other updates. The figures are those before Ascend's own
 optimisations: only a card knows what those fuse, and where they change layouts. Every other --key value is a
 config key.
 """
