@@ -1,15 +1,14 @@
 """The quickstart as a newcomer calls it, on real images and on the drawn ones."""
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from src.data.binary import CIFAR10, ImageSet, read_set, write_cifar10
 from src.data.prepare.commands import main as prepare
+from tests.helpers.real_images import write_first
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,10 +21,6 @@ def call(*arguments):
         text=True,
         timeout=1500,
     )
-
-
-def first(images, count):
-    return ImageSet(images.images[:count], images.labels[:count], images.class_names)
 
 
 def assert_complete(done, least_accuracy):
@@ -45,16 +40,15 @@ def assert_complete(done, least_accuracy):
 @pytest.mark.data
 def test_real_images(tmp_path):
     """A fifth of them: 58.2 % instead of 78."""
-    train, test = (read_set(CIFAR10, Path(os.environ["QUARTET_DATA"]), split) for split in ("train", "test"))
-    write_cifar10(tmp_path, first(train, 10_000), first(test, 2_000))
+    write_first(tmp_path, train=10_000, test=2_000)
     assert_complete(call("--data_path", tmp_path), 53)
 
 
 @pytest.mark.slow
 def test_drawn_shapes(tmp_path):
-    fewer = ["--train_images", "20000", "--test_images", "2000"]  # of 50,000 and 10,000: 97 % instead of 99
+    fewer = ["--train_images", "10000", "--test_images", "2000"]  # of 50,000: 94.6 % instead of 99
     prepare(["shapes", "--output_path", str(tmp_path), *fewer])
-    assert_complete(call("--data_path", tmp_path), 95)
+    assert_complete(call("--data_path", tmp_path), 92)
 
 
 @pytest.mark.parametrize("arguments", [["--data"], ["--data", "x"], ["--data_path"], ["a", "b", "c"]])
