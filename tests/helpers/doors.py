@@ -8,7 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -34,6 +34,21 @@ def call_main(main: Callable, *arguments, **keys) -> subprocess.CompletedProcess
     return _ended(lambda: run(main), main.__module__, arguments, keys)
 
 
+def call_python(words: Sequence[str], *, folder: Path) -> subprocess.CompletedProcess:
+    """What `python WORD ...` does in that folder: a door of the repository, or -m and a module."""
+
+    def call():
+        if module:
+            runpy.run_module(name, run_name="__main__")
+        else:
+            runpy.run_path(str(ROOT / name), run_name="__main__")
+        sys.exit(0)  # as at the end of a program
+
+    module = words[0] == "-m"
+    name, *rest = words[module:]
+    return _ended(call, name, rest, {}, folder)
+
+
 def start_door(script: str, *arguments, **keys) -> subprocess.CompletedProcess:
     """The same in a process of its own, for what only such a one shows."""
     command = [sys.executable, script, *_words(arguments, keys)]
@@ -45,10 +60,10 @@ def _words(arguments, keys) -> list[str]:
     return [str(word) for word in (*arguments, *given)]
 
 
-def _ended(call, name, arguments, keys) -> subprocess.CompletedProcess:
+def _ended(call, name, arguments, keys, folder=ROOT) -> subprocess.CompletedProcess:
     words, out, err = [name, *_words(arguments, keys)], io.StringIO(), io.StringIO()
     with (
-        _as_it_was(), mock.patch.object(sys, "argv", words), contextlib.redirect_stdout(out),
+        _as_it_was(folder), mock.patch.object(sys, "argv", words), contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end,
     ):  # fmt: skip
         call()
@@ -56,12 +71,12 @@ def _ended(call, name, arguments, keys) -> subprocess.CompletedProcess:
 
 
 @contextlib.contextmanager
-def _as_it_was():
+def _as_it_was(folder):
     logger, mode = logging.getLogger("quartet"), ms.get_context("mode")
     handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
     logger.handlers[:] = []
     try:
-        with mock.patch.dict(os.environ), contextlib.chdir(ROOT):
+        with mock.patch.dict(os.environ), contextlib.chdir(folder):
             yield
     finally:
         for handler in logger.handlers:

@@ -26,6 +26,7 @@ from src.resnet9.network import ResNet9
 from src.tools.ascend_check import main
 from src.training.keys import LoopKeys
 from src.zoo import config_class_of, create_network, recipe_class_of
+from tests.helpers.smaller import SMALLER, kind_of, smaller
 from tests.helpers.tiny import TinyNet
 
 ROOT = Path(__file__).parents[2]
@@ -39,41 +40,16 @@ TELLING = {
     "configs/resnet9/cpu/ladder/09_ema.yaml",
     "configs/resnet9/cpu/networks/cifarnet_muon.yaml",
 }
-# Fewer blocks, channels and images: the same primitives. By the beginning of the model's name.
-_FOUR = {"block_units": "[1, 1, 1, 1]", "widths": "[8, 8, 16, 16]"}
-SMALLER = {
-    "resnet9": {"widths": "[4, 4, 8, 8]"},
-    "cifarnet": {"widths": "[4, 4, 8]"},
-    "resnet": {"width_factor": 0.25, "stage_blocks": 1},
-    "vgg": {"width_factor": 0.0625},
-    "bit": {"block_units": "[1, 1, 1, 1]", "width_factor": 0.5},
-    "bireal": _FOUR,
-    "multigrain": _FOUR,
-}
 # The host alone reads these, or the graphs get no more of them than shapes and numbers.
 OF_THE_HOST = {
     name for group in (CloudKeys, RunKeys, ScheduleKeys, LoopKeys, DataKeys) for name in group.model_fields
 } - {"mixup_alpha", "cutmix_alpha", "mixup_per_image", "label_smoothing"}
 
 
-def kind_of(config):
-    """The beginning of its model's name that SMALLER has."""
-    return next(name for name in SMALLER if config.model.startswith(name))
-
-
-def smaller(path):
-    """The words that make a recipe small."""
-    config = load_config({}, config_class_of=config_class_of, config_path=path)
-    keys = {**SMALLER[kind_of(config)], "batch_size": 6, "eval_batch_size": 6}
-    if getattr(config, "ghost_batch", 0):
-        keys["ghost_batch"] = 3
-    return [word for key, value in keys.items() for word in (f"--{key}", value)]
-
-
 def settings(path):
     """(kind of model, key, value) of each key that a graph depends on; of numbers: 0, 1, none or others."""
     config = load_config({}, config_class_of=config_class_of, config_path=ROOT / path)
-    kind = kind_of(config)
+    kind = kind_of(config.model)
     for key, value in config.model_dump(exclude={"model", *SMALLER[kind], *OF_THE_HOST}).items():
         told = isinstance(value, str) or value in (0, 1, ())
         yield kind, key, str(value) if told else "others"
