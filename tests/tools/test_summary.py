@@ -235,7 +235,7 @@ def test_the_config_may_come_from_a_file(facts_of, tmp_path):
 
 
 def test_no_flag_of_its_own_hides_a_key():
-    own = set(re.findall(r'add_argument\("--(\w+)"', Path(summary.__file__).read_text()))
+    own = set(re.findall(r'add_argument\(\s*"--(\w+)"', Path(summary.__file__).read_text()))
     keys = set().union(*(config_class_of(name).model_fields for name in list_models()))
     assert {"images", "depth"} < own and not own & keys
 
