@@ -110,9 +110,10 @@ def bands_svg(curves: Sequence[np.ndarray | None], *, label: str, name: str) -> 
     for place, curve in there:
         colour, dashes = look(place)
         epochs, mean, sd = curve.T
-        marker = "o" if len(epochs) <= 30 else None
+        marker, size = "o" if len(epochs) <= 30 else None, 3 if len(epochs) > 1 else 5
         axes.fill_between(epochs, mean - sd, mean + sd, color=colour, alpha=0.18, lw=0, zorder=2)
-        axes.plot(epochs, mean, color=colour, ls=dashes, lw=1.5, marker=marker, ms=3, zorder=3)
+        how = {"marker": marker, "ms": size, "zorder": 3, "clip_on": False}
+        axes.plot(epochs, mean, color=colour, ls=dashes, lw=1.5, **how)
     style(axes)
     axes.set_xlabel("epoch")
     axes.set_xlim(0, max((curve[-1, 0] for _, curve in there), default=0) or 1)
