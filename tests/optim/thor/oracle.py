@@ -117,16 +117,20 @@ class DenseLayer(Layer):
 
 
 class Oracle:
-    """K-FAC with momentum on a `SmallNet`, all blocks whole."""
+    """K-FAC with momentum on a `SmallNet`.
 
-    def __init__(self, network, *, damping, momentum=0.9, weight_decay=0.0, balanced=False, blocks=None):
+    Args:
+        block: rows of a block; factors of no more rows are whole.
+    """
+
+    def __init__(self, network, *, damping, momentum=0.9, weight_decay=0.0, balanced=False, block=1000):
         self.convolutions = [
             Layer(cell, *how) for cell, how in zip(network.convolutions, CONVOLUTIONS, strict=True)
         ]
         self.dense = DenseLayer(network.dense)
         self.layers = [*self.convolutions, self.dense]
         self.damping, self.momentum, self.weight_decay = damping, momentum, weight_decay
-        self.balanced, self.blocks = balanced, blocks
+        self.balanced, self.block = balanced, block
         self.velocity = [0.0] * len(self.layers)
         self.inverses = None
 
@@ -158,12 +162,11 @@ class Oracle:
             )
 
     def _inverse(self, matrix, damping, unit=1):
-        if self.blocks is not None:
-            mask = np.zeros_like(matrix)
-            side = self.blocks(len(matrix), unit)
-            for start in range(0, len(matrix), side):
-                mask[start : start + side, start : start + side] = 1
-            matrix = matrix * mask
+        if len(matrix) > self.block:
+            # Here blocks of as many whole channels as fit are the ones that are most alike.
+            side = self.block // unit * unit
+            places = np.arange(len(matrix)) // side
+            matrix = matrix * (places[:, None] == places)
         return np.linalg.inv(matrix + damping * np.eye(len(matrix)))
 
     def update(self, rate):

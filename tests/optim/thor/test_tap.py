@@ -35,6 +35,7 @@ def binary(kernel, **how):
         (lambda: convolution(3, stride=2), 6),
         (lambda: convolution(3, stride=2, padding=0), 6),
         (lambda: convolution(2, padding=0), 5),
+        (lambda: convolution(1), 5),
         (lambda: convolution(1, stride=2), 5),
         (lambda: convolution(3, even=True), 7),
         (lambda: convolution(3, even=True), 6),
@@ -44,7 +45,7 @@ def binary(kernel, **how):
         (lambda: binary(3), 4),
     ],
     ids=[
-        "3x3", "stride", "no padding", "2x2", "1x1 with stride", "even of odd", "even", "same of even",
+        "3x3", "stride", "no padding", "2x2", "1x1", "1x1 with stride", "even of odd", "even", "same of even",
         "same of odd", "standardised", "binary",
     ],
 )  # fmt: skip
