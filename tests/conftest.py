@@ -26,7 +26,7 @@ for _number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files and folders of tests, by the order in which they run. Those that fork this process hundreds of times
-# come first, as a fork takes ten times as long once it has trained; then those that take longest.
+# come first, as a fork takes longer the more the process holds; then those that take longest.
 ORDER = {
     name: place
     for place, names in enumerate([
