@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from src.checkpoint.file import read_checkpoint
+from tests.helpers.real_images import write_first
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
@@ -44,6 +45,8 @@ pytestmark = [pytest.mark.data, pytest.mark.distributed, pytest.mark.slow]
 def weights(tmp_path_factory):
     """weights(model, shape, **keys): name -> array after 20 updates; each training is made once."""
     folder, made = tmp_path_factory.mktemp("parallel"), {}
+    (folder / "data").mkdir()
+    write_first(folder / "data", train=128 * STEPS, test=100)
 
     def train(model, shape, **keys):
         name = "-".join(map(str, [model, *shape, *keys]))
@@ -59,7 +62,7 @@ def run(folder, name, model, processes, batch_size, accumulate_steps, **others):
     keys = {**SHARED, **own, **others, "batch_size": batch_size, "accumulate_steps": accumulate_steps}
     keys |= {"train_steps": STEPS, "output_path": folder, "run_name": name}
     words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
-    script = ["bash", "scripts/run_distribute_train.sh", f"configs/{config}", os.environ["QUARTET_DATA"]]
+    script = ["bash", "scripts/run_distribute_train.sh", f"configs/{config}", str(folder / "data")]
     ended = subprocess.run(
         [*script, str(processes), *words], cwd=ROOT, capture_output=True, text=True, timeout=400,
         env={**os.environ, "DEVICE_TARGET": "CPU", "LOG_DIR": str(folder / f"log-{name}")},
