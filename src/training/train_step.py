@@ -1,8 +1,9 @@
 """One training step as one cell: the same graph for every model and every device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -148,6 +149,7 @@ class TrainStep(nn.Cell):
                 for p in (*optimizer.parameters, *optimizer.factors)
             }
         self.batch: int | None = None  # that comes next; None: to be asked of the device
+        self.is_due = False  # factors, in the update of that batch
         self.freeze(0)
 
     @property
@@ -168,36 +170,44 @@ class TrainStep(nn.Cell):
         """Leaves out what stands still after so many updates; the graph is compiled anew."""
         self.optimizer.leave_out(update)
         self.frozen = _frozen_cells(self.network, self.optimizer.parameters, self.optimizer.trained)
-        self._differentiate(factors=False)
+        weights, factors = self.optimizer.trained, self.optimizer.factors
+        self.count = len(weights)  # the gradients of factors come behind those of so many weights
+        self.by_weights = self._differentiated(weights)
+        self.by_factors = self._differentiated([*weights, *factors]) if factors else {}
+        self._use(self.by_weights)
         if self.still[0]:
             self.set_train(self.training)
 
-    def _differentiate(self, *, factors: bool) -> None:
-        """By what the loss is differentiated in the graph that is compiled next."""
-        self.optimizer.capture(factors)
-        weights = self.optimizer.trained
-        if factors:
-            weights = ms.ParameterTuple([*weights, *self.optimizer.factors])
-        self.average_gradients = AverageOverCards(
-            [p.shape for p in weights], bucket_bytes=self.bucket_bytes, cards=self.cards
-        )
-        self.value_and_grad = ms.value_and_grad(
-            self._forward, None, weights=weights, has_aux=bool(self.parts)
-        )
+    def _differentiated(self, by: Sequence[ms.Parameter]) -> dict[str, Any]:
+        """The attributes of a graph in which the loss is differentiated by these."""
+        by = ms.ParameterTuple(by)
+        shapes = [p.shape for p in by]
+        found = {
+            "average_gradients": AverageOverCards(shapes, bucket_bytes=self.bucket_bytes, cards=self.cards),
+            "value_and_grad": ms.value_and_grad(self._forward, None, weights=by, has_aux=bool(self.parts)),
+        }
         if self.accumulate_steps > 1:
-            self.accumulated = ms.ParameterTuple([self.sums[p.name] for p in weights])
+            found["accumulated"] = ms.ParameterTuple([self.sums[p.name] for p in by])
+        return found
+
+    def _use(self, attributes: Mapping[str, Any]) -> None:
+        """Those of the graph that is compiled or run next."""
+        for name, value in attributes.items():
+            setattr(self, name, value)
 
     @contextmanager
     def with_factors(self) -> Iterator[None]:
         """Within it the step is that of an update for which the optimizer has factors due."""
         phase = self.phase
         self.phase += ", factors"
-        self._differentiate(factors=True)
+        self.optimizer.capture(True)
+        self._use(self.by_factors)
         try:
             yield
         finally:
             self.phase = phase
-            self._differentiate(factors=False)
+            self.optimizer.capture(False)
+            self._use(self.by_weights)
 
     def __call__(self, *batch):
         if not self.optimizer.factors:
@@ -266,13 +276,13 @@ class TrainStep(nn.Cell):
 
     def _share(self, gradients, scale):
         """A batch's share of the gradients of the update's loss, from those of its scaled loss."""
-        batches, weights = self.accumulate_steps, len(self.optimizer.numbers)
+        batches, count = self.accumulate_steps, self.count
         if not self.loss_scale.active:
             return gradients if batches == 1 else self._scaled(gradients, 1.0 / batches)
-        share = self._scaled(gradients[:weights], 1.0 / (scale * batches))
-        if len(gradients) > weights:
-            half = (len(gradients) + weights) // 2
-            share = share + self._scaled(gradients[weights:half], 1.0 / batches)
+        share = self._scaled(gradients[:count], 1.0 / (scale * batches))
+        if len(gradients) > count:
+            half = (len(gradients) + count) // 2
+            share = share + self._scaled(gradients[count:half], 1.0 / batches)
             share = share + self._scaled(gradients[half:], 1.0 / (scale * scale * batches))
         return share
 
@@ -298,12 +308,12 @@ class TrainStep(nn.Cell):
             self.map(_clear, (self.batches, self.overflows, *self.accumulated))
         else:
             overflow = ops.zeros((), ms.bool_)
-            norm = self._norm(self.accumulated[: len(self.optimizer.numbers)])
+            norm = self._norm(self.accumulated[: self.count])
         return overflow, norm
 
     def _update(self, gradients, overflow):
         gradients = self.average_gradients(gradients)
-        norm = self._norm(gradients[: len(self.optimizer.numbers)])
+        norm = self._norm(gradients[: self.count])
         if not overflow:
             self._apply(gradients, norm)
         if self.loss_scale.dynamic:
@@ -313,9 +323,8 @@ class TrainStep(nn.Cell):
 
     def _apply(self, gradients, norm):
         if self.clip_norm > 0:
-            weights = len(self.optimizer.numbers)
-            clipped = self._scaled(gradients[:weights], self.clip_norm / ops.maximum(norm, self.clip_norm))
-            gradients = clipped + gradients[weights:]
+            factor = self.clip_norm / ops.maximum(norm, self.clip_norm)
+            gradients = self._scaled(gradients[: self.count], factor) + gradients[self.count :]
         rate = self.rates[ops.minimum(self.updates, len(self.rates) - 1)]
         self.optimizer(gradients, rate, self.updates)
         ops.assign_add(self.applied, 1)
