@@ -99,34 +99,38 @@ class ScheduleKeys(Keys):
         ge=0,
     )
     lr_start: float = key(
-        0.0, f"rate before the warm-up, or lowest rate ({_with('lr_min')})", unit="rate", ge=0
+        0.0, f"rate where the warm-up begins; lowest rate of a cycle ({_with('lr_min')})", unit="rate", ge=0
     )
     lr_end: float = key(
         0.0,
-        f"last rate ({_with('lr_end')}; of the others in the cool-down)",
+        f"rate at the end ({_with('lr_end')}); of the other schedules in the cool-down",
         unit="rate",
         ge=0,
     )
     cooldown_epochs: float = key(
         0.0,
-        f"last part of the run, at lr_end ({_COOLING})",
+        f"the last epochs, which have the rate lr_end ({_COOLING})",
         unit="epochs",
         ge=0,
     )
-    lr_epochs: Numbers = key((), f"where lr_values hold ({_with('knots')})", unit="epochs")
+    lr_epochs: Numbers = key(
+        (), f"epochs at which the rate is one of lr_values ({_with('knots')})", unit="epochs"
+    )
     lr_values: Numbers = key(
-        (), f"rates at lr_epochs, straight lines between ({_with('values')})", unit="rate"
+        (), f"rates at lr_epochs, with straight lines between them ({_with('values')})", unit="rate"
     )
     lr_milestones: Numbers = key(
         (), f"when the rate is multiplied by lr_gamma ({_with('milestones')})", unit="epochs"
     )
     lr_every: float = key(
         30.0,
-        f"interval ({_with('every')}), or half a cycle ({_with('half_cycle')})",
+        f"from one drop to the next ({_with('every')}); half a cycle ({_with('half_cycle')})",
         unit="epochs",
         gt=0,
     )
-    lr_gamma: float = key(0.1, f"factor on the rate ({_with('gamma')}); of exp_range an update", gt=0, le=1)
+    lr_gamma: float = key(
+        0.1, f"factor of a drop ({_with('gamma')}); exp_range has one in every update", gt=0, le=1
+    )
     lr_power: float = key(1.0, f"power ({_with('power')})", gt=0)
     lr_zero_epoch: float = key(
         0.0, f"when the rate is 0 ({_with('zero_step')}); 0: at the run's end", unit="epochs", ge=0
@@ -166,7 +170,8 @@ class OptimizerKeys(ScheduleKeys):
     nesterov: bool = key(True, "Nesterov's form of momentum (sgd, muon, thor)")
     lr_in_velocity: bool = key(
         False,
-        "velocity of sgd; true: sum of rate x gradient (cifar10-fast); false: of the gradient (PyTorch)",
+        "what sgd sums up in its velocity; true: rate times gradient (cifar10-fast); false: the gradient "
+        "(PyTorch)",
     )
     beta1: float = key(0.9, "decay of the mean of the gradient (adam, adamw)", ge=0, lt=1)
     beta2: float = key(0.999, "decay of the mean of the squared gradient (adam, adamw)", ge=0, lt=1)
@@ -176,47 +181,46 @@ class OptimizerKeys(ScheduleKeys):
     rmsprop_decay: float = key(0.9, "decay of the mean of the squared gradient (rmsprop)", ge=0, lt=1)
     muon_lr: float = key(
         0.24,
-        "peak rate of muon for weights of 4 dimensions, with the schedule of lr, which all others have",
+        "peak rate of filters, the weights of 4 dimensions (muon); all other parameters have lr",
         unit="rate",
         gt=0,
     )
-    muon_momentum: float = key(0.6, "momentum of those weights (muon)", ge=0, lt=1)
+    muon_momentum: float = key(0.6, "momentum of the filters (muon)", ge=0, lt=1)
     muon_steps: int = key(3, "Newton-Schulz steps that make an update orthogonal (muon)", unit="steps", ge=1)
     muon_coefficients: Numbers = key(
         _MUON_COEFFICIENTS, "a, b, c of a step X <- a X + (b A + c A^2) X, A = X X^T (muon)"
     )
     muon_norm_every: int = key(
-        1, "interval at which muon gives a filter bank of D filters the norm sqrt(D); 0: never",
+        1, "how often muon rescales the D filters of a layer to the norm sqrt(D); 0: never",
         unit="updates", ge=0,
     )  # fmt: skip
     muon_norm_growth: float = key(
-        0.0, "what that interval grows by over the run, rounded down (muon; Hiverge)", unit="updates", ge=0
+        0.0, "what muon_norm_every grows by over the run, rounded down (muon; Hiverge)", unit="updates", ge=0
     )
     muon_weight_decay: float = key(
-        0.0, "decay of muon's weights behind an update, before it is multiplied by muon's rate", ge=0
+        0.0, "weight decay of the filters, before it is multiplied by their rate (muon)", ge=0
     )
     thor_damping: float = key(
-        0.03, "added to the curvature of a layer, half of it (its root) to each factor (thor)", gt=0
+        0.03, "damping of the curvature; its root is added to both factors of a layer (thor)", gt=0
     )
     thor_damping_decay: float = key(0.87, "factor on thor_damping every 10 epochs (thor)", gt=0, le=1)
     thor_balanced: bool = key(
         False,
-        "share the damping out by the mean diagonal elements of the factors (thor; K-FAC); false: to both "
-        "alike (MindSpore)",
+        "divide the damping between a layer's factors by their mean diagonal elements (thor; K-FAC); "
+        "false: equally (MindSpore)",
     )
-    thor_every: int = key(834, "interval at which thor inverts the curvature", unit="updates", ge=1)
-    thor_block: int = key(128, "most rows of a block that thor inverts as a whole", unit="rows", ge=1)
+    thor_every: int = key(834, "how often thor inverts the curvature", unit="updates", ge=1)
+    thor_block: int = key(128, "most rows of a block on the diagonal of a factor (thor)", unit="rows", ge=1)
     weight_decay: float = key(5e-4, "weight decay, before it is multiplied by the learning rate", ge=0)
     decoupled_decay: bool = key(
         False,
-        "divide weight_decay by the peak rate of its group: lr changes it no more, the schedule alone does "
-        "(airbench)",
+        "divide weight_decay by the peak rate: it follows the schedule, and lr does not change it (airbench)",
     )
     decay_norm_and_bias: bool = key(True, "also decay normalisation parameters and biases")
     bias_lr_multiplier: float = key(
         1.0, "factor on the learning rate of biases; their weight decay is divided by it", unit="factor", gt=0
     )
-    head_lr: float = key(0.0, "peak rate of the classifier; 0: as its other rules say", unit="rate", ge=0)
+    head_lr: float = key(0.0, "peak rate of the classifier; 0: like all other parameters", unit="rate", ge=0)
 
     @model_validator(mode="after")
     def _makes_an_iteration(self) -> "OptimizerKeys":
