@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import licence
 from tests.helpers.imports import ROOT, SOURCES, arrows, circle, imported, name_of, part_of
 
 DOORS = sorted(ROOT.glob("*.py"))
@@ -132,6 +133,22 @@ def test_no_file_is_long(folder):
     lengths = {_named(path): len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
     assert lengths
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_every_code_file_begins_with_the_licence_line():
+    """python -m tests.helpers.licence adds it."""
+    files = licence.code_files()
+    assert ROOT / "train.py" in files and ROOT / "scripts" / "test.sh" in files
+    texts = {_named(path): path.read_text() for path in files}
+    assert [name for name, text in texts.items() if licence.with_line(text) != text] == []
+
+
+def test_the_licence_line_stands_below_a_shebang_and_once():
+    for text in ("", "x = 1\n", '"""What."""\n', "#!/bin/sh\n", "#!/bin/sh\n# What.\n"):
+        once = licence.with_line(text)
+        assert licence.with_line(once) == once and once.count(licence.LINE) == 1
+        assert once.startswith("#!") == text.startswith("#!")
+        assert once.replace(licence.LINE, "") == text
 
 
 # Their signatures and defaults are announced to change after MindSpore 2.9, or they are to be removed.

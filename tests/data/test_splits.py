@@ -74,9 +74,8 @@ class TestLayouts:
         assert "cats_train, cats_val, dogs_train, dogs_val ...: several sets of folders" in message
 
     def test_a_word_of_a_split_alone_makes_none(self, make_folder):
-        assert listed(make_folder("train_station", "test_tube", "bus")).class_names == (
-            "bus", "test_tube", "train_station"
-        )  # fmt: skip
+        root = make_folder("train_station", "test_tube", "bus")
+        assert listed(root).class_names == ("bus", "test_tube", "train_station")
 
     def test_val_goes_before_test_and_others_are_not_used(self, make_folder):
         root = make_folder("train/a", "train/b", "valid/a", "valid/b", "test/a", "images")
