@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluate a run's best checkpoint, or another one: every image once. The last line is one JSON object.
 
 python eval.py --checkpoint_path runs/RUN --data_path data

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Export a checkpoint for inference, and compare it with the network. The last line is one JSON object.
 
 python export.py --checkpoint_path runs/RUN --file_format MINDIR

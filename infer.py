@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classify images, or all images in folders, of any size and mode; with labels, count how many are right.
 
     python infer.py --model_path runs/RUN/resnet9_mindir cat.jpg photos/

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package quartet is the folder src; all else about it stands in pyproject.toml."""
 
 from setuptools import find_namespace_packages, setup

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train a model, or continue a run.
 
 python train.py --config_path configs/resnet9/quickstart.yaml --data_path data

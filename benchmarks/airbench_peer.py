@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run of airbench94_muon (Keller Jordan, MIT) on a CPU, as it stands but for what needs a GPU.
 
     VENV/bin/python -m benchmarks.airbench_peer airbench94_muon.py DATA [--seed 0]

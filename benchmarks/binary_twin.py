@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does the 1-bit network learn? Against its real-valued twin, and against the official PyTorch code.
 
     git clone https://github.com/liuzechun/Bi-Real-net

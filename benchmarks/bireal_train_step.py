@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What do the quantisers cost? A training step of birealnet18 against its real-valued twin's.
 
     python -m benchmarks.bireal_train_step

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long is a training step of BiT R50x1 against the official PyTorch network and mindcv's?
 
 Images of 96x96, batch 32, float32, SGD with momentum 0.9, on the CPU. Three processes stay up and take turns

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How accurate is configs/resnet9/cifar10_fast.yaml, for how much compute, and how long does it take?
 
     python -m benchmarks.cifar_fast --data DIR --airbench airbench94_muon.py --torch_python VENV/bin/python

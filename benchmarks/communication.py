@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What do cards tell each other in a training step, and how long does that take?
 
     python -m benchmarks.communication

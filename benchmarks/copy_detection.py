@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does the joint loss make an embedding that finds copies, at the same class accuracy?
 
     python -m benchmarks.copy_detection --data DIR

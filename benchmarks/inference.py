@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast does each model run in each format, and how near to what the machine can do?
 
     python -m benchmarks.inference                   # all, some 8 minutes on two cores that do nothing else

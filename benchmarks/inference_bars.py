@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which figures of benchmarks.inference are enough: the bars, each with its ratio in every round."""
 
 from collections.abc import Mapping, Sequence

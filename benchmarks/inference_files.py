@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files that benchmarks.inference compares: a network with initial weights in every format.
 
     python -m benchmarks.inference_files birealnet18 FOLDER

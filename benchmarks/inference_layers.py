@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chains of the binary convolutions of birealnet18 at 224x224, without the rest of the network.
 
 `sixteen` is all of them, one behind the other. The others are 20 of one shape, each with the binarisation of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The record of benchmarks.inference as tables in Markdown, for benchmarks.tables, and as a picture."""
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The most multiply-adds a second of a processor: of 1 bit, by xor, popcount and add, and of float32, by fma.
 
 Both loops work on registers alone. They are written in LLVM's own language, which leaves a compiler nothing

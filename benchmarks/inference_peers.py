@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One model in one backend, in a process of its own: what benchmarks.inference starts and asks.
 
     python -m benchmarks.inference_peers BACKEND MODEL --shape 3 224 224 --threads 2

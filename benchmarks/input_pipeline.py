@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many images a second one core prepares for training: against mindspore.dataset, and against OpenCV.
 
     python -m benchmarks.input_pipeline [--data_path DIR] [--repeats 7] [--core 0] [--record FILE]

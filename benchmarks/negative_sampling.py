@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Are the negatives of the margin loss drawn faster inside the graph, or on the host?
 
     python -m benchmarks.negative_sampling [--turns 15]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A packed program as an OpenVINO model: its binary convolution on CPUs is the peer of our engine.
 
 No front end of OpenVINO makes this operator, but its CPU plug-in has kernels for it (AVX-512 with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Is THOR worth its step? Steps and time to SGD's accuracy, with Muon beside it, each at its best rate.
 
     python -m benchmarks.optimizers --data DIR

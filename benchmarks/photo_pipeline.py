@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures from files and from MindRecord against a bare loop of OpenCV, see `input_pipeline.py --photos`."""
 
 import itertools

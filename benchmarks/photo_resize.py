@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What evaluation and training see of photographs: how near to Pillow, and what each step of it costs.
 
     python -m benchmarks.photo_resize --photos DIR [--checkpoint_path FILE] [--repeats 7] [--core 0]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does a search for a distorted copy of a photograph find the photograph first?
 
     python -m benchmarks.photo_search --photos DIR --checkpoint_path FILE [--eval_image_size 128]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What does the quickstart give on this machine: accuracy, minutes, memory, and the wait before it trains?
 
     python -m benchmarks.quickstart --data_path DIR [--runs 1]      real CIFAR-10

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the benchmarks share: the command line, the figures of several measurements, and the record."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trainings that a benchmark compares: runs of `train.py` that are kept, and figures of several."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast is the search in 100,000 pictures: opening the index, one query, and many at once?
 
     python -m benchmarks.search_index [--vectors 100000] [--dimension 2048] [--record FILE]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training steps of several implementations, timed in turns, so that a drift of the machine meets all."""
 
 import json

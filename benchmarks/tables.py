@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes the figures of the records into README.md and the pages of docs.
 
     python -m benchmarks.tables             # after a record or a template has changed

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long is a training step of ResNet9 against the same network in PyTorch?
 
 Batch 512, float32, Nesterov SGD with weight decay, on the CPU. Three processes stay up, ours and PyTorch's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does transfer help? A small ResNetV2 pre-trained on Tiny-ImageNet classes, against one from scratch.
 
     python -m benchmarks.transfer --source DIR --target DIR [--pretrained FILE] [--seeds 3]

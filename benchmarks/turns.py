@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several ways to prepare images, timed in turns, so that a drift of the machine's speed meets all."""
 
 import statistics

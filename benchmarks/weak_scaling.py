@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weak scaling on a CPU: one process on one core, and two processes on a core each, with as many images each.
 
     python -m benchmarks.weak_scaling --data DIR

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Sourced by the other scripts, which set `usage` before, and `details` if --help says more: errors, checked arguments,
 # absolute paths, and which Python.

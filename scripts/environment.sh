@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Sourced by the other scripts: goes to the repository's root and makes .venv with the pinned requirements.
 #   source scripts/environment.sh requirements.txt

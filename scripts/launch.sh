@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Sourced by the scripts that start a door through src/parallel/launch, which set `usage` before, and
 # `default_target` where it is not Ascend, and call

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Classify images on an Ascend 310 by MindSpore Lite: preparation, inference and accuracy in one go.
 # --help lists what can be set.
 [ -n "${BASH_VERSION:-}" ] || { echo "error: start it with bash: bash $0" >&2; exit 2; }

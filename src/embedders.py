@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What makes embeddings of pictures, from whatever file: weights of a network, or an ONNX file of it.
 
 MindSpore is not imported for an ONNX file.

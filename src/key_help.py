@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What --help adds to a door's own flags: the config's keys, without MindSpore."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The seam between engine and model: what a config means, with the defaults of a plain classifier."""
 
 import copy

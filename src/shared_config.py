@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys that all models share: the sum of the groups, each of which stands beside the code that reads it.
 
 `python -m src.shared_config` prints the text of default_config.yaml.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trained network from a checkpoint file, which carries its own config."""
 
 import argparse

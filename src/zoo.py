@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one table of models, and networks by name for use in other code.
 
     from src.zoo import create_network, list_models, load_weights

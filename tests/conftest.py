@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all tests share: the fast convolutions of the CPU, markers that skip, and a small drawn data set."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The house rules that a program can check: who imports whom, who calls what, and how long files are."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pages of docs: a summary in Chinese, an index that has all of them, and links that lead somewhere."""
 
 import ast

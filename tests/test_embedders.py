@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval and search with an exported model: the same as with its checkpoint, and what is refused."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files that a repository is expected to have say what the rest of it says."""
 
 import re

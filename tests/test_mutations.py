@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A file that is damaged is refused in one line, or says what it said before, whatever it is a file of."""
 
 from functools import partial

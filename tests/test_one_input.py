@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One picture gives the network one input, whichever door it comes through."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wheel holds the code of src as the package quartet, and works away from the repository."""
 
 import os

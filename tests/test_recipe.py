@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A config's keys become data, schedule and parameter groups as their meanings say."""
 
 import logging

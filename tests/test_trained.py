@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint opens as the network that was trained, by the config it carries."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every model of the table builds by name, and its recipe builds the same network."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The graphs that an Ascend card would run for a config, compiled where there is no card and no data."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an Ascend card would run and whether it can, by MindSpore's documentation: figures, faults, tables."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The compute of a run by the rule of airbench and hlb-CIFAR10, whose README figures it gives.
 
 A multiply-add is 2 FLOP. Counted are convolutions and dense layers, as `cost.measure` counts them. A training

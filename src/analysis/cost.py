@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a network costs: parameters, multiply-adds of an image, and what its backward pass keeps."""
 
 from dataclasses import dataclass, field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a compiled graph holds: its operators, casts, transposes, collectives, and bytes in and out.
 
 The graph is that of MindIR, behind MindSpore's optimisations of all devices and before those of one: fusions

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """On which devices a primitive runs, as MindSpore's documentation says: its docstrings.
 
 The docstrings of MindSpore 2.10 have a section "Supported Platforms". It is looked for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training costs before it is paid for: counts of a network, and a card's memory, as two tables."""
 
 import bisect

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bi-Real Net: ResNets with convolutions of one bit and real-valued shortcuts."""

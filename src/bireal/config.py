@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bi-Real Net's own keys, and its defaults for the shared ones: the official ImageNet training."""
 
 from typing import ClassVar, Literal

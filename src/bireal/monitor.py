@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a 1-bit network learns: which weights change sign, and which activations have no slope."""
 
 from collections.abc import Callable

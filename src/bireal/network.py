@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bi-Real Net (Liu et al., ECCV 2018, arXiv 1808.00278; IJCV 2020, arXiv 1811.01335; own code).
 
 A ResNet with one convolution a block, whose inputs and weights are signs, and a real-valued shortcut around

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bi-Real Net as a recipe: a plain classifier whose binary weights are not decayed."""
 
 from mindspore import nn

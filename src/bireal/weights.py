@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights in the official repository's names and shapes (liuzechun/Bi-Real-net, PyTorch)."""
 
 import re

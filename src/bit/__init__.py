@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """BiT: transfer learning with ResNetV2."""

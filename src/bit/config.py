@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BiT's own keys, and its defaults for the shared ones: the official fine-tuning."""
 
 from typing import ClassVar, Literal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BiT-HyperRule: fine-tuning settings from the size of the images and of the data set alone.
 
 Kolesnikov et al., "Big Transfer (BiT): General Visual Representation Learning" (arXiv 1912.11370), with the

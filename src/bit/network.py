@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNetV2 of Big Transfer (Kolesnikov et al., arXiv 1912.11370; google-research/big_transfer; own code).
 
 Pre-activation bottlenecks, group normalisation and weight-standardised convolutions in place of batch

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BiT as a recipe: a plain classifier that starts from official weights, by the BiT-HyperRule if asked."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights for BiT: found in a folder, known by their variant, and translated to the network's names.
 
 | naming                                   | a unit's first convolution                        |

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One checkpoint file: named arrays and a description, verified when read."""
 
 import json

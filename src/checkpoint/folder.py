@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checkpoints folder of a run: `last`, `best` and the newest N."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of weights, ours and others': which kinds there are, how each is read, and which one a path means.
 
 A kind is added by a reader and its row in READERS. MindSpore is imported only when a file of ours is read.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights into a network, strictly: every name and shape must fit, or nothing is changed."""
 
 from collections.abc import Iterable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Archives of unknown origin: plain files that stay inside their folder, and no absurd sizes."""
 
 import gzip

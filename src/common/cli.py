@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What doors and tools share: flags of their own beside the config's keys, one-line errors, exit codes."""
 
 import argparse

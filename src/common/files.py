@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files and folders that are whole or absent: made in a temporary folder beside the target and renamed."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signs of life of one process for the launcher that watches it: that it runs, how far it is, and its run.
 
 `python -m src.tools.launch` names a folder by the environment variable QUARTET_HEARTBEAT. A thread of each

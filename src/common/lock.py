@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One process at a time: a lock of the kernel's on a file, which ends with its process."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The project's log: dated lines in a run's file, plain ones on standard error."""
 
 import contextlib

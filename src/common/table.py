@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Short tables for people, above the one JSON object for programs."""
 
 from collections.abc import Iterable, Sequence

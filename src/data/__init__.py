@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images in: sources, augmentation, batches, and preparing and checking data sets."""

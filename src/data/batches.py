@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches for training, a pure function of the step, and for evaluation, every image exactly once."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CIFAR-10, CIFAR-100 and data sets in their layout: reading them, after checking every file, and writing.
 
 A file holds records and nothing else. A record of CIFAR-10 is one label byte and 32x32 pixels in three planes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What training makes of images: crops, flips and changes, and the network's numbers or bytes."""
 
 from collections.abc import Callable, Sequence

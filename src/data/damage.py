@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged images: what is done when one cannot be read, and which are left out before a run begins."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image files to pixels, for training, evaluation and inference, and a quick look for damaged ones."""
 
 import contextlib

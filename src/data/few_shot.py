@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Few-shot subsets: the same number of images of each class."""
 
 from collections.abc import Sequence

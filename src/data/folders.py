@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which pictures a folder holds, to any depth, and what in it was left out, with the reason.
 
 Every command that takes a folder reads it here, and shows both lines of `in_words`.

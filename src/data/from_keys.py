@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the keys of a config to images and batches: which class, with which settings."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys of data and augmentation.
 
 A new operation on pictures is a module like randaugment.py, its keys, and a row of OPERATIONS.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of labels and of class names, as people and their programs write them."""
 
 import ast

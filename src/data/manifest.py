@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was seen of the image files of a run, so that each is looked at once."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images in MindRecord shards, compressed as they were, read by index; `prepare.mindrecord` writes them.
 
 A folder holds train.mindrecord000, 001, ... and val.mindrecord000, ..., each with its index in SQLite (.db),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the names of files and folders say: pictures, splits, and what other programs leave behind."""
 
 import os

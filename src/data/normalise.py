@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From bytes to a network's numbers on the host: to the last bit what `layers.pixels` makes on a device."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which images a training batch has, and its random numbers: functions of seed, epoch, index and rank."""
 
 import enum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a picture to the network's input: the one way of evaluation, inference, search and export.
 
 A recipe has one (`Recipe.preparation`), and the card of an exported model is written from it, so that they

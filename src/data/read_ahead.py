@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preparing the next batch by threads while the caller uses the current one."""
 
 from collections.abc import Callable, Iterable, Iterator

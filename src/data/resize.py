@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a picture is resized, the one way of the whole program: (H, W, 3) uint8 to explicit parameters.
 
 When shrinking, `bilinear` and `bicubic` widen their filter, so that every pixel counts (antialiasing), as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where images come from: finding a data set, and images in class folders, read when they are asked for.
 
 A source has `labels` (N,) int32, `class_names`, `len()`, `name(index)` -> its file or number, and

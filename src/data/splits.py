@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which pictures of a folder are of which class, which train and which are evaluated.
 
     FOLDER/<class>/*                            a share of each class is held out

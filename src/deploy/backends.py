@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One predictor for an exported model, whichever backend runs it."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model card: what a program must know, besides the weights, to feed an exported model."""
 
 import hashlib

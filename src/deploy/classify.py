@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From pictures to classes, with how long it took and how many are right."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What infer.py does with a model: classifies pictures, and shows the answers to people and programs."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The images that are to be classified, and which class each of them is, if that is known."""
 
 import os

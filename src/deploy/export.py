@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exporting a network to files that are proven to give the same answers before they take their place."""
 
 import os

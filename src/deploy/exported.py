@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folder of an export: the model's files, its card and the report of its comparison."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The formats of an export, by the names that `--file_format` takes.
 
 A format is added by a row here: how it is written, if not by `ms.export` under its name, and how it is opened

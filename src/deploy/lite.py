@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindSpore Lite as a backend: on Ascend 310, or by its CPU build. MindSpore itself is not needed.
 
 The package `mindspore_lite` is on no public index for this Python; its wheel is among the downloads of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindSpore as a backend: a MINDIR file or a network, ready to run."""
 
 import os

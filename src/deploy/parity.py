@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far two sets of logits are from each other that should be the same."""
 
 from typing import Any

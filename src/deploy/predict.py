@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running any number of prepared images through a model, whatever runs it and whatever batches it takes."""
 
 import time

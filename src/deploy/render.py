@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `classify` found, for a terminal and for programs."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An Ascend card's device files, driver and CANN toolkit."""
 
 import importlib.util

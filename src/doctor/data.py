@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a data path is something that a training can open."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that is looked at, in the order of the report."""
 
 from collections.abc import Mapping

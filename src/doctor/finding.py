@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One line of the report: what was looked at, whether it will do, and the mend."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether MindSpore works here: a convolution in a process of its own, so that a crash is one line too."""
 
 import json

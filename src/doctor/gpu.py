@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A GPU and its driver."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several cards: the launcher, the address where processes meet, the rank table, and the links of cards."""
 
 import ctypes.util

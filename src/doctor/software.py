@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Python and the packages, compared with requirements.txt."""
 
 import importlib.metadata

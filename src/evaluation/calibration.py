@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a classifier is as sure as it is right: sums over images, by how sure it is."""
 
 from collections.abc import Iterator

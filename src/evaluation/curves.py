@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The learning curves of a run, as one PNG file."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What eval.py does with a classifier: evaluates it, and shows the figures to people and programs."""
 
 import argparse

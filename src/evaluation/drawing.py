@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the pictures of a run look. Figures are built as objects, without pyplot: nothing else changes."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one loop over evaluation batches, and a classifier evaluated by it: each image once, over all ranks."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which fonts draw which names: the default one, and of others those that the system has."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured of a classifier: exact sums over images, and the figures made of them.
 
 A figure is added by one entry in METRICS: records, logs, tables, JSON and the choices of the key

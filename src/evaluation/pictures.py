@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pictures of an evaluation: confusion matrix, recall by class and worst mistakes, each one PNG file."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a network says of each image, as a CSV file."""
 
 import csv

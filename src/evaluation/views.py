@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test-time augmentation: several views of an image, and the weighted mean of a network's outputs for them.
 
 What it buys: cifar10-fast has 94.1 % after 13 epochs from the plain view and 94.6 % with the mirror image; a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several runs on one page: the keys in which they differ, figures with their spread over seeds, curves."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The range test of the learning rate, which rises over a short run: the loss shows where it helps and harms.
 
 After L. Smith, "Cyclical Learning Rates for Training Neural Networks" (arXiv 1506.01186), section 3.3, where

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture of an ablation: accuracy against epoch and against time, a line a recipe with its spread."""
 
 import os

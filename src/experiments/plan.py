@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The runs of an ablation: a folder for each recipe, in it one for each seed, and how far each is.
 
 OUTPUT/RECIPE/recipe.yaml        the config that the name stands for, without seed and keys of the host

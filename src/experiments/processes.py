@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Works off the runs of an ablation: so many commands at a time, each on its share of the cores."""
 
 import contextlib

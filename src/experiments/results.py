@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What finished runs say, and the figures of arms that they make."""
 
 import json

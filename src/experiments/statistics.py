@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a few runs say: their spread, a difference with its interval, and the runs that it would take.
 
 Intervals and tests are two-sided: 95 % intervals, a level of 5 %, a power of 80 %.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Activations by name. A new one is a cell, a row of _CELLS, and its name in names.py."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantisers of 1-bit networks: signs forward, and what stands in for their gradient backward.
 
 sign(0) is +1 everywhere here, in activations and in weights: one bit has no third value, packed inference

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network from a config: each argument of its signature is the key of that name."""
 
 import inspect

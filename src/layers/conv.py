@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution and dense layer: the only callers of `nn.Conv2d`, `nn.Dense` and `ops.Conv2D`.
 
 MindSpore has announced that the signatures and defaults of the cells change after 2.9 (padding, bias), so

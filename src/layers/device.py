@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cells that compute in another way on a CPU: MindSpore's plain operators are slow there.
 
 Such a cell has an attribute `on_cpu`, set from `on_cpu()` when it is built, and read when it runs. Both ways

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution as an operator of MindSpore that calls oneDNN directly: see `onednn`."""
 
 import functools

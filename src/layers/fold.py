@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folding: for inference, what stands behind a convolution becomes part of its weights."""
 
 from collections.abc import Sequence

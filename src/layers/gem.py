@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Generalised-mean pooling and L2 normalisation, in float32 whatever the network's precision."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weight initialisers in numpy: the same numbers on every device, and from the parameter's name alone."""
 
 import zlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Input whitening: a fixed first convolution that makes the patches of the training images uncorrelated.
 
 Neighbouring pixels are nearly equal, so what the first layer of a network sees varies along few directions.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses that models share, in float32 whatever the network's precision."""
 
 import mindspore as ms

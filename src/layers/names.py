@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names that config keys choose from, importable without MindSpore; the cells are in the modules beside."""
 
 ACTIVATIONS = ("relu", "celu", "gelu", "silu", "leaky_clip", "clip", "approx_sign", "ste_sign")

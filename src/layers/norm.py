@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch normalisation, of one card's batch or of all cards' batches, and group normalisation.
 
 This is the only caller of `nn.BatchNorm2d`: MindSpore has announced that its signature, its defaults and the

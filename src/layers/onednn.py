@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """oneDNN called directly: the convolutions of a CPU with AVX-512, in the layouts that its fast kernels take.
 
 MindSpore describes all tensors to oneDNN in plain layouts, the weights too. In those there is no AVX-512

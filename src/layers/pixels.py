@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the bytes of pictures to the network's input, on the device."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Maximum and average pooling."""
 
 from mindspore import nn, ops

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the engine looks for on a network and on the cells in it, each with who looks for it.
 
 A network inherits from none of these: it has the attributes that it needs, and MindSpore's `nn.Cell` as its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What residual networks of four stages share: the stem, and the shapes of their blocks."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution with standardised weights."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """YAML and command line -> one frozen, typed config; every mistake is one line that names the key.
 
     overrides = parse_overrides(["--data_path", "data", "--lr", "0.2"])

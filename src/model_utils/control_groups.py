@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Linux control groups: what a container grants this process."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """This machine's CPU: its cores, and what it needs to be told before its first operator runs."""
 
 import contextlib

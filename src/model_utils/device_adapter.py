@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where am I running: the device, and this process's place among those that train together.
 
 The names of the model zoos: `get_device_id get_device_num get_rank_id get_job_id`. They come from the local

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where this process runs, for the records: processor, memory, system and versions."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a group of config keys is made of."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who am I on this machine: card, rank and job, from the variables that launchers set."""
 
 import os

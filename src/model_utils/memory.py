@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """This machine's memory, and the part of it that its container grants. All numbers are bytes."""
 
 import contextlib

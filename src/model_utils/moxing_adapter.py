@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A door's work on ModelArts: fetch, run, and upload in any case.
 
     python train.py --config_path configs/resnet9/cifar10.yaml --enable_modelarts true \\

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys of a run: what, where, on which device."""
 
 from pathlib import PurePath

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain: one embedding for classes, instances and copies."""

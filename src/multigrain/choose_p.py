@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The best pooling exponent p* of a MultiGrain network at a test resolution, by trying; no weight changes.
 
 python -m src.multigrain.choose_p --checkpoint_path runs/RUN --eval_image_size 500

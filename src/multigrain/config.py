@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain's own keys, and its defaults for the shared ones: the paper's ImageNet training."""
 
 from typing import ClassVar, Literal

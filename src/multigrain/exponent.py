@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The exponent of generalised-mean pooling that fits a test resolution: many tried on one feature map.
 
 For larger images than in training a larger p fits, the p* of MultiGrain (Berman et al., arXiv 1902.05509).

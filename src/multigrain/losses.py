@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain's losses: of pairs of embeddings, and the joint one."""
 
 import mindspore as ms

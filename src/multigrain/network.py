@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain's network (Berman et al., arXiv 1902.05509; own code): a ResNet that pools by generalised means.
 
 The trunk is torchvision's ResNet (He et al., arXiv 1512.03385, with the stride on the 3x3 convolution), layer

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What embeddings know while they are trained: the class of an image by its neighbours, and its copies."""
 
 from collections.abc import Callable, Iterable

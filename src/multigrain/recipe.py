@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain as a recipe: repeated augmentation, and a loss of logits and embeddings."""
 
 from mindspore import nn

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distance-weighted sampling of negatives (Wu et al., arXiv 1706.07567), inside the graph.
 
 Distances of random points on a sphere pile up about sqrt(2), where a negative teaches nothing. Drawing each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights in torchvision's names, and in those of the official MultiGrain (facebookresearch/multigrain)."""
 
 import re

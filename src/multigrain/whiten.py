@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PCA whitening of a MultiGrain checkpoint's embedding, by a folder of pictures. Class scores do not change.
 
 python -m src.multigrain.whiten --checkpoint_path runs/RUN --images DIR --output white.ckpt

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PCA whitening of MultiGrain's embedding, folded into the classifier so that no class score changes.
 
 Berman et al., "MultiGrain" (arXiv 1902.05509): with v = [x, 1] / |[x, 1]| of an embedding x, and of many v

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter groups: which weight decay and learning rate a parameter gets by its name, and how long."""
 
 import math

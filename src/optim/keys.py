@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys of the learning rate and of the optimizer.
 
 A new optimizer is a class, a row of OPTIMIZERS, and its keys.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Muon: momentum, made orthogonal, for weights that are filters; Nesterov's SGD for all others.
 
 K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), as airbench94_muon.py of

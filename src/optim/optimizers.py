@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optimizers as cells: one call applies one update, inside a graph or outside.
 
 The schedule lives with the caller, who hands in the rate of each step as a tensor; nothing is compiled again

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules: plain functions from a number of steps to one rate per step, and their table.
 
 Every function takes the length of the run first and returns a float64 array of shape (steps,). Entry i is

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several cards: what ranks tell each other, gradients in buckets, rank tables, and the launcher."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradients of all cards averaged by few, large messages."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ranks tell each other outside the graph: exact sums, weights to start from, whether all are equal."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rank tables: the list of cards that older Ascend clusters start from."""
 
 import ipaddress

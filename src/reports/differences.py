@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In which keys configs differ: one from its defaults, or several from each other."""
 
 from collections.abc import Mapping, Sequence

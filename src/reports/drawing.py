@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Matplotlib's figures as SVG inside a page, in colours that the page sets for light and dark."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a page needs of a run's last evaluation, in RUN/evaluation.json: counts, and a few small pictures."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A page of HTML from a template. Every text is escaped, and the page asks for nothing outside of itself."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of one run, report.html in its folder: what it was, what came out, and what it took."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When and where a run was started and resumed, in RUN/starts.json."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CifarNet, the network of airbench (K. Jordan, arXiv 2404.00498, cifar10-airbench, MIT; own code).
 
 A fixed 2x2 whitening convolution, then three groups, for 3 x 32 x 32 images:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys that the CIFAR networks share, and each one's own."""
 
 from typing import ClassVar, Literal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet9, the residual network of the DAWNBench CIFAR-10 entry (D. Page, cifar10-fast, MIT; own code).
 
 Eight convolutions and one dense layer, for 3 x 32 x 32 images:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the CIFAR networks are made of: a whitened input, a block of a convolution, a scaled classifier."""
 
 from collections import OrderedDict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet9 and the other CIFAR networks as a recipe: a plain classifier, whose input may be whitened."""
 
 import logging

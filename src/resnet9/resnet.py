@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CIFAR ResNets of 6n + 2 layers (He et al., arXiv 1512.03385, section 4.2); own code.
 
 A 3x3 convolution, then three stages of n blocks of two 3x3 convolutions, with 16, 32 and 64 channels on

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VGG 11, 13, 16 and 19 (Simonyan and Zisserman, arXiv 1409.1556: A, B, D and E) at CIFAR size; own code.
 
 Five stages of 3x3 convolutions, each with batch normalisation (Ioffe and Szegedy, arXiv 1502.03167) and an

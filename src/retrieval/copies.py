@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distorted copies of pictures, as people make them of each other's: what copy detection has to see through.
 
 The kinds are those that copy detection is measured on since INRIA's Copydays (Douze et al., "Evaluation of

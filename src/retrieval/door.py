@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What eval.py does with a retrieval set: checks its flags, evaluates, and shows the figures."""
 
 import argparse

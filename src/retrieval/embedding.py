@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From pictures to embeddings of unit length, whatever the network, the shapes and the number of pictures."""
 
 from collections.abc import Callable, Iterable, Iterator

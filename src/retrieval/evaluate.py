@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval from images on disk to numbers: embed every picture once, rank, score, and show."""
 
 import logging

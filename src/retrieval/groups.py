@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval tasks from folders of groups: a folder for each thing, person or place."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A folder that knows many pictures by their embeddings: which files they are, and by which model.
 
 A picture takes 2 D bytes of the disk, and as many of memory while it is searched: 100,000 pictures of 2,048

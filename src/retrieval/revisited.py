@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ground truth of Revisited Oxford and Paris (Radenovic et al., CVPR 2018): a pickle, read with care."""
 
 import pickle

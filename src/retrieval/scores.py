@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval: where the right images of each query come in a ranking, and the published scores of that.
 
 A ranking is by similarity, highest first; of equal similarity, the wrong images come first, so that an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a folder on disk to a retrieval task: a database, queries, and which images are right for each query.
 
 The published sets, as their archives unpack, and any folder of folders:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Contact sheets of retrieval: a row a query, its picture first, then what was found, best first."""
 
 import functools

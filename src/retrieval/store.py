@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture index on the disk: one SQLite file. What is committed stays whole, whenever a build is killed.
 
 Each row carries a checksum of itself, and the state how many rows there are. All of it is checked whenever it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a retrieval task is: a database, queries, and which images are right for each query."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

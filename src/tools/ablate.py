@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which recipe is better, and by how much: trains each with several seeds, and compares.
 
 python -m src.tools.ablate configs/resnet9/cpu/*.yaml --seeds 3 --data_path data --output_path runs/cpu

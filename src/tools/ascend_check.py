@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether an Ascend card can run a config, by MindSpore's documentation; without a card and without data.
 
 python -m src.tools.ascend_check configs/resnet9/cifar10.yaml

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What this machine has, and whether Quartet will work on it. Needs no package, and changes nothing.
 
 python -m src.tools.doctor

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which learning rates a recipe can take: Smith's range test, a short run with a rising rate.
 
 python -m src.tools.find_lr configs/resnet9/cifar10.yaml --data_path data

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m src.tools.launch`: see src/parallel/launch/main.py."""
 
 from ..common.cli import run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Distorted copies of your own pictures, to test how well a trained model finds their originals.
 
 python -m src.tools.make_copies PICTURES COPIES [--seed 0] [--limit 500] [--kinds crop jpeg]

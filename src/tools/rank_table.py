@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write a rank table, the list of cards that older Ascend clusters start from (RANK_TABLE_FILE).
 
 python -m src.tools.rank_table --servers 10.0.0.1 --output rank_table.json

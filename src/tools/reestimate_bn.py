@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running statistics of batch normalisation, computed anew for a finished checkpoint ("precise BN").
 
 python -m src.tools.reestimate_bn --checkpoint_path runs/RUN/checkpoints/best.ckpt --output precise.ckpt

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run was and what came out, as a page of HTML that opens offline; or several runs compared.
 
 python -m src.tools.report runs/RUN                       writes runs/RUN/report.html anew

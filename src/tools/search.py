@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search in your own pictures: an index of folders by a trained network's embeddings, and questions to it.
 
 python -m src.tools.search build photos/ --checkpoint_path runs/RUN --index photos.index

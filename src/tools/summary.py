@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training costs before it is paid for: parameters, multiply-adds, and memory of a card.
 
 python -m src.tools.summary bit_r101x3 --image_size 160 --batch_size 64 --recompute true

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a recipe to a train step."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exponential moving average of a network's weights."""
 
 from collections.abc import Iterator

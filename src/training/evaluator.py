@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The evaluations of a run, with what its recipe watches."""
 
 import contextlib

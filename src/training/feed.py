@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches to the device: handed over one by one, or through the queue that a card has for data sets."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys of the training step, and of the loop around it."""
 
 from itertools import pairwise

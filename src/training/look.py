@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The look at the image files of a run: rank 0 takes it, once, and tells the others."""
 
 import time

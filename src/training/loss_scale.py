@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loss scaling, so that small float16 gradients do not round to zero (Micikevicius et al., 1710.03740)."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a recipe may watch of its network while it trains."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running statistics of batch normalisation, computed anew for weights that stay as they are."""
 
 from collections.abc import Iterable

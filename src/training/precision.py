@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mixed precision: float16 where it is fast, float32 where it must be."""
 
 import mindspore as ms

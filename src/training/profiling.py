@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which operators the time of a training step goes to: a trace of some steps by MindSpore's profiler."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a run is divided into batches, updates and epochs, how far it is, and what data it has."""
 
 import logging

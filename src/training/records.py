@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run leaves behind while it runs: metrics.jsonl and TensorBoard events."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is left when training ends: summary.json, the pictures and the page report.html."""
 
 import logging

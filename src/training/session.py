@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run from a config, or from its own folder."""
 
 import contextlib

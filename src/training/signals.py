@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A signal as a request to save and stop, which all ranks see after the same update."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether training can go on: losses that are not finite, and updates that are skipped without end."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is said of the batches: their losses on the progress bar, in the log and in the records."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One training step as one cell: the same graph for every model and every device."""
 
 from collections.abc import Iterator, Mapping, Sequence

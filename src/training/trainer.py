@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trainer: batches in, checkpoints, metrics and a summary out."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The compute of a run: the published figures of airbench and Hiverge, and how long a run is."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Costs of networks against hand counts, and against a slower way to count what is kept."""
 
 import mindspore as ms

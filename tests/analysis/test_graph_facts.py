@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures of graphs that are small enough to count by hand."""
 
 import mindspore as ms

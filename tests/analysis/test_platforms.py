@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What MindSpore's docstrings say of operators, and that the tables of the others hold."""
 
 from pathlib import Path

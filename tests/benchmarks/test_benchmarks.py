@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each benchmark can be imported and asked for help, and every record names the script that made it."""
 
 import importlib

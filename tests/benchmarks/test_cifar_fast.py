@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The record of CIFAR-10's fast recipe from runs that are written by hand, and the peer's own file."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What benchmarks.inference makes of its figures: the bars, the page, and the chains that it measures."""
 
 import json

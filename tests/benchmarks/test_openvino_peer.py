@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A packed program in OpenVINO is the same function: what our engine is compared with."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bi-Real Net's parts and options; tests/bireal/test_vectors.py has the official numbers."""
 
 import mindspore as ms

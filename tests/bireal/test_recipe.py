@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bi-Real Net's keys reach the network and the parameter groups; its monitor; files of configs/bireal."""
 
 from pathlib import Path

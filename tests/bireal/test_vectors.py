@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """birealnet18 and 50 against the numbers of the official PyTorch code in float64, its weights by its names.
 
 bireal50.npz was made by the official birealnet50 as bireal.npz was: weights and input by `fill`.

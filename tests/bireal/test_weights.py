@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Official names and shapes; test_vectors.py loads whole files of them."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every number of BiT-HyperRule against tables written out by hand, and against the rule told as a loop."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNetV2's parts and arguments; tests/bit/test_vectors.py has the official numbers."""
 
 import mindspore as ms

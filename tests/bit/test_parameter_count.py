@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The published counts of parameters, and what it costs to build the largest network that fits here."""
 
 import os

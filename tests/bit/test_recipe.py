@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BiT's keys reach the network, the weights, the data and the schedule; the hyper-rule fills in the rest."""
 
 import logging

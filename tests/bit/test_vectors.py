@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """R50x1 against the numbers of the official PyTorch code, its weights read from an official-like file.
 
 The official numbers are float64. In float32 about nine of the three million ReLUs of this network have an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights of BiT in each naming they are published in, of another variant, and where they are not."""
 
 import numpy as np

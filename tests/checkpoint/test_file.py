@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint reads back to the bit, or is refused in one line that names the file."""
 
 import errno

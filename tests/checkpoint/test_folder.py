@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checkpoints folder: which files stay, under which names, and what is read when some are damaged."""
 
 import errno

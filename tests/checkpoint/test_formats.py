@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which file a path means, and of which kind it is."""
 
 import subprocess

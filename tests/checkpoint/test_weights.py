@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights fit by every name and shape, or the network stays as it was."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The classifier of a file can be passed over, and a network can bring a naming of its own."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights as other programs write them: wrapped names, safetensors and PyTorch's files."""
 
 import json

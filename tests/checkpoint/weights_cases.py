@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of weights share: arrays of a network, other arrays for it, and a load that must fail."""
 
 import numpy as np

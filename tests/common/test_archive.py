@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An archive is read whole, stays inside its folder, and every damage is a line."""
 
 import os

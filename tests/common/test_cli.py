@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Doors end with an exit code, and an expected failure is one line on standard error."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files are whole or absent, whatever goes wrong while they are written."""
 
 import errno

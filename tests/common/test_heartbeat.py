@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signs of life: written where a launcher asks for them, and only there."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A lock holds against other processes and other holders in this one, and a killed process holds nothing."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lines of train.log and of the screen."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A folder is whole or absent, what stood there stays until then, and only what we made is ever removed."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables line up and can be printed."""
 
 from src.common.table import table

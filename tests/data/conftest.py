@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small random data sets, and a web server on this machine, for the tests of the data package."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches for training as functions of the step, mixtures, and evaluation of every image exactly once."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The layouts of CIFAR-10 and CIFAR-100: read as written, and every damage is said."""
 
 import hashlib

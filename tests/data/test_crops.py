@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What training makes of images: crops, flips, operations, colour, erasing, holes and shifts."""
 
 import numpy as np

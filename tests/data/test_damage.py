@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged pictures: replaced, left out or refused; what the system fails to read is waited for."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each mode of picture means in RGB, by hand; and any damage is a picture or one known error."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is decoded of a picture for what it is resized to."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which pictures are found in a folder, and what is left out of it, with the reason."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A config's keys become sources and batches as their meanings say."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The share of each class that is held out, by a hash of each name."""
 
 import hashlib

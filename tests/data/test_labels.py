@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of labels as people, spreadsheets and published sets write them."""
 
 import pytest

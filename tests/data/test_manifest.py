@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image files are looked at once, and again where they have changed."""
 
 import os

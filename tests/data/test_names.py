@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What names of files and folders are taken for."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's normalisation against a device's, byte by byte."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who is in a batch: every image once, the ranks' shares, small sets, and repeated augmentation."""
 
 import numpy as np

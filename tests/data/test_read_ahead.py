@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading ahead: order, equal shapes, damage, items taken as they are needed, threads that end."""
 
 import threading

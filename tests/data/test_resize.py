@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boxes and resizing against loops over pixels, MindSpore's operators and Pillow."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of classes as people have them: which pictures train, which are evaluated, and what is said."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small network with every kind of layer whose training and evaluation differ, and its card."""
 
 import mindspore as ms

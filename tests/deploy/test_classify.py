@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classifying pictures: the answers, what is skipped, what is counted, and what is timed."""
 
 import json

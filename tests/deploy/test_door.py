@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What infer.py says of folders: what they hold besides, and what could not be read."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which images are found, and which label each of them gets."""
 
 import numpy as np

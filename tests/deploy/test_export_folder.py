@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where an export goes, and what becomes of the folder that stands there."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every family exports at every precision: folding is compared in float32, the file in its own precision."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The formats of an export: what is written by each, and that one is a row of a table."""
 
 from pathlib import Path

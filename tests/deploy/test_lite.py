@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindSpore Lite's backend, with a package in its place that runs the files by MindSpore."""
 
 import shutil

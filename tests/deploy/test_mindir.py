@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindSpore's backend: exported files and networks agree, and damaged files are one line."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The predictor alone, with functions in the place of models."""
 
 from pathlib import Path

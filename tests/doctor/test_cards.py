@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cards, their drivers and their links, by device files and tools that are made up."""
 
 import json

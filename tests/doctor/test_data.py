@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data path is opened as a training opens it."""
 
 import sys

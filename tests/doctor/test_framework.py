@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindSpore is tried in a process of its own: what that answers, whatever becomes of it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processor, memory and disk of machines that are made up, and the disk of this one."""
 
 import errno

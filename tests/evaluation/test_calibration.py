@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calibration adds up as the images would one by one."""
 
 import numpy as np

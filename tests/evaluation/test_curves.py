@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learning curves show the records of a run, whatever is missing in them."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What eval.py shows and writes of a checkpoint."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one loop: padded batches, several ranks, stops; and which mode a network runs in."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names that the default font cannot draw: by a font of the system, else by number, without warnings."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metrics against plain loops and scikit-learn, and how they add up over ranks."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pictures are PNG files of the right size that show what they were given."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CSV file has a line for each image, once, with what the softmax says."""
 
 import csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test-time augmentation against the formulas of its sources, for every image, on one rank and on several."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of ablations share: recipes of names, and arms of them."""
 
 import pytest

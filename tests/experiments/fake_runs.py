@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders such as finished runs leave, with figures that a test chooses."""
 
 import json

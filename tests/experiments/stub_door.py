@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stands in for train.py and eval.py: leaves at once what they leave behind, by the name of the recipe.
 
 A recipe `broken` fails, `mute` leaves nothing, and `slow` has only begun when it is asked to stop, unless it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs on one page: what is one line, its figures by hand, and nothing that breaks out of its place."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The range test: its schedule, the smoothed loss, the rule on known curves, and a run of the tool."""
 
 import json

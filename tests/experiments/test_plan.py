@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which command a run needs next, and which edited recipes are refused."""
 
 import pytest

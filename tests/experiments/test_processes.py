@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs are worked off in order, on their cores, once; what fails or is stopped is told and goes on later."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of runs whose figures are known, as numbers and as Markdown, and its picture."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Spread, intervals and the number of runs, against hand-made numbers, scipy and published tables."""
 
 import numpy as np

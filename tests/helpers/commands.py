@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commands of README.md and docs, as a reader would copy them."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs of the tiny network that are cut, and the uncut ones that they must equal."""
 
 import os

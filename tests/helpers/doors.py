@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calling a door or a tool as its command line does, here or in a process of its own; what it answered."""
 
 import contextlib

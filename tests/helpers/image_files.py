@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image files of every kind, and their pixels by Pillow alone."""
 
 import numpy as np

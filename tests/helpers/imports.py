@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who imports whom in src, read from the source: python -m tests.helpers.imports draws it for Graphviz."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small indexes of pictures of one colour, without a network."""
 
 import os

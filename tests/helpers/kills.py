@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process that is killed at a chosen line, as by SIGKILL from outside."""
 
 import os

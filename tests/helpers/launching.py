@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starting the launcher with workers that are small scripts: no card, no MindSpore, and mostly no msrun."""
 
 import contextlib

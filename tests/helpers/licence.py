@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The licence line of every code file: python -m tests.helpers.licence adds it where it is missing."""
 
 import subprocess

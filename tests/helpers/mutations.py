@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damage to files, and what a reader makes of it: one line, the same as before, or something else."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two servers on one machine: network namespaces, joined by a cable."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A slow obvious interpreter of packed programs, and programs to try."""
 
 import numpy as np

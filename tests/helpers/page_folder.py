@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A folder in which the commands of the pages work: every name in them stands for something small."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a page of HTML holds, as a browser would read it."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures in memory, and sources of them as those of src.data."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real data set that QUARTET_DATA names, or the beginning of it."""
 
 import os

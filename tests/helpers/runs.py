@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs of training: before their first step, and stopped ones that go on."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calling the scripts as a user does, from a folder of the user's."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes made small: fewer blocks, channels and images, the same primitives."""
 
 from src.model_utils.config import load_config

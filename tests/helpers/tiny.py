@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network as little to compile as trains, with the recipe of a real run around it."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Activations and their gradients against their formulas in float64."""
 
 import math

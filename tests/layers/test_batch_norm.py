@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch normalisation of one card, of splits of a batch, and over all cards by its formulas.
 
 tests/system/test_distributed.py has two real ranks.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every quantiser, forward and backward, against float64 formulas; and the convolution."""
 
 import mindspore as ms

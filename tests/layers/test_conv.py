@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution and dense layer against loops and formulas in float64."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cells with a form for CPUs give it up on request, and compute the same."""
 
 import mindspore as ms

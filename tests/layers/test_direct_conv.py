@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolutions that call oneDNN themselves, against loops in float64 and MindSpore's own operator."""
 
 import itertools

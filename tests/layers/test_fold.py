@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folding against float64 formulas, and every network, whose answers and features it must not change."""
 
 from collections import OrderedDict

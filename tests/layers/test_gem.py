@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Generalised-mean pooling against the official numbers and float64 formulas, at both ends of its range."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Group normalisation against a float64 loop, in training (on a CPU a form of its own) and evaluation."""
 
 import mindspore as ms

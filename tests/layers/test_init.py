@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Initial weights: bounds, statistics, and dependence on seed and name alone."""
 
 import zlib

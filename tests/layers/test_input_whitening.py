@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Input whitening: second moments of its channels in float64, and the layer that gets them."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cross-entropy and its gradient against the formula in float64."""
 
 import mindspore as ms

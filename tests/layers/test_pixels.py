@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From uint8 pictures to the network's input, against numpy in float64."""
 
 import mindspore as ms

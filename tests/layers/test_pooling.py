@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Maximum pooling is the plain operator to the bit, and evaluation holds that operator itself."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the engine reads of a network by name is in the protocol, and the other way round."""
 
 import ast

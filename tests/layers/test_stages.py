@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shapes of blocks by the published tables, and the stem."""
 
 import mindspore as ms

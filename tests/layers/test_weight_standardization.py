@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution with standardised weights against a float64 loop, folded and not."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every key is typed and ranged; every mistake is one line that names the key."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is documented is what is implemented: recipes, default file, choices and help."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a value comes from, and what the words of a command line mean."""
 
 import pytest

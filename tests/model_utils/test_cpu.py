@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """oneDNN is told to use AVX2 before the first operator, unless the user has said otherwise."""
 
 import logging

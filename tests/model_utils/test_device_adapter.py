@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The device is chosen, joined and seeded; what cannot be set up is one line."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Card, rank and job come from the variables that launchers set."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory: what the machine has, and what control groups leave of it."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """p* is the exponent that is right on images which it was not chosen by."""
 
 import json

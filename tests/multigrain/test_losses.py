@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sampling and losses against the official numbers, slow loops in float64, and degenerate batches."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain's network against the official numbers, torchvision's names and counts, and its options."""
 
 import mindspore as ms

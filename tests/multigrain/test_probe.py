@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The probe's two shares, against loops over images, and what they are where an embedding knows nothing."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain's keys reach network, loss, data and parameter groups; impossible ones are refused."""
 
 import math

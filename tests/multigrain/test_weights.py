@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of the official MultiGrain's files; test_network.py loads a whole one by torchvision's names."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A whitened checkpoint gives the class scores of the plain one, and white embeddings."""
 
 import json

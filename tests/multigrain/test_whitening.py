@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whitening against scikit-learn and the official numbers; folded, it leaves the class scores alone."""
 
 from pathlib import Path

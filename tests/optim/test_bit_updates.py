@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The updates of BiT's RandAugment recipe, from the config's keys, against float64 written out by hand.
 
 RMSProp with epsilon 1.0 under the root, weight decay on weights alone, clipping before the optimizer, a rate

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optimizers by name: what they are given, what their state is called, what they refuse."""
 
 from typing import Literal

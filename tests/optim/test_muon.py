@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Muon against its formula in float64: the iteration on singular values, and several updates in a graph."""
 
 import mindspore as ms

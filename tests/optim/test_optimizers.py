@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The optimizers against their formulas in float64, inside the graph that a train step compiles."""
 
 import mindspore as ms

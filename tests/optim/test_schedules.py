@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every schedule against a scalar per-step formula, hand-made values, and its refusals."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Buckets hold every tensor once, the last ones first, and give back means in their places."""
 
 import itertools

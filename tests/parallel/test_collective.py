@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sums over ranks lose nothing, although what is exchanged is float32; weights come over as they are."""
 
 import tracemalloc

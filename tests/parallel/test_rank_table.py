@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rank tables: what is written, what is read, and what is refused."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs as they lie in folders, with names that a test chooses."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """evaluation.json holds the counts as they were, and small pictures as they looked."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of a run shows what its folder holds, escaped, in one small file that asks for nothing."""
 
 import json

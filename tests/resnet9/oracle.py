@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet9 in training mode in numpy: loss, gradients, and the update of cifar10-fast, in float64.
 
 Parameters are a mapping by PyTorch's names; batch normalisation uses the statistics of the batch.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recipes at CPU scale differ from what they are compared with in the keys that they are about alone."""
 
 from pathlib import Path

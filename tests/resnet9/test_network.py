@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet9 against the numbers of the official PyTorch code, and its variants against their definitions."""
 
 import math

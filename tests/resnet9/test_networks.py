@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The other CIFAR networks against numpy in float64, and their sizes against those of the papers."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The published recipes in keys: every rate and decay of every update as the official code has it.
 
 Their loss is summed over the B images of a batch and ours is a mean, whose gradient is 1 / B of theirs: our

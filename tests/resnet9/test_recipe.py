@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the input whitening of a run comes from: its training images, pretrained weights, its checkpoint."""
 
 import numpy as np

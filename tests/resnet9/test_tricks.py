@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tricks that all CIFAR networks take: what each does to the network."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every kind of copy, on pictures of every shape, and the folder they are written into."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures to unit vectors: order, shapes, zeros, damage, and what is refused."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From small folders of images in each protocol's layout to numbers and rows of sheets."""
 
 import pickle

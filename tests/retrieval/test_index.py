@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An index follows its folders, and refuses what does not belong to it."""
 
 import os

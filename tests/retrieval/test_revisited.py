@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ground truth of Revisited Oxford and Paris: ways of pickling, damage, and pickles that run code."""
 
 import os

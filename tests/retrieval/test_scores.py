@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Places in a ranking and the scores of the protocols, against oracles, scikit-learn and hand-made cases."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval sets as their archives unpack: who asks, what is right, and what is missing or odd."""
 
 import pickle

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sheets of queries and results: which colour frames what, long names, odd shapes, and whole files."""
 
 from itertools import pairwise

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An index is whole whenever a build is killed and while one runs, and damage to it is one line."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doors, and what several tests call them with."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands that are killed at their lines: killed_commands.py KIND FOLDER MOMENTS, by test_kills.py.
 
 Each call is a forked process. This one imports MindSpore and runs nothing of it, which a fork would not

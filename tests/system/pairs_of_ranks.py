@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A training with MultiGrain's loss of pairs over all ranks, for test_distributed.py and its processes."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each process of test_distributed.py does: several_ranks.py TASK OUT_FOLDER DATA_FOLDER [MANY_FOLDER].
 
 TASK is one of those at the end of this file.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bi-Real Net from the outside: the paper's stages, then evaluated, exported, used and resumed."""
 
 import json

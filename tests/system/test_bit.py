@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BiT from the outside, on a folder of pictures: train, stop, resume, fine-tune, evaluate, export, infer."""
 
 import json

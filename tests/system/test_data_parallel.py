@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """On real images, through the script: several processes train as one does with all their batches together.
 
 The rate is small, as rounding grows with it: one process that sees the images of its batches in another

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a checkpoint to files for several batch sizes, and to answers by both backends and by the script."""
 
 import importlib.util

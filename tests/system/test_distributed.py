@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real processes train as one does: the step, the overflow, exact sums, uneven evaluation, and whole runs."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """train.py, eval.py, export.py and infer.py from the outside: files, last lines, exit codes, messages."""
 
 import csv

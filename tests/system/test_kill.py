@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A training that is killed, stopped or left alone by its terminal continues as if nothing had happened."""
 
 import fcntl

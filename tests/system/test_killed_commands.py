@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands that are killed at random lines lose nothing, and the next call completes and leaves no more."""
 
 import json

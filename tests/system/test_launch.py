@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real trainings by the scripts: on two servers, and with a killed worker.
 
 A stopped worker is in tests/parallel/launch: once it is found, its restart is that of a killed one.

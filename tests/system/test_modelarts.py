@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doors as a job of ModelArts starts them: everything comes from a bucket, and everything goes there."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MultiGrain from the outside: trained, stopped and resumed, evaluated, exported and used."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every command of README.md and docs: done on small data, or up to its work where the page has a mark."""
 
 import re

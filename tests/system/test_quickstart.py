@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The quickstart as a newcomer calls it, on real images and on the drawn ones."""
 
 import json

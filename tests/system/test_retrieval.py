@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval and whole pictures from the outside: trained, evaluated both ways, exported as a square."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every script that starts a door: its usage, what it refuses, and its work on a CPU."""
 
 import json

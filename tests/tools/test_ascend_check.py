@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every recipe as an Ascend card gets it, and that the check finds what a card cannot run."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor as it is called: with all packages, and by a Python that has none of them."""
 
 import json

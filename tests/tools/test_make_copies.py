@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a user's folder to a folder of copies, and bad input in one line."""
 
 import numpy as np

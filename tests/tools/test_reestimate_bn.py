@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command does to a checkpoint what a run does at its end, and nothing else."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From folders of pictures to an index and to answers, by the command line and a small network."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The summary's arithmetic, its two outputs, and what it says to bad input."""
 
 import json

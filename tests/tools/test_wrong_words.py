@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every tool refuses a wrong command line in one line, with code 2, and writes nothing."""
 
 import pytest

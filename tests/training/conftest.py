@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of training share: clean compilation, a linear network with its oracle, a narrow config."""
 
 import gc

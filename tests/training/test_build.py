@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a config says about the step is what the built step does."""
 
 import numpy as np

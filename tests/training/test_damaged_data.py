@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs on class folders with damaged images: looked at once, replaced, left out, and counted at the end."""
 
 import json

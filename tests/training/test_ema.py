@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The moving average follows its formula over weights and running statistics, and swaps without a trace."""
 
 import mindspore as ms

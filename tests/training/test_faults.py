@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Losses that are no number, disks that are full, files that are gone: what is saved, and what is said."""
 
 import math

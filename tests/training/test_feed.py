@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches reach the train step alike, one by one and through a card's queue (a stand-in of it here)."""
 
 import mindspore as ms

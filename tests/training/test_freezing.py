@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands still: no bit of it moves, its gradient is not computed, and a cut run goes on to the bit."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a run is, in which unit, and what becomes of it when it is to train longer."""
 
 import os

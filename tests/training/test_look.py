@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rank 0 looks at the image files, once in a run's life; the other ranks learn what it found."""
 
 import threading

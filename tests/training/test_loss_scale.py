@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dynamic loss scale follows its rule through any course of overflows, and stays between its bounds."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a monitor says is in the records, of the weights in training, and outlives a stop."""
 
 import os

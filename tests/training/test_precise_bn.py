@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Statistics anew: the formula in float64, and what a run does with them at its end."""
 
 import mindspore as ms

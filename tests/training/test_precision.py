@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read off the built and compiled network: which cells compute in float16, and which stay in float32."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """--profile: ten operators with sensible times, the same training with and without it, tables of a card."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a run with other batches, cards or data goes on, and how long it is."""
 
 from types import SimpleNamespace

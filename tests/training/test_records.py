@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run writes can be read back after any interruption, in the file and in TensorBoard."""
 
 import json

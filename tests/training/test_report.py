@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pictures at the end of a run say whose they are, and a page that fails costs nothing."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run that was cut goes on as if nothing had been: to the bit, in its records, and from damaged files."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run's folder has one training at a time, and only what a run may change is taken with --resume."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The first signal is a request, the second one the end; ranks agree; afterwards all is as before."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When training cannot go on: losses that are not finite, updates that are skipped without end."""
 
 import math

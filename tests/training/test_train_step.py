@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The train step is its formula: against float64, in accumulation, through a restart, in float16."""
 
 import mindspore as ms

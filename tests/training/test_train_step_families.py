@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every family's shipped recipe trains at every precision, and with and without accumulation."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A gradient that is not finite changes nothing but the schedule's place and the loss scale."""
 
 import mindspore as ms

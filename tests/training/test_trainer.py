@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run does and leaves behind: files, records, log lines, intervals, the best checkpoint."""
 
 import gc

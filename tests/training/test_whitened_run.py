@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run of a network with the tricks of the layers, cut and gone on with from its checkpoint."""
 
 import numpy as np

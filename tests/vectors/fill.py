@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deterministic tensors by name: the weights and inputs that the numbers in this folder's files belong to.
 
 The kind of a tensor is read off its name; n are standard normals of numpy's RandomState seeded with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tests against official numbers share: their files, how far off a result is, and one training step."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AutoAugment's policy for ImageNet (Cubuk et al., arXiv 1805.09501), in two readings of its table."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augmentation of whole batches in numpy: what is done to each image is given as arrays.
 
 Every operation is a function of explicit parameters (offsets, flips, corners, partners), so that it can be

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Colour jitter and lighting noise, as one affine map of a picture's colours.
 
 Brightness, contrast, saturation and hue are linear in YIQ: brightness scales all of it, contrast all of it

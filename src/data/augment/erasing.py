@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random erasing (Zhong et al., 2020) of finished pictures."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The image operators of automatic augmentation policies, by name, with the range of their strength.
 
 An operator takes an RGB image, its value and a generator, from which geometric ones draw a side and Cutout

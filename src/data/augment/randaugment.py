@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RandAugment (Cubuk et al., "RandAugment: Practical automated data augmentation", 2019)."""
 
 from dataclasses import dataclass

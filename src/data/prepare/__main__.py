@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """python -m src.data.prepare: see commands.py."""
 
 from ...common.cli import run

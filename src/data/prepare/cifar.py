@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CIFAR-10 and CIFAR-100: the official archive, downloaded or brought, checked and unpacked."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prepares a data set: in the CIFAR-10 binary layout, CIFAR-100 in its own, ImageNet in class folders.
 
     python -m src.data.prepare cifar10  --output_path data [--archive FILE] [--md5 skip]

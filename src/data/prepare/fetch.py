@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Downloading a file: resumed where the server allows it, checked by its MD5, whole or absent."""
 
 import http.client

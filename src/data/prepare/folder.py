@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packing class folders of images, of any size and colour mode, into the CIFAR-10 binary layout."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ImageNet (ILSVRC2012): the official archives into train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, checked.
 
 Nothing but the images is written: the class archives are read from within the training archive, whose MD5 is

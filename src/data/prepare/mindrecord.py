@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing image files into MindRecord shards that `mindrecord` reads: resumable, and read back at the end."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shapes: a drawn data set, for trying the project without a download.
 
 Ten classes of shapes in 32x32 colour images: filled outlines of random place, size, rotation and colour, over

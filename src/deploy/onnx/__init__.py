@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX: a network's graph as MindSpore exports it, translated operator by operator.
 
 MindSpore's own ONNX exporter (`ms.export(file_format="ONNX")`, 2.10) is not used: it writes opset 11 of 2020,

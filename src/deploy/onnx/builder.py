@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An ONNX graph while it is made: nodes, constants under names, and what can be computed at once."""
 
 from collections import Counter

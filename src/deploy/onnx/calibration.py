@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From an ONNX file to its int8 file, by the pictures of a folder: some calibrate, others are compared."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an ONNX file says of itself: how to feed it and read it, and whether it is whole."""
 
 import hashlib

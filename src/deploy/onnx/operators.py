@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MindSpore's operators, each in ONNX's.
 
 A function of the table takes the graph that is made, the traced operator, and its inputs: names of tensors,

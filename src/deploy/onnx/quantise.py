@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """int8 by onnxruntime's static quantisation: weights and activations of the trunk in 8 bits.
 
 onnxruntime's defaults make activations signed, and are up to three times slower than float32. Its profiler

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """onnxruntime as a backend: an ONNX file, ready to run on this machine's CPU. MindSpore is not needed."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network as one flat list of operators: what MindSpore exports as MINDIR, read into plain values."""
 
 import tempfile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PACKED among the formats of an export: written from a network, opened for the predictor."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing functions for LLVM: the few instructions that the kernels need, on vectors of 16 lanes.
 
 Addresses and distances are counted in bytes. Whole numbers have 64 bits where nothing else is said.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the program of a packed network on this CPU: a plan of kernels for each size of images."""
 
 import functools

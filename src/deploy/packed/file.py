@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The packed file: a program and its card, checked as a whole before a number of it is used.
 
     8 bytes   MAGIC

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernels of packed networks, written for LLVM.
 
 Inside the engine a value is (N, H, W, C): C is filled up to whole vectors of 16 channels, and there may be a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a step of a program to the call of a kernel."""
 
 import struct

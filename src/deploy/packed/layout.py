@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the engine lays out values and weights in memory; see kernels.py."""
 
 import math

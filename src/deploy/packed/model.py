@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A packed file as a model, for other programs: numpy and llvmlite are all that it needs."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernels as machine code for this CPU: compiled once, and kept in the user's cache."""
 
 import ctypes

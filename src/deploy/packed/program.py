@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network of 1-bit convolutions as a list of steps: what a packed file holds and an engine runs.
 
 Values are float32, (N, C, H, W) or, behind `mean`, (N, C); an engine may keep them in another layout. A step

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a network's ONNX graph to the steps of a packed file.
 
 A convolution of signs by weights of one size in each filter is 1-bit. What is linear in each channel behind

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs on ModelArts: what a door needs around it."""
 
 

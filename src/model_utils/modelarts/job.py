@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of one job on one server: who is at work, and whether they belong to one run."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keys of a run on ModelArts: what is fetched before it, and where its outputs go."""
 
 from pydantic import model_validator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Copies between a bucket and this server: bounded in time and attempts, and whole or not at all."""
 
 import contextlib

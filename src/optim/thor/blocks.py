@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A square matrix over the inputs or outputs of a layer, by the blocks on its diagonal: (count, side, side).
 
 THOR keeps these blocks of a large factor and takes the rest for zero (Chen et al., "THOR, Trace-based

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inverses of damped factors."""
 
 import mindspore as ms

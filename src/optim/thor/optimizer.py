@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """THOR: momentum over gradients that the inverse of each layer's curvature has multiplied."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rates of THOR's published recipes (get_thor_lr of the model zoo's ResNet)."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A layer's Kronecker factors as gradients: whoever differentiates the loss gets them beside the weights'.
 
 The Fisher matrix of a layer's weights is taken for A (x) G, with A over its inputs and G over the gradients

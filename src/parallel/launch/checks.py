@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What must be there before anything starts: cards, an address and a port, msrun, a rank table."""
 
 import contextlib

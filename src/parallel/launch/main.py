@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start train.py or another program in several processes, one for each card, and watch them.
 
 The scripts in scripts/ call it:

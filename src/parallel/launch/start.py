@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the workers of one attempt are started: by msrun, or one by one with a rank table or alone."""
 
 import contextlib

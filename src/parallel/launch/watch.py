@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Watches the workers of one attempt: how each ended, whether it still beats, and whether all get on."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What msrun starts in a worker's place: it starts the worker, and tells the launcher how it ended.
 
 msrun says neither which rank ended nor by what, and kills the others at once. So this process binds its

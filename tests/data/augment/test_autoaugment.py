@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy's table, what its magnitudes mean in both readings, and how often each operator is applied."""
 
 from collections import Counter

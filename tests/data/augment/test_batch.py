@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each operation on a batch against a loop over images and pixels."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Colour changes against the four operations one by one in float64."""
 
 from itertools import permutations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of operators, and what each makes of an image whose result can be worked out by hand."""
 
 import numpy as np

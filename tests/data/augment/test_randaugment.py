@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RandAugment draws as it says, applies the table's operators, and depends on its inputs alone."""
 
 import pickle

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A preparation that is killed loses nothing, and the next call completes."""
 
 import shutil

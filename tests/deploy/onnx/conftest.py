@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small network that has an embedding, exported once to an ONNX file."""
 
 import mindspore as ms

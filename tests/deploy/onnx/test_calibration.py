@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An int8 export: which pictures calibrate it, which are compared, and what is refused."""
 
 import argparse

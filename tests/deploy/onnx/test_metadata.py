@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an ONNX file says of itself, and that one which changed is refused."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each operator of the table, alone and against numpy; traced for one batch size, run with another."""
 
 import numpy as np

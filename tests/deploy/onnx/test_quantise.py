@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """int8 of a graph: which numbers become integers, and how they are rounded."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """onnxruntime, and what it is given that is not ours."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every family and variant as an ONNX model: the same answers at any batch size, and no waste."""
 
 from collections import Counter

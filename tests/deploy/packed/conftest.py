@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small program with a step of each kind, its card and its file."""
 
 import copy

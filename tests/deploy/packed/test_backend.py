@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """--file_format PACKED: exported, compared, and run by infer.py without MindSpore."""
 
 import argparse

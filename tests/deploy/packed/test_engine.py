@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine gives what the slow interpreter gives, whatever the sizes, the batch and the threads."""
 
 import ctypes

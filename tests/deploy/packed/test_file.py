@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A packed file gives back what was written, or one line that names it."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A packed file as a class: pixels or normalised images in, classes out, with few packages."""
 
 import copy

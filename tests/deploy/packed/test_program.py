@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A program is as its table says, or is refused by the name of the step."""
 
 import mindspore as ms

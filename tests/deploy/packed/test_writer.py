@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network's ONNX graph becomes a program of the same answers, or is refused by what cannot be packed."""
 
 import mindspore as ms

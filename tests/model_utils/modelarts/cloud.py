@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bucket in a local folder, and doors that use it in processes of their own."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A door without MindSpore: says what it was given and saw, writes outputs, and ends as it is told to."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A door's work between a fetch and an upload, in processes of its own with a stand-in for moxing."""
 
 import json

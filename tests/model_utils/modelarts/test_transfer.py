@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes, and transfers that are slow, fail, hang or are killed: the data is whole or absent."""
 
 import json

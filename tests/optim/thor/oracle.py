@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small convolutional network and its K-FAC step, written out in float64."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """THOR's rates against the published loop, and the figures of its recipe."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a tap sees is what its layer multiplies its weights with, for every window."""
 
 import mindspore as ms

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """THOR is its formula: against K-FAC in float64, where it is exact, and where there is nothing to invert."""
 
 import mindspore as ms

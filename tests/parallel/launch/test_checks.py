@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is refused before anything starts, in one clear line each."""
 
 import json

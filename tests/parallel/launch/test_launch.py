@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launcher: what it starts, how it ends, and what is left. Its workers are small scripts."""
 
 import os

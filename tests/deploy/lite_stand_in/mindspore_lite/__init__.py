@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for MindSpore Lite's Python package that checks as it does and runs files by MindSpore.
 
 Only what a program needs to run a .mindir: Context, Model, ModelType, Tensor, DataType. The memory of an

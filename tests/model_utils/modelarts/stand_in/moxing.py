@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for the package moxing: obs://BUCKET/PATH is the folder $OBS/BUCKET/PATH.
 
 Files of $OBS steer it: `fail` holds how many of the next copies fail half-way; where `pause` exists, a
