@@ -25,6 +25,7 @@ from .drawing import FONTS, SHADES, as_svg, bands_svg, calibration_svg, panel_sv
 from .page import duration, number, render
 
 NAME = "report.html"
+OF_THE_END = ("summary.json", kept.NAME, NAME)  # files that a run has only if it has ended
 _RECORDS = 400  # training records that are drawn
 _CLASSES = 200  # rows of the table of classes
 _CONFUSED = 10

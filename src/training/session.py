@@ -20,6 +20,7 @@ from ..model_utils.config import dump, load_config, parse_overrides
 from ..model_utils.device_adapter import Device, get_rank_id, set_up_device
 from ..model_utils.keys import Keys
 from ..parallel.collective import text_of_first
+from ..reports.run import OF_THE_END
 from ..reports.starts import add_start
 from .build import TrainRecipe
 from .look import NAME as MANIFEST
@@ -152,6 +153,8 @@ def resume(config: Keys, create_recipe: CreateRecipe, *, run_dir: Path) -> dict[
         trainer = Trainer(recipe, device=device, checkpoint=checkpoint)
         if device.rank == 0:
             _keep_length(config, run_dir)
+            if trainer.progress.step < trainer.course.steps:
+                _remove_figures(run_dir)
             look.write(run_dir)
             _note_start(trainer, run_dir)
         return trainer.run(run_dir, resumed=True)
@@ -173,6 +176,14 @@ def _keep_length(config: Keys, run_dir: Path) -> None:
     longer = own.model_copy(update={name: getattr(config, name) for name in LENGTH})
     if longer != own:
         write_text(path, dump(longer))
+
+
+def _remove_figures(run_dir: Path) -> None:
+    """A run that goes on has not ended: what it wrote at its end before is not to stand for its new end."""
+    for name in OF_THE_END:
+        path = run_dir / name
+        with writing(path):
+            path.unlink(missing_ok=True)
 
 
 class _EarlyLines(MemoryHandler):

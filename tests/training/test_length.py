@@ -55,6 +55,8 @@ def test_a_finished_run_of_a_constant_rate_goes_on_as_if_it_had_been_longer(
 def test_a_rate_that_had_come_to_its_end_rises_again_and_it_is_said(start, resume, tmp_path, quartet_log):
     run_dir = tmp_path / "run"
     start(run_dir, epochs=1.0, **ONE_CYCLE)
+    for name in ("evaluation.json", "report.html"):
+        (run_dir / name).touch()
     assert rates_of(run_dir)[5] == 0
     with pytest.raises(Interrupted):
         resume(run_dir, epochs=2.0, watch=stop_at(7))
@@ -63,7 +65,10 @@ def test_a_rate_that_had_come_to_its_end_rises_again_and_it_is_said(start, resum
         for r in quartet_log
     )
     assert read_yaml(run_dir / "config.yaml")["epochs"] == 2
+    ended = {"summary.json", "evaluation.json", "report.html"}
+    assert not ended & {path.name for path in run_dir.iterdir()}, "it has not ended"
     resume(run_dir)  # to the new end
+    assert (run_dir / "summary.json").is_file()
     assert last_of(run_dir).meta["step"] == 10
     # A peak after 2 of 10 batches, then a straight line to 0.
     assert [rates_of(run_dir)[step] for step in (6, 8, 10)] == pytest.approx([0.05, 0.025, 0])
