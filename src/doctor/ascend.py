@@ -4,7 +4,7 @@
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..parallel.launch import checks
@@ -31,7 +31,7 @@ def check_ascend(asked: bool) -> Iterator[Finding]:
     Args:
         asked: whether the training is to run on Ascend: what is missing is then a failure.
     """
-    cards = checks.ascend_cards()
+    cards = checks.visible_cards("Ascend")
     if not cards:
         what = f"no card ({checks.DEVICES}/davinci* shows none)"
         if asked:
@@ -40,8 +40,8 @@ def check_ascend(asked: bool) -> Iterator[Finding]:
             yield ok("Ascend", what)
             return
     else:
-        yield check_device_files(cards)
-        yield check_driver()
+        yield check_device_files(len(cards))
+        yield check_driver(cards)
     yield check_cann()
 
 
@@ -62,8 +62,8 @@ def check_device_files(cards: int) -> Finding:
     return ok("Ascend", f"{cards} {'card' if cards == 1 else 'cards'}")
 
 
-def check_driver(driver: Path = DRIVER) -> Finding:
-    """Its version, and what npu-smi says of each card."""
+def check_driver(cards: Sequence[str], driver: Path = DRIVER) -> Finding:
+    """Its version, and what npu-smi says of each of the cards that may be used."""
     version = read_version(driver / "version.info") or "unknown version"
     answer = ask(["npu-smi", "info"], also_in=SMI_FOLDERS)
     if answer is None:
@@ -71,13 +71,16 @@ def check_driver(driver: Path = DRIVER) -> Finding:
     if answer.error:
         mend = "npu-smi info must list the cards: install the driver again, or restart the server"
         return failure("driver", f"{version}; {answer.error}", mend)
-    found = _HEALTH.findall(answer.output)
+    found = [row for row in _HEALTH.findall(answer.output) if row[0] in cards]
     sick = [(card, f"card {card} ({name}) is {health}") for card, name, health in found if health != "OK"]
     if sick:
         what = f"{version}; {', '.join(text for _, text in sick)}"
         mend = f"npu-smi info -t health -i {sick[0][0]} says why; ASCEND_RT_VISIBLE_DEVICES leaves a card out"
         return failure("driver", what, mend)
-    names = ", ".join(sorted({name for _, name, _ in found})) or "no card is listed"
+    if len(found) < len(cards):
+        what = f"{version}; npu-smi lists {len(found) or 'no card'} of {len(cards)}"
+        return warning("driver", what, "npu-smi info must list each card; restart the server")
+    names = ", ".join(sorted({name for _, name, _ in found}))
     return ok("driver", f"{version}; npu-smi: {names}, healthy")
 
 

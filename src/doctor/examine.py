@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that is looked at, in the order of the report."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,18 @@ def examine(
     if found.get("mindspore"):
         tried = try_mindspore(device_target)
         findings.append(check_mindspore(tried, device_target))
-    findings += check_ascend(device_target == "Ascend")
-    findings += gpu.check_gpu(device_target == "GPU")
-    if device_target == "auto":
-        findings += gpu.is_unused(checks.gpu_cards(), tried.get("target"))
+    if device_target in ("auto", "Ascend"):
+        findings += check_ascend(device_target == "Ascend")
+    if device_target in ("auto", "GPU"):
+        findings += gpu.check_gpu(device_target == "GPU")
+        if tried:
+            findings += gpu.check_use(device_target == "GPU", tried.get("target"))
     findings += check_machine(memory(), output_path)
     if data_path is not None:
         findings.append(check_data(data_path))
     target = _target_of(device_target, tried.get("target"))
-    count = cards or {"Ascend": checks.ascend_cards, "GPU": checks.gpu_cards}.get(target, lambda: 1)()
-    if count > 1:
+    count = cards or (1 if target == "CPU" else len(checks.visible_cards(target)))
+    if count > 1 or os.environ.get("NODE_NUM") or os.environ.get("RANK_TABLE_FILE"):
         findings += check_links(target, count)
     return findings
 
@@ -56,6 +59,4 @@ def _target_of(asked: str, used: str | None) -> str:
     """Where a training would run: what is asked for, what MindSpore took, or what is there."""
     if asked != "auto":
         return asked
-    if used:
-        return used
-    return "Ascend" if checks.ascend_cards() else "GPU" if checks.gpu_cards() else "CPU"
+    return used or next((target for target in checks.VISIBLE if checks.visible_cards(target)), "CPU")

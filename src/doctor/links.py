@@ -4,7 +4,8 @@
 import ctypes.util
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..common.errors import UserError
@@ -24,64 +25,60 @@ def check_links(target: str, cards: int, environment: Mapping[str, str] = os.env
         target: Ascend, GPU or CPU.
         environment: RANK_TABLE_FILE, NODE_NUM, NODE_RANK, MASTER_ADDR, MASTER_PORT, as for the scripts.
     """
-    yield check_launcher(target, cards)
-    servers = int(_number(environment, "NODE_NUM", 1))
-    table = environment.get("RANK_TABLE_FILE")
-    if table:
-        yield check_rank_table(table, cards, _number(environment, "NODE_RANK", None))
-    elif servers > 1:
-        yield check_master(environment)
+    yield check_launcher(target, cards, environment)
+    yield from check_servers(target, cards, environment)
+    there = checks.visible_cards(target)[:cards] if target == "Ascend" else []
     if target == "Ascend":
         yield check_hccl(environment)
-        bad = failure if servers > 1 else warning  # within one server HCCS or PCIe may do
-        yield check_addresses(cards, bad)
-        yield check_card_links(cards, bad)
+    if there:
+        several = environment.get("NODE_NUM", "1") not in ("", "1")
+        bad = failure if several else warning  # within one server HCCS or PCIe may do
+        yield check_addresses(there, bad)
+        yield check_card_links(there, bad)
 
 
-def _number(environment: Mapping[str, str], name: str, default: int | None) -> int | None:
-    text = environment.get(name, "")
-    return int(text) if text.isdecimal() else default
-
-
-def check_launcher(target: str, cards: int) -> Finding:
-    """msrun, and so many cards."""
+def check_launcher(target: str, cards: int, environment: Mapping[str, str]) -> Finding:
+    """So many cards, and msrun, unless a rank table takes its place."""
     try:
         checks.check_cards(target, cards)
-        found = checks.find_msrun()
+        found = environment.get("RANK_TABLE_FILE") or checks.find_msrun()
     except UserError as error:
-        return refused("launcher", error, INSTALL)
+        found = refused("launcher", error, INSTALL)
+        return replace(found, mend=found.mend.replace("DEVICE_NUM", "--cards (DEVICE_NUM of the scripts)"))
     return ok("launcher", f"{cards} processes on {target}, started by {found}")
 
 
-def check_rank_table(path: str, cards: int, node_rank: int | None) -> Finding:
-    """Whether it can be read, lists this server, and as many cards."""
-    try:
-        server, size = checks.own_server(path, workers=cards, node_rank=node_rank)
-    except UserError as error:
-        return refused("rank table", error, "write it anew: python -m src.tools.rank_table --help")
-    return ok("rank table", f"{path}: {len(server.devices)} cards of {server.address}, {size} in all")
+def check_servers(target: str, cards: int, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether the launcher takes the rank table, or the servers and the place where they meet.
 
+    Nothing is said of a single server that it takes.
+    """
 
-def check_master(environment: Mapping[str, str]) -> Finding:
-    """Whether the first server can be reached by its name, and its port is free."""
-    address = environment.get("MASTER_ADDR", "")
-    rank = _number(environment, "NODE_RANK", None)
-    port = _number(environment, "MASTER_PORT", checks.DEFAULT_PORT)
-    if not address or rank is None:
-        missing = "MASTER_ADDR" if not address else "NODE_RANK"
-        mend = "set MASTER_ADDR to the address of the first server, NODE_RANK to 0 there, 1 on the next ..."
-        return failure("servers", f"NODE_NUM is {environment['NODE_NUM']}, but {missing} is not set", mend)
+    def number(name: str, default: int | None = None) -> int | None:
+        text = environment.get(name)
+        return checks.whole(name, text) if text else default
+
+    table, address = environment.get("RANK_TABLE_FILE", ""), environment.get("MASTER_ADDR")
+    address = address or checks.DEFAULT_ADDRESS
+    name = "rank table" if table else "servers"
     try:
-        checks.check_master(address, port, node_rank=rank)
+        nodes, rank = number("NODE_NUM", 1), number("NODE_RANK")
+        port = checks.check_servers(
+            target, cards, nodes=nodes, node_rank=rank, address=address, port=number("MASTER_PORT"),
+            rank_table=table,
+        )  # fmt: skip
     except UserError as error:
-        return refused("servers", error, "give another MASTER_ADDR or MASTER_PORT")
-    if rank and not checks.answers(address, port):
-        return warning(
-            "servers",
-            f"nothing answers at {address}:{port} yet",
-            "start NODE_RANK 0 first; if it runs, let its firewall pass this port",
-        )
-    return ok("servers", f"this is NODE_RANK {rank}; they meet at {address}:{port}")
+        mend = "write it anew: python -m src.tools.rank_table --help" if table else "give another MASTER_ADDR"
+        yield refused(name, error, mend)
+        return
+    if table:
+        server, size = checks.own_server(table, workers=cards, node_rank=rank)
+        yield ok(name, f"{table}: {len(server.devices)} cards of {server.address}, {size} in all")
+    elif rank and not checks.answers(address, port):
+        what, mend = f"nothing answers at {address}:{port} yet", "start NODE_RANK 0 first"
+        yield warning(name, what, f"{mend}; if it runs, let its firewall pass this port")
+    elif nodes > 1:
+        yield ok(name, f"this is NODE_RANK {rank}; they meet at {address}:{port}")
 
 
 def check_hccl(environment: Mapping[str, str]) -> Finding:
@@ -96,26 +93,26 @@ def check_hccl(environment: Mapping[str, str]) -> Finding:
     return failure("HCCL", f"no {library if home else 'libhccl.so'}", mend)
 
 
-def check_addresses(cards: int, bad: Callable[[str, str, str], Finding]) -> Finding:
+def check_addresses(cards: Sequence[str], bad: Callable[[str, str, str], Finding]) -> Finding:
     """Whether each card has an address in its own network. `bad`: what it is if not."""
     try:
         text = Path(rank_table.HCCN).read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    having = {int(card) for card in re.findall(r"^\s*address_(\d+)\s*=\s*\S+", text, re.MULTILINE)}
-    missing = sorted({*range(cards)} - having)
+    having = re.findall(r"^\s*address_(\d+)\s*=\s*\S+", text, re.MULTILINE)
+    missing = [card for card in cards if card not in having]
     if missing:
-        what = f"{rank_table.HCCN} has no address of card {', '.join(map(str, missing))}"
+        what = f"{rank_table.HCCN} has no address of card {', '.join(missing)}"
         mend = f"hccn_tool -i {missing[0]} -ip -s address ADDRESS netmask MASK as root"
         return bad("addresses", what, f"{mend}; in a container mount the file")
-    return ok("addresses", f"{rank_table.HCCN} has one for each of {cards} cards")
+    return ok("addresses", f"{rank_table.HCCN} has one for each of {len(cards)} cards")
 
 
-def check_card_links(cards: int, bad: Callable[[str, str, str], Finding]) -> Finding:
+def check_card_links(cards: Sequence[str], bad: Callable[[str, str, str], Finding]) -> Finding:
     """Whether the link of each card's own network is up. `bad`: what it is if not."""
     down = []
-    for card in range(cards):
-        answer = ask(["hccn_tool", "-i", str(card), "-link", "-g"], also_in=TOOL_FOLDERS)
+    for card in cards:
+        answer = ask(["hccn_tool", "-i", card, "-link", "-g"], also_in=TOOL_FOLDERS)
         if answer is None:
             mend = f"in a container mount {TOOL_FOLDERS[0]}/hccn_tool"
             return warning("card links", "no hccn_tool to ask for them", mend)
@@ -125,5 +122,5 @@ def check_card_links(cards: int, bad: Callable[[str, str, str], Finding]) -> Fin
             down.append(card)
     if down:
         mend = f"look at cable and switch; hccn_tool -i {down[0]} -link_stat -g says since when"
-        return bad("card links", f"down: card {', '.join(map(str, down))}", mend)
-    return ok("card links", f"up on all {cards} cards")
+        return bad("card links", f"down: card {', '.join(down)}", mend)
+    return ok("card links", f"up on all {len(cards)} cards")

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from src.common.errors import UserError
 from src.doctor import ascend, commands, gpu, links
 from src.doctor.finding import failure, warning
 from src.parallel import rank_table
@@ -84,16 +85,25 @@ def test_device_files_that_are_missing_or_closed(server, monkeypatch):
 
 def test_the_driver_and_the_health_of_each_card(server, tmp_path):
     (tmp_path / "version.info").write_text("Version=25.2.0\nascendhal_version=7.35.23\n")
-    assert ascend.check_driver(tmp_path).state == "warning"
+    assert ascend.check_driver("01", tmp_path).state == "warning"
     server("npu-smi", prints(NPU_SMI.replace("HEALTH_OF_1", "OK")))
-    finding = ascend.check_driver(tmp_path)
+    finding = ascend.check_driver("01", tmp_path)
     assert (finding.state, finding.what) == ("ok", "25.2.0; npu-smi: 910B2, healthy")
     server("npu-smi", prints(NPU_SMI.replace("HEALTH_OF_1", "Alarm")))
-    finding = ascend.check_driver(tmp_path)
+    finding = ascend.check_driver("01", tmp_path)
     assert finding.state == "failure" and finding.what == "25.2.0; card 1 (910B2) is Alarm"
     assert "npu-smi info -t health -i 1" in finding.mend
+    assert ascend.check_driver("0", tmp_path).state == "ok", "the sick one is left out"
+    finding = ascend.check_driver("012", tmp_path)
+    assert finding.state == "failure"
+    server("npu-smi", prints(NPU_SMI.replace("HEALTH_OF_1", "OK")))
+    finding = ascend.check_driver("012", tmp_path)
+    assert (finding.state, finding.what) == ("warning", "25.2.0; npu-smi lists 2 of 3")
+    server("npu-smi", prints("nothing"))
+    finding = ascend.check_driver("0", tmp_path)
+    assert (finding.state, finding.what) == ("warning", "25.2.0; npu-smi lists no card of 1")
     server("npu-smi", "echo 'dcmi module initialize failed. ret is -8005' >&2", 1)
-    finding = ascend.check_driver(tmp_path / "nowhere")
+    finding = ascend.check_driver("01", tmp_path / "nowhere")
     assert finding.state == "failure" and "dcmi module initialize failed" in finding.what
 
 
@@ -127,17 +137,49 @@ def test_a_gpu_and_its_driver(server):
     (finding,) = gpu.check_gpu(False)
     assert finding.state == "ok"
     assert finding.what == "1 card: NVIDIA H100 80GB HBM3, 81559 MiB, driver 550.90.07"
+    server("nvidia1")
+    (finding,) = gpu.check_gpu(False)
+    assert (finding.state, finding.what) == ("warning", "nvidia-smi lists 1 of 2")
     server("nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'", 18)
     (finding,) = gpu.check_gpu(False)
     assert finding.state == "failure" and "version mismatch" in finding.what
 
 
 @pytest.mark.parametrize(
-    ("cards", "used", "count"), [(0, "CPU", 0), (1, "GPU", 0), (1, None, 0), (2, "CPU", 1)]
+    ("asked", "used", "states"),
+    [
+        (False, "CPU", ["warning"]), (False, "GPU", []), (False, None, []), (False, "Ascend", []),
+        (True, None, ["failure"]), (True, "GPU", []),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_mindspore_does_not_use(server, asked, used, states):
+    assert list(gpu.check_use(asked, used)) == []
+    server("nvidia0")
+    found = list(gpu.check_use(asked, used))
+    assert [finding.state for finding in found] == states
+    assert all("H100" in finding.mend and "ONNX" in finding.mend for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"), [(None, "246"), ("2,0", "62"), ("1,9,0", "4"), ("-1", ""), ("0, 1", "24")]
 )
-def test_a_gpu_that_mindspore_does_not_find(cards, used, count):
-    found = list(gpu.is_unused(cards, used))
-    assert len(found) == count and all(finding.state == "failure" for finding in found)
+@pytest.mark.parametrize("target", ["Ascend", "GPU"])
+def test_cards_that_a_variable_leaves(server, monkeypatch, target, visible, cards):
+    for card in "246":
+        server({"Ascend": "davinci", "GPU": "nvidia"}[target] + card)
+    if visible is not None:
+        monkeypatch.setenv(checks.VISIBLE[target], visible)
+    assert "".join(checks.visible_cards(target)) == cards
+
+
+def test_no_gpu_and_gpus_by_their_names(server, monkeypatch):
+    server("nvidia0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert checks.visible_cards("GPU") == []
+    with pytest.raises(UserError, match="shows none that CUDA_VISIBLE_DEVICES='' leaves"):
+        checks.check_cards("GPU", 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-6f1c")
+    assert checks.visible_cards("GPU") == ["GPU-6f1c"]
 
 
 def test_a_command_that_hangs_or_cannot_start(server, tmp_path, monkeypatch):
@@ -155,25 +197,26 @@ def test_a_command_that_hangs_or_cannot_start(server, tmp_path, monkeypatch):
 
 
 def test_addresses_and_links_of_the_cards(server, tmp_path):
-    assert links.check_addresses(2, warning).state == "warning"
+    assert links.check_addresses("01", warning).state == "warning"
     (tmp_path / "hccn.conf").write_text("address_0=192.168.1.1\nnetmask_1=255.255.0.0\n")
-    found = links.check_addresses(2, failure)
+    found = links.check_addresses("01", failure)
     assert (
         found.state == "failure"
         and found.what.endswith("no address of card 1")
         and "-i 1 -ip -s" in found.mend
     )
     (tmp_path / "hccn.conf").write_text("address_0=192.168.1.1\naddress_1=192.168.1.2\n")
-    assert links.check_addresses(2, failure).state == "ok"
+    assert links.check_addresses("01", failure).state == "ok"
 
-    assert links.check_card_links(2, failure).what == "no hccn_tool to ask for them"
+    assert links.check_card_links("01", failure).what == "no hccn_tool to ask for them"
     server("hccn_tool", "echo link status: UP")
-    assert links.check_card_links(2, failure).what == "up on all 2 cards"
+    assert links.check_card_links("01", failure).what == "up on all 2 cards"
     server("hccn_tool", '[ "$2" = 1 ] && echo link status: DOWN || echo link status: UP')
-    found = links.check_card_links(2, failure)
+    found = links.check_card_links("01", failure)
     assert (found.state, found.what) == ("failure", "down: card 1")
+    assert links.check_card_links("02", failure).state == "ok"
     server("hccn_tool", "echo no permission >&2", 1)
-    assert links.check_card_links(2, failure).state == "warning"
+    assert links.check_card_links("01", failure).state == "warning"
 
 
 def test_the_library_of_collectives(server, tmp_path):
@@ -184,25 +227,49 @@ def test_the_library_of_collectives(server, tmp_path):
     assert links.check_hccl(home).state == "ok"
 
 
+def servers_of(target="CPU", cards=2, **environment):
+    return list(links.check_servers(target, cards, environment))
+
+
 def test_a_rank_table(server, tmp_path):
     path = tmp_path / "table.json"
-    found = links.check_rank_table(str(path), 2, None)
-    assert (
-        found.state == "failure" and "cannot be read" in found.what and "src.tools.rank_table" in found.mend
-    )
+    (found,) = servers_of("Ascend", RANK_TABLE_FILE=str(path))
+    assert found.state == "failure" and "cannot be read" in found.what
+    assert "src.tools.rank_table" in found.mend
     rows = [{"device_id": str(card), "rank_id": str(card)} for card in range(2)]
     path.write_text(json.dumps({"server_list": [{"server_id": "127.0.0.1", "device": rows}]}))
-    assert links.check_rank_table(str(path), 2, None).state == "ok"
-    assert "DEVICE_NUM is 4" in links.check_rank_table(str(path), 4, None).what
+    (found,) = servers_of("Ascend", RANK_TABLE_FILE=str(path))
+    assert (found.state, found.what) == ("ok", f"{path}: 2 cards of 127.0.0.1, 2 in all")
+    (found,) = servers_of("Ascend", 4, RANK_TABLE_FILE=str(path))
+    assert "DEVICE_NUM is 4" in found.what
+    (found,) = servers_of("CPU", RANK_TABLE_FILE=str(path))
+    assert (found.state, found.mend) == ("failure", "unset one")
 
 
 def test_the_place_where_servers_meet(server):
-    assert "MASTER_ADDR is not set" in links.check_master({"NODE_NUM": "2"}).what
-    found = links.check_master({"NODE_NUM": "2", "MASTER_ADDR": "192.0.2.1", "NODE_RANK": "0"})
-    assert found.state == "failure" and "is not an address of this server" in found.what and found.mend
-    port = checks.free_port("127.0.0.1")
-    here = {"NODE_NUM": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    assert links.check_master({**here, "NODE_RANK": "0"}).what.endswith(f"they meet at 127.0.0.1:{port}")
+    assert servers_of() == []
+    port = checks.free_port("127.0.0.2")
+    here = {"NODE_NUM": "2", "MASTER_ADDR": "127.0.0.2", "MASTER_PORT": str(port)}
+    (found,) = servers_of(**here, NODE_RANK="0")
+    assert (found.state, found.what) == ("ok", f"this is NODE_RANK 0; they meet at 127.0.0.2:{port}")
+
+
+@pytest.mark.parametrize(
+    ("environment", "what"),
+    [
+        ({"NODE_NUM": "two"}, "NODE_NUM is 'two'"),
+        ({"NODE_RANK": "1"}, "NODE_RANK is 1 of 1 server"),
+        ({"NODE_NUM": "2"}, "NODE_NUM is 2"),
+        ({"NODE_NUM": "2", "NODE_RANK": "2"}, "NODE_NUM is 2"),
+        ({"NODE_NUM": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}, "NODE_NUM is 2"),
+        ({"NODE_NUM": "2", "NODE_RANK": "0", "MASTER_ADDR": "192.0.2.1"}, "is not an address of this server"),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT is '65536'"),
+        ({"MASTER_ADDR": "server..1"}, "MASTER_ADDR server..1 is no address"),
+    ],
+)
+def test_what_the_launcher_refuses_is_a_failure(server, environment, what):
+    (found,) = servers_of(**environment)
+    assert found.state == "failure" and what in found.what and found.mend
 
 
 def test_which_lines_are_said_for_which_target(server):
@@ -211,9 +278,13 @@ def test_which_lines_are_said_for_which_target(server):
 
     assert names("CPU") == ["launcher"]
     assert names("CPU", NODE_NUM="2") == ["launcher", "servers"]
+    assert names("Ascend") == ["launcher", "HCCL"]
+    for card in ("davinci1", "davinci2", "davinci3"):
+        server(card)
     assert names("Ascend") == ["launcher", "HCCL", "addresses", "card links"]
     assert names("Ascend", RANK_TABLE_FILE="x", NODE_NUM="2")[1] == "rank table"
-    several = {f.name: f.state for f in links.check_links("Ascend", 2, {"NODE_NUM": "2"})}
-    alone = {f.name: f.state for f in links.check_links("Ascend", 2, {})}
-    assert (several["addresses"], alone["addresses"]) == ("failure", "warning")
-    assert several["launcher"] == "failure"  # no card is there
+    several = {f.name: f for f in links.check_links("Ascend", 2, {"NODE_NUM": "2"})}
+    alone = {f.name: f for f in links.check_links("Ascend", 4, {})}
+    assert (several["addresses"].state, alone["addresses"].state) == ("failure", "warning")
+    assert several["addresses"].what.endswith("no address of card 1, 2")
+    assert alone["launcher"].mend == "give a smaller --cards (DEVICE_NUM of the scripts)"

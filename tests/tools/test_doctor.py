@@ -21,8 +21,7 @@ SILENT = ("RANK_TABLE_FILE", "NODE_NUM", "NODE_RANK", "MASTER_ADDR", "MASTER_POR
 def small_and_quiet(monkeypatch):
     """MindSpore is not tried, there are no cards, and no variable says anything."""
     monkeypatch.setattr(module, "try_mindspore", lambda target: WORKS)
-    monkeypatch.setattr(module.checks, "ascend_cards", lambda: 0)
-    monkeypatch.setattr(module.checks, "gpu_cards", lambda: 0)
+    monkeypatch.setattr(module.checks, "visible_cards", lambda target: [])
     for name in SILENT:
         monkeypatch.delenv(name, raising=False)
 
@@ -63,7 +62,14 @@ def test_several_processes_are_looked_at_where_they_are_asked_for(monkeypatch):
     monkeypatch.setattr(module, "try_mindspore", lambda target: {"error": "no such device"})
     found = {f.name: f for f in examine(device_target="Ascend", cards=8)}
     assert [found[name].state for name in ("operators", "Ascend", "CANN", "launcher")] == ["failure"] * 4
-    assert {f.state for f in found.values() if f.name in ("addresses", "card links")} == {"warning"}
+    found = {f.name: f for f in examine(device_target="CPU", cards=2)}
+    assert not {"Ascend", "CANN", "GPU"} & {*found}, "no card is asked for"
+
+
+def test_servers_of_one_card_each_are_looked_at(monkeypatch):
+    monkeypatch.setenv("NODE_NUM", "two")
+    found = {f.name: f for f in examine(device_target="CPU")}
+    assert (found["servers"].state, found["servers"].what) == ("failure", "NODE_NUM is 'two'")
 
 
 def test_it_starts_without_any_package(tmp_path):

@@ -19,7 +19,23 @@ from ..rank_table import Server, read_rank_table
 DEVICES = Path("/dev")
 PROCESSES_A_CORE = 4  # on a CPU: more would only wait for each other
 LOWEST_PORT, HIGHEST_PORT = 20000, 32767  # below those that Linux gives to outgoing connections
-DEFAULT_PORT = 8118  # msrun's
+DEFAULT_ADDRESS, DEFAULT_PORT = "127.0.0.1", 8118  # msrun's
+VISIBLE = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+# The variables that are whole numbers, and the least of each.
+LEAST = {
+    "DEVICE_NUM": 1, "DEVICE_ID": 0, "NODE_NUM": 1, "NODE_RANK": 0, "MASTER_PORT": 1024, "MAX_RESTARTS": 0,
+    "HANG_TIMEOUT": 0, "PROGRESS_TIMEOUT": 0, "CLUSTER_TIMEOUT": 1, "STOP_TIMEOUT": 1, "BIND_CORES": 0,
+}  # fmt: skip
+MOST = {"MASTER_PORT": 65535}
+
+
+def whole(name: str, text: str) -> int:
+    """The whole number that a variable of LEAST is set to. Raises UserError."""
+    least, most = LEAST[name], MOST.get(name)
+    if not text.isdecimal() or int(text) < least or (most and int(text) > most):
+        allowed = f"from {least} to {most}" if most else f"of at least {least}"
+        raise UserError(f"{name} is {text!r}; a whole number {allowed} is needed")
+    return int(text)
 
 
 def check_cards(target: str, count: int, *, device_id: int | None = None) -> None:
@@ -41,11 +57,13 @@ def check_cards(target: str, count: int, *, device_id: int | None = None) -> Non
                 "give a smaller DEVICE_NUM"
             )
         return
-    cards = ascend_cards() if target == "Ascend" else gpu_cards()
+    cards, variable = len(visible_cards(target)), VISIBLE[target]
     if not cards:
         what = f"{DEVICES}/davinci*" if target == "Ascend" else "nvidia-smi -L"
+        left = f" that {variable}={os.environ[variable]!r} leaves" if variable in os.environ else ""
         raise UserError(
-            f"no {target} card on this server ({what} shows none); DEVICE_TARGET=CPU runs the same on a CPU"
+            f"no {target} card on this server ({what} shows none{left}); "
+            "DEVICE_TARGET=CPU runs the same on a CPU"
         )
     if count > cards:
         raise UserError(
@@ -55,21 +73,30 @@ def check_cards(target: str, count: int, *, device_id: int | None = None) -> Non
         raise UserError(f"{target} card {device_id} asked for, this server has 0 to {cards - 1}")
 
 
-def ascend_cards() -> int:
-    """How many this process may use, by their device files."""
-    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
-    there = sum(bool(re.fullmatch(r"davinci\d+", path.name)) for path in DEVICES.glob("davinci*"))
-    return min(there, len(visible.split(","))) if visible else there
+def visible_cards(target: str) -> list[str]:
+    """The cards that this process may use: the numbers of their device files, or of nvidia-smi.
 
-
-def gpu_cards() -> int:
-    """How many this process may use, by their device files, else by nvidia-smi."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in DEVICES.glob("nvidia*"))
-    if not there and shutil.which("nvidia-smi"):
+    The variable of VISIBLE holds places among those that are there, up to the first that is none of them. A
+    GPU's name stands for itself.
+    """
+    name = {"Ascend": "davinci", "GPU": "nvidia"}[target]
+    files = (re.fullmatch(rf"{name}(\d+)", path.name) for path in DEVICES.glob(f"{name}*"))
+    there = sorted((found[1] for found in files if found), key=int)
+    if target == "GPU" and not there and shutil.which("nvidia-smi"):
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-        there = listed.stdout.count("GPU ") if listed.returncode == 0 else 0
-    return min(there, len(visible.split(","))) if visible else there
+        there = [str(card) for card in range(listed.stdout.count("GPU ") if listed.returncode == 0 else 0)]
+    given = os.environ.get(VISIBLE[target])
+    if given is None or (target == "Ascend" and not given):
+        return there
+    chosen = []
+    for word in map(str.strip, given.split(",")):
+        if word.isdecimal() and int(word) < len(there):
+            chosen.append(there[int(word)])
+        elif there and word.startswith(("GPU-", "MIG-")):
+            chosen.append(word)
+        else:
+            break
+    return chosen
 
 
 def find_msrun() -> str:
@@ -94,6 +121,47 @@ def is_own_address(address: str) -> bool:
     return True
 
 
+def check_servers(
+    target: str,
+    workers: int,
+    *,
+    nodes: int,
+    node_rank: int | None,
+    address: str,
+    port: int | None,
+    rank_table: str,
+) -> int | None:
+    """Refuses servers that cannot meet, and a rank table that does not fit.
+
+    Args:
+        target: Ascend, GPU or CPU.
+        workers: processes on this server.
+        nodes, node_rank, address, port, rank_table: as NODE_NUM, NODE_RANK, MASTER_ADDR, MASTER_PORT and
+            RANK_TABLE_FILE say.
+
+    Returns:
+        The port where the servers meet; None: a free one.
+
+    Raises:
+        UserError: one line with the variable or the table.
+    """
+    if rank_table:
+        if target != "Ascend":
+            raise UserError(f"RANK_TABLE_FILE is for Ascend, DEVICE_TARGET is {target}; unset one")
+        own_server(rank_table, workers=workers, node_rank=node_rank)
+        return port
+    if nodes > 1:
+        port = port or DEFAULT_PORT
+        if node_rank is None or node_rank >= nodes:
+            raise UserError(f"NODE_NUM is {nodes}; NODE_RANK must be 0 to {nodes - 1}")
+        if address in ("127.0.0.1", "localhost"):
+            raise UserError(f"NODE_NUM is {nodes}; MASTER_ADDR must be the address of NODE_RANK 0's server")
+    elif node_rank:
+        raise UserError(f"NODE_RANK is {node_rank} of 1 server; set NODE_NUM")
+    check_master(address, port, node_rank=node_rank or 0)
+    return port
+
+
 def check_master(address: str, port: int | None, *, node_rank: int) -> None:
     """Refuses a master that is on another server than NODE_RANK 0, or whose port is taken.
 
@@ -105,7 +173,7 @@ def check_master(address: str, port: int | None, *, node_rank: int) -> None:
     """
     try:
         socket.gethostbyname(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: two dots, or a word of 64 letters
         raise UserError(f"MASTER_ADDR {address} is no address or known name of a server") from error
     own = is_own_address(address)
     if own != (node_rank == 0):

@@ -24,7 +24,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -36,66 +37,52 @@ from .start import Plan, adopt_orphans
 from .watch import STOPPED, USER_ERROR, Attempt, Failure, Limits, let_the_others_end
 
 
-def _whole(name: str, least: int) -> Callable[[str], int]:
-    """What reads a whole number of at least `least`. `name`: of the variable, by which the scripts set it."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"{name} is {text!r}; a whole number of at least {least} is needed"
-            )
-        return int(text)
-
-    return read
-
-
 def _flags() -> argparse.ArgumentParser:
     flags = parser(__doc__)
     processes = flags.add_mutually_exclusive_group(required=True)
-    processes.add_argument("--workers", type=_whole("DEVICE_NUM", 1), help="processes on this server")
     processes.add_argument(
-        "--standalone", metavar="DEVICE_ID", type=_whole("DEVICE_ID", 0), help="one process, on this card"
+        "--workers", type=partial(checks.whole, "DEVICE_NUM"), help="processes on this server"
+    )
+    processes.add_argument(
+        "--standalone",
+        metavar="DEVICE_ID",
+        type=partial(checks.whole, "DEVICE_ID"),
+        help="one process, on this card",
     )
 
-    def add(name: str, variable: str, default: str | None, meaning: str, least: int | None = None) -> None:
+    def add(name: str, variable: str, default: str | None, meaning: str) -> None:
         """A flag whose default is the variable of the environment where it is set."""
         flags.add_argument(
             f"--{name}", metavar=variable, default=os.environ.get(variable) or default,
-            type=str if least is None else _whole(variable, least),
+            type=partial(checks.whole, variable) if variable in checks.LEAST else str,
             help=f"{meaning} ({default})" if default else meaning,
         )  # fmt: skip
 
-    add("nodes", "NODE_NUM", "1", "number of servers", 1)
-    add("node_rank", "NODE_RANK", None, "which of the servers this is; 0 is the one at MASTER_ADDR", 0)
-    add("master_addr", "MASTER_ADDR", "127.0.0.1", "address of the server of NODE_RANK 0")
-    add("master_port", "MASTER_PORT", None, "port of MASTER_ADDR (a free one; several servers: 8118)", 1024)
+    add("nodes", "NODE_NUM", "1", "number of servers")
+    add("node_rank", "NODE_RANK", None, "which of the servers this is; 0 is the one at MASTER_ADDR")
+    add("master_addr", "MASTER_ADDR", checks.DEFAULT_ADDRESS, "address of the server of NODE_RANK 0")
+    add("master_port", "MASTER_PORT", None, "port of MASTER_ADDR (a free one; several servers: 8118)")
     add("rank_table", "RANK_TABLE_FILE", "", "start the workers from this rank table, without msrun")
     add("device_target", "DEVICE_TARGET", "CPU", "Ascend, GPU or CPU")
     add("log_dir", "LOG_DIR", "", "new folder for the logs (logs/DOOR-date-time)")
-    add("max_restarts", "MAX_RESTARTS", "0", "how often to start again after a failure", 0)
+    add("max_restarts", "MAX_RESTARTS", "0", "how often to start again after a failure")
     add(
         "hang_timeout",
         "HANG_TIMEOUT",
         "600",
         "seconds without a sign of life of a worker, after which all end; 0: no limit",
-        0,
     )
     add(
         "progress_timeout",
         "PROGRESS_TIMEOUT",
         "3600",
         "seconds without a batch of any worker, after which all end; 0: no limit",
-        0,
     )
-    add("cluster_timeout", "CLUSTER_TIMEOUT", "600", "seconds for all workers to meet", 1)
+    add("cluster_timeout", "CLUSTER_TIMEOUT", "600", "seconds for all workers to meet")
     add(
-        "stop_timeout",
-        "STOP_TIMEOUT",
-        "300",
-        "after a signal, seconds without a batch before all are killed",
-        1,
+        "stop_timeout", "STOP_TIMEOUT", "300", "after a signal, seconds without a batch before all are killed"
     )
-    add("bind_cores", "BIND_CORES", "1", "1: each worker uses its share of the cores; 0: all of them", 0)
+    add("bind_cores", "BIND_CORES", "1", "1: each worker uses its share of the cores; 0: all of them")
     flags.add_argument(
         "door",
         nargs="+",
@@ -124,31 +111,18 @@ def _plan(own: argparse.Namespace) -> Plan:
         checks.check_cards(own.device_target, own.workers, device_id=own.standalone)
     if own.standalone is not None:
         return Plan(workers=1, device_id=own.standalone)
-    common = {"workers": own.workers, "bind_cores": bool(own.bind_cores)}
+    with _on_this_machine(own.device_target):
+        if not own.rank_table:
+            checks.find_msrun()
+        port = checks.check_servers(
+            own.device_target, own.workers, nodes=own.nodes, node_rank=own.node_rank,
+            address=own.master_addr, port=own.master_port, rank_table=own.rank_table,
+        )  # fmt: skip
+    common = {"workers": own.workers, "bind_cores": bool(own.bind_cores), "node_rank": own.node_rank}
     if own.rank_table:
-        if own.device_target != "Ascend":
-            raise UserError(f"RANK_TABLE_FILE is for Ascend, DEVICE_TARGET is {own.device_target}; unset one")
-        plan = Plan(**common, node_rank=own.node_rank, rank_table=own.rank_table)
-        with _on_this_machine(own.device_target):
-            plan.ranks()
-        return plan
-    with _on_this_machine(own.device_target):
-        checks.find_msrun()
-    port = own.master_port
-    if own.nodes > 1:
-        port = port or checks.DEFAULT_PORT
-        if own.node_rank is None or own.node_rank >= own.nodes:
-            raise UserError(f"NODE_NUM is {own.nodes}; NODE_RANK must be 0 to {own.nodes - 1}")
-        if own.master_addr in ("127.0.0.1", "localhost"):
-            raise UserError(
-                f"NODE_NUM is {own.nodes}; MASTER_ADDR must be the address of NODE_RANK 0's server"
-            )
-    elif own.node_rank:
-        raise UserError(f"NODE_RANK is {own.node_rank} of 1 server; set NODE_NUM")
-    with _on_this_machine(own.device_target):
-        checks.check_master(own.master_addr, port, node_rank=own.node_rank or 0)
+        return Plan(**common, rank_table=own.rank_table)
     return Plan(
-        **common, nodes=own.nodes, node_rank=own.node_rank, master_address=own.master_addr, master_port=port,
+        **common, nodes=own.nodes, master_address=own.master_addr, master_port=port,
         cluster_time_out=own.cluster_timeout,
     )  # fmt: skip
 

@@ -50,7 +50,12 @@ GPU = ("--workers", 1, "--device_target", "GPU")
 
 @pytest.mark.parametrize("name", ["NODE_NUM", "MAX_RESTARTS", "HANG_TIMEOUT", "MASTER_PORT", "BIND_CORES"])
 def test_variables_must_be_whole_numbers(name):
-    refused(rf"{name} is 'x'; a whole number of at least \d+ is needed", *CPU, **{name: "x"})
+    refused(rf"{name} is 'x'; a whole number (of at least|from) \d+", *CPU, **{name: "x"})
+
+
+def test_a_port_or_an_address_that_there_cannot_be():
+    refused("MASTER_PORT is '65536'; a whole number from 1024 to 65535 is needed", *CPU, MASTER_PORT="65536")
+    refused(r"MASTER_ADDR server\.\.1 is no address", *CPU, MASTER_ADDR="server..1")
 
 
 def test_the_places_of_servers_must_fit():
