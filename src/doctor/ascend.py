@@ -88,13 +88,13 @@ def check_cann(environment: Mapping[str, str] = os.environ) -> Finding:
     """The toolkit, its version, and whether its set_env.sh was called."""
     home = environment.get("ASCEND_HOME_PATH") or environment.get("ASCEND_TOOLKIT_HOME")
     if not home:
-        there = next((path for path in TOOLKITS if Path(path).is_dir()), None)
+        there = next((path for path in TOOLKITS if os.path.isdir(path)), None)
         if there is None:
             what = f"no toolkit ({' and '.join(TOOLKITS)} are not there)"
             mend = f"install toolkit and kernels of CANN {', '.join(CANN_VERSIONS)} (www.hiascend.com), then "
             return failure("CANN", what, f"{mend}source set_env.sh")
         return failure("CANN", f"{there}: its variables are not set", f"source {_set_env(there)}")
-    if not Path(home).is_dir():
+    if not os.path.isdir(home):
         mend = "source the set_env.sh of a toolkit that is there"
         return failure("CANN", f"ASCEND_HOME_PATH is {home}, which is not there", mend)
     if "ASCEND_OPP_PATH" not in environment or not importlib.util.find_spec("te"):
@@ -121,4 +121,4 @@ def read_version(path: Path) -> str | None:
 def _set_env(home: str) -> Path:
     """ascend-toolkit/set_env.sh stands beside ascend-toolkit/latest, cann/set_env.sh inside of it."""
     inside = Path(home) / "set_env.sh"
-    return inside if inside.is_file() else Path(home).parent / "set_env.sh"
+    return inside if os.path.isfile(inside) else Path(home).parent / "set_env.sh"

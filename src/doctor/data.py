@@ -11,6 +11,13 @@ from .software import INSTALL
 
 def check_data(data_path: Path) -> Finding:
     """What is there, found and opened as a training does it; pictures in class folders are listed only."""
+    try:
+        return _opened(data_path)
+    except OSError as error:
+        return failure("data", f"{data_path} cannot be read ({error.strerror})", "check its permissions")
+
+
+def _opened(data_path: Path) -> Finding:
     if not data_path.is_dir():
         return failure(
             "data",
@@ -26,7 +33,5 @@ def check_data(data_path: Path) -> Finding:
         train, test = open_splits(data_path)
     except UserError as error:
         return refused("data", error, "docs/data.md lists the layouts that are read")
-    except OSError as error:
-        return failure("data", f"{data_path} cannot be read ({error.strerror})", "check its permissions")
     sizes = f"{len(train):,} training and {len(test):,} test images"
     return ok("data", f"{data_path}: {sizes}, {len(train.class_names)} classes")

@@ -85,7 +85,7 @@ def check_hccl(environment: Mapping[str, str]) -> Finding:
     """The library of collective operations, which comes with CANN."""
     home = environment.get("ASCEND_HOME_PATH") or environment.get("ASCEND_TOOLKIT_HOME") or ""
     library = Path(home) / "lib64" / "libhccl.so"
-    if home and library.exists():
+    if home and os.path.exists(library):
         return ok("HCCL", str(library))
     if found := ctypes.util.find_library("hccl"):
         return ok("HCCL", found)

@@ -70,10 +70,10 @@ def check_memory(memory: Memory) -> Finding:
 def check_disk(output_path: Path, statvfs: Callable[[Path], os.statvfs_result] = os.statvfs) -> Finding:
     """Whether a run could be written to `output_path`, which is not made; a file of 1 MiB is tried."""
     folder = output_path.absolute()
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     mend = "free space, or choose another folder with --output_path"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return failure("disk", f"{output_path}: {folder} is no folder", "choose another --output_path")
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

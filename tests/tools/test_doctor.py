@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor as it is called: with all packages, and by a Python that has none of them."""
 
+import errno
 import json
 import os
 import subprocess
@@ -54,6 +55,25 @@ def test_failures_are_named_and_the_exit_code_is_2(tmp_path):
     ended = call_main(doctor.main, "--data_path", tmp_path / "none", "--output_path", "/dev/null/runs")
     assert error_of(ended) == "error: this will not work yet: disk, data; the mend stands below each failure"
     assert ended.stdout.count("\n         ") >= 2 and "mend: give the data set's folder" in ended.stdout
+
+
+def test_folders_that_this_user_may_not_look_into(tmp_path, monkeypatch):
+    """As another user's: what is in them can't even be asked for."""
+    real = os.stat
+
+    def stat(path, *arguments, **how):
+        if not isinstance(path, int) and os.fspath(path).startswith(f"{tmp_path}/closed/"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *arguments, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    closed = tmp_path / "closed"
+    found = {f.name: f for f in examine(output_path=closed / "runs", data_path=closed / "data")}
+    assert found["data"].what == f"{closed}/data cannot be read (Permission denied)"
+    assert f"free in {tmp_path}" in found["disk"].what
+    monkeypatch.setenv("ASCEND_HOME_PATH", f"{closed}/cann")
+    found = {f.name: f for f in examine(device_target="Ascend")}
+    assert found["CANN"].what.endswith("which is not there") and found["CANN"].mend
 
 
 def test_several_processes_are_looked_at_where_they_are_asked_for(monkeypatch):
