@@ -67,6 +67,17 @@ def by_epoch(records: Sequence[dict]) -> list[dict]:
     return [of_plain_view(record) | {"epoch": record["images"] / images_an_epoch} for record in records]
 
 
+def training_seconds(records: Sequence[dict]) -> list[float]:
+    """At each record the seconds that the batches so far took (images / speed), without evaluation."""
+    total, seconds, images = [], 0.0, 0
+    for record in records:
+        if record.get("images_per_second"):
+            seconds += (record["images"] - images) / record["images_per_second"]
+            images = record["images"]
+        total.append(seconds)
+    return total
+
+
 def learning_curves(records: Sequence[dict], path: str | os.PathLike) -> None:
     """Draws the `panels` of the records of metrics.jsonl above one another.
 
@@ -160,7 +171,7 @@ def _draw_losses(axes: Axes, records: Sequence[dict]) -> None:
     note = f", {broken} not finite" if broken else ""
     if len(values) >= _MANY:
         width = _width(values)
-        label = f"training (median of {width} records; pale: each{note})"
+        label = f"training (median of {width} records; pale: each drawn{note})"
         axes.plot(epochs, values, color=PALE_BLUE, lw=0.8, zorder=2)
         axes.plot(epochs, _moving_median(values, width), color=BLUE, lw=1.6, label=label, zorder=3)
     elif len(values):

@@ -279,10 +279,10 @@ def worst_mistakes(
     save(figure, path)
 
 
-def end_of_path(name: str) -> str:
+def end_of_path(name: str, most: int = 30) -> str:
     """The end of a path, which tells images apart, in letters that every font draws."""
     name = printable(name)
-    return name if len(name) <= 30 else "…" + name[-29:]
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def pixels_of(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -3,6 +3,7 @@
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from ..evaluation.curves import by_epoch, series
 from ..evaluation.metrics import METRICS
 from ..model_utils.config import load_config, read_yaml
 from ..model_utils.keys import Keys
+from ..reports import starts
 from ..reports.differences import Differing, between, meaning_of
 from ..reports.drawing import COLOURS, bands_svg, look
 from ..reports.page import render
-from ..reports.run import RunFacts, whole
+from ..reports.run import SUMMARY, RunFacts, whole
 from ..training.records import read_metrics
 from .statistics import difference, spread
 
@@ -43,12 +45,18 @@ def read_run(path: Path, config_class_of: Callable[[str], type[Keys]]) -> RunFac
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} is not the folder of a run, it holds no config.yaml; give a run's folder")
     keys = read_yaml(path / "config.yaml")
-    config = load_config({}, config_class_of=config_class_of, base=keys, others=True)
+    try:
+        config = load_config({}, config_class_of=config_class_of, base=keys, others=True)
+    except UserError as error:
+        raise UserError(f"{path / 'config.yaml'}: {error}") from error
     metrics = path / "metrics.jsonl"
     run = RunFacts.read(path, config=config, records=read_metrics(metrics) if metrics.exists() else [])
-    with whole(path):
-        _values_of(run), by_epoch(run.records)
-        _told(run)
+    with whole(path / starts.NAME):
+        _cards_of_starts(run)
+    with whole(path / SUMMARY):
+        _values_of(run), _told(run)
+    with whole(metrics):
+        [series(by_epoch(run.records), key) for key in CURVES]
     return run
 
 
@@ -58,8 +66,7 @@ def _told(run: RunFacts) -> dict[str, Any]:
         return {}
     final = run.summary["final"]
     return {
-        "top1": final["top1"],
-        "figures": {name: final[name] for name in METRICS if final.get(name) is not None},
+        "figures": {name: float(final[name]) for name in METRICS if final.get(name) is not None},
         "machine": run.summary["environment"] | run.summary["device"],
         **{name: run.summary[name] for name in ("epochs", "wall_seconds", "peak_memory_mib")},
     }
@@ -93,15 +100,19 @@ def grouped(runs: Sequence[RunFacts]) -> list[Group]:
         name = to_json(own)
         values[name] = own
         members.setdefault(name, []).append(run)
-    return [Group(_name_of(members[name]), members[name], values[name]) for name in members]
+    names = _told_apart([*members.values()])
+    return [Group(name, members[key], values[key]) for name, key in zip(names, members, strict=True)]
 
 
 def _values_of(run: RunFacts) -> dict[str, Any]:
     config = run.config
     keys = config.portable() | {name: getattr(config, name) for name in _INPUTS}
-    cards = [start["device"]["cards"] for start in run.starts]
-    cards = cards or ([] if run.summary is None else [run.summary["device"]["cards"]])
+    cards = _cards_of_starts(run) or ([] if run.summary is None else [run.summary["device"]["cards"]])
     return {name: value for name, value in keys.items() if name != "seed"} | {"cards": max(cards, default=1)}
+
+
+def _cards_of_starts(run: RunFacts) -> list[int]:
+    return [int(start["device"]["cards"]) for start in run.starts]
 
 
 def _name_of(runs: Sequence[RunFacts]) -> str:
@@ -115,6 +126,20 @@ def _name_of(runs: Sequence[RunFacts]) -> str:
     if re.fullmatch(r"(seed)?[-_]?\d*", common):
         return runs[0].path.parent.name if len(runs) > 1 else f"{runs[0].path.parent.name}/{common}"
     return common
+
+
+def _told_apart(groups: Sequence[Sequence[RunFacts]]) -> list[str]:
+    """The name of each group; those that several have get the folder above it, else a number."""
+    names = [_name_of(runs) for runs in groups]
+    folders = [runs[0].path.parent for runs in groups]
+    folders = [folder.parent if folder.name == name else folder for folder, name in zip(folders, names)]
+    longer = [f"{folder.name}/{name}" for folder, name in zip(folders, names)]
+    return [
+        name if names.count(name) == 1
+        else long if longer.count(long) == 1
+        else f"{name} ({names[: place + 1].count(name)})"
+        for place, (name, long) in enumerate(zip(names, longer))
+    ]  # fmt: skip
 
 
 def _same(letters: Sequence[str]) -> bool:
@@ -148,15 +173,21 @@ def write_comparison(runs: Sequence[RunFacts], path: Path) -> list[dict[str, Any
 def _row(group: Group, base: Group) -> dict[str, Any]:
     """The figures of one line; the difference is that of top-1 to the first line, with Welch's interval."""
     told = [_told(run) for run in group.finished]
+    seeds = Counter(sorted(run.config.seed for run in group.runs))
     names = [name for name in METRICS if told and all(name in one["figures"] for one in told)]
     figures = {name: asdict(spread([one["figures"][name] for one in told])) for name in names}
-    top1, others = ([_told(run)["top1"] for run in of.finished] for of in (group, base))
+    top1, others = ([_told(run)["figures"]["top1"] for run in of.finished] for of in (group, base))
     compared = asdict(difference(top1, others)) if top1 and others and group is not base else None
     return {
         "name": group.name,
         "runs": len(group.runs),
         "finished": len(told),
-        "seeds": sorted(run.config.seed for run in group.runs),
+        "seeds": [*seeds.elements()],
+        "repeats": [
+            f"seed {seed} {'twice' if count == 2 else f'{count} times'}"
+            for seed, count in seeds.items()
+            if count > 1
+        ],
         "figures": figures,
         "difference": compared,
         "epochs": told[0]["epochs"] if told else None,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import UserError
+from ..evaluation.curves import training_seconds
 from ..training.records import read_metrics
 from . import statistics
 from .plan import Arm, Run, views_of
@@ -69,14 +70,11 @@ Compute = Callable[[Arm, Result, str], float]
 
 def _curve(records: Sequence[dict[str, Any]]) -> np.ndarray:
     """(evaluations, 3): epoch, seconds of training so far, top-1."""
-    rows, seconds, images = [], 0.0, 0
-    for record in records:
-        if "images_per_second" in record:
-            seconds += (record["images"] - images) / record["images_per_second"]
-            images = record["images"]
-        if "eval_top1" in record:
-            plain = record.get("eval_top1_plain", record["eval_top1"])
-            rows.append((record["epoch"], seconds, plain))
+    rows = [
+        (record["epoch"], seconds, record.get("eval_top1_plain", record["eval_top1"]))
+        for record, seconds in zip(records, training_seconds(records), strict=True)
+        if "eval_top1" in record
+    ]
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 

@@ -41,16 +41,21 @@ def between(values: Sequence[Mapping[str, Any]], *, meanings: Mapping[str, str])
         meanings: by key.
     """
     names = dict.fromkeys(name for one in values for name in one)
-    rows = [
+    return [
         Differing(
             name,
-            tuple(as_text(one[name]) if name in one else None for one in values),
+            _apart([as_yaml(one[name]) if name in one else None for one in values]),
             meanings.get(name, ""),
         )
         for name in names
         if any(name not in one or one[name] != values[0].get(name) for one in values)
     ]
-    return [row for row in rows if len(set(row.values)) > 1]
+
+
+def _apart(texts: Sequence[str | None]) -> tuple[str | None, ...]:
+    """Texts cut where they are long, unless some that differ would then look the same."""
+    cut = tuple(text and shortened(text, _LETTERS) for text in texts)
+    return cut if len(set(cut)) == len(set(texts)) else tuple(texts)
 
 
 def meaning_of(config_class: type[Keys], name: str) -> str:

@@ -76,7 +76,7 @@ def calibration_svg(calibration: Calibration, name: str) -> Markup:
     axes.plot([0, 100], [0, 100], color=QUIET, ls="--", lw=1.2, zorder=2)
     axes.plot(probability, right, color=BLUE, marker="o", ms=5, lw=1.6, zorder=3, clip_on=False)
     width = 100 / len(calibration.images)
-    places = width * (np.minimum(probability // width, len(calibration.images) - 1) + 0.5)
+    places = width * (np.flatnonzero(calibration.images) + 0.5)
     counts.bar(places, 100 * images / max(images.sum(), 1), width=0.85 * width, color=BLUE, zorder=3)
     for each in (axes, counts):
         style(each)

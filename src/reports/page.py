@@ -16,7 +16,10 @@ def render(template: str, **values: Any) -> str:
     # A path need not be valid UTF-8, what is written must be.
     text = _environment().get_template(template).render(**values).encode("utf-8", "replace").decode("utf-8")
     if (size := len(text.encode())) > MOST:
-        raise UserError(f"the page would have {size:,} bytes, allowed: {MOST:,}; give fewer runs")
+        raise UserError(
+            f"the page would have {size:,} bytes, allowed: {MOST:,}; give fewer runs, or move "
+            "evaluation.json out of the run's folder"
+        )
     return text
 
 

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of one run, report.html in its folder: what it was, what came out, and what it took."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from ..common.errors import UserError
 from ..common.files import read_json, write_text
 from ..evaluation.calibration import Calibration
-from ..evaluation.curves import by_epoch, panels, series
+from ..evaluation.curves import by_epoch, panels, series, training_seconds
 from ..evaluation.drawing import shortened
-from ..evaluation.metrics import METRICS, interval, warning_of
-from ..evaluation.pictures import confusion_figure
+from ..evaluation.metrics import METRICS, interval, of_plain_view, warning_of
+from ..evaluation.pictures import confusion_figure, end_of_path
 from ..model_utils.keys import Keys
 from . import kept, starts
 from .differences import from_defaults
@@ -25,7 +25,8 @@ from .drawing import FONTS, SHADES, as_svg, bands_svg, calibration_svg, panel_sv
 from .page import duration, number, render
 
 NAME = "report.html"
-OF_THE_END = ("summary.json", kept.NAME, NAME)  # files that a run has only if it has ended
+SUMMARY = "summary.json"
+OF_THE_END = (SUMMARY, kept.NAME, NAME)  # files that a run has only if it has ended
 _RECORDS = 400  # training records that are drawn
 _CLASSES = 200  # rows of the table of classes
 _CONFUSED = 10
@@ -59,7 +60,7 @@ class RunFacts:
             path.absolute(),
             config,
             records,
-            read_json(path / "summary.json"),
+            read_json(path / SUMMARY),
             read_json(path / kept.NAME),
             read_json(path / starts.NAME) or [],
         )
@@ -67,46 +68,79 @@ class RunFacts:
 
 def write_run_page(run: RunFacts, path: Path) -> None:
     """Writes the page. Raises UserError: a file of the run is damaged, or the page cannot be written."""
-    with whole(run.path):
-        text = render("run.html", **_values(run))
-    write_text(path, text)
+    write_text(path, render("run.html", **_values(run)))
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[None]:
-    """Within it, a value that is missing or strange is the one line that the run's files are damaged."""
+def whole(file: Path) -> Iterator[None]:
+    """Within it, a value that is missing or strange is the one line that this file of a run is damaged."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
-        raise UserError(
-            f"{path}: summary.json, {kept.NAME}, {starts.NAME} or metrics.jsonl is damaged ({error!r}); "
-            "restore it, or remove it"
-        ) from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        # Without its page's files a run is whole, not without its records.
+        mend = (
+            "restore it, or remove it" if file.name in (kept.NAME, starts.NAME) else "restore it from a copy"
+        )
+        raise UserError(f"{file} is damaged ({error!r}); {mend}") from error
 
 
 def _values(run: RunFacts) -> dict[str, Any]:
     """What the template run.html shows."""
+    with whole(run.path / SUMMARY):
+        of_summary = _of_summary(run)
+    with whole(run.path / "metrics.jsonl"):
+        drawn, step, count = thinned(run.records)
+        of_records = {
+            "curves": [
+                (panel.title, panel_svg(panel, f"curve {place}")) for place, panel in enumerate(panels(drawn))
+            ],
+            "drawn": f"One of {step} of {count:,} training records is drawn." if step > 1 else "",
+            **_of_speed(run, drawn),
+        }
+        if run.summary is None:
+            epoch = float(run.records[-1]["epoch"]) if run.records else 0.0
+            of_summary["tiles"] = [("epoch", number(epoch), "of the last record: the run has not ended")]
+    with whole(run.path / kept.NAME):
+        of_evaluation = _of_evaluation(run.evaluation)
+    with whole(run.path / starts.NAME):
+        of_starts = [_start(start) for start in run.starts]
     return {
         "name": run.path.name,
         "run": run,
-        "tiles": _tiles(run),
-        "warning": warning_of(run.summary["final"]["count"]) if run.summary is not None else None,
         "differing": from_defaults(run.config),
-        "curves": [
-            (panel.title, panel_svg(panel, f"curve {place}"))
-            for place, panel in enumerate(panels(thinned(run.records)))
-        ],
-        **_of_evaluation(run.evaluation),
-        "costs": _costs(run),
+        "starts": of_starts,
+        **of_summary,
+        **of_records,
+        **of_evaluation,
     }
 
 
-def _tiles(run: RunFacts) -> list[tuple[str, str, str]]:
-    """The figures at the top: title, value, and a note."""
+def _of_summary(run: RunFacts) -> dict[str, Any]:
+    """What its summary says; nothing of a run that has not ended."""
     summary = run.summary
     if summary is None:
-        last = run.records[-1] if run.records else {"epoch": 0}
-        return [("epoch", number(float(last["epoch"])), "of the last record: the run has not ended")]
+        costs = dict.fromkeys(("wall", "speed", "memory"), number(None))
+        return {"ended": False, "warning": None, "damaged": None, "cards": 1, "costs": costs}
+    device, damaged = summary["device"], summary["damaged_images"]
+    cards = int(device["cards"])
+    return {
+        "ended": True,
+        "tiles": _tiles(summary, run.config.best_metric),
+        "warning": warning_of(summary["final"]["count"]),
+        "damaged": [int(damaged[split]) for split in ("train", "test")] if any(damaged.values()) else None,
+        "cards": cards,
+        "device": f"{device['target']}, {cards} {'process' if cards == 1 else 'processes'}",
+        "environment": [*summary["environment"].items()],
+        "costs": {
+            "wall": duration(summary["wall_seconds"]),
+            "speed": number(summary["images_per_second"], 1),
+            "memory": number(summary["peak_memory_mib"]),
+        },
+    }
+
+
+def _tiles(summary: dict[str, Any], best_metric: str) -> list[tuple[str, str, str]]:
+    """The figures at the top: title, value, and a note."""
     final, best = summary["final"], summary["best"]
     low, high = interval(final["top1"], final["count"])
     tiles = [
@@ -116,11 +150,26 @@ def _tiles(run: RunFacts) -> list[tuple[str, str, str]]:
     ]
     tiles.append(("95 % interval of top-1", f"{low:.2f} to {high:.2f} %", f"{final['count']:,} test images"))
     if best:
-        tiles.append(("best top-1", METRICS["top1"].text(best["top1"]), f"at epoch {best['epoch']:.4g}"))
+        metric = METRICS[best_metric]
+        note = f"chosen by {metric.title}, at epoch {best['epoch']:.4g}"
+        tiles.append(("best", metric.text(of_plain_view(best)[best_metric]), note))
     tiles.append(("parameters", number(summary["parameters"]), summary["model"]))
     tiles.append(("training", f"{summary['epochs']:.4g} epochs", f"{summary['updates']:,} updates"))
     tiles.append(("wall time", duration(summary["wall_seconds"]), "with evaluation and saving"))
     return tiles
+
+
+def _start(start: dict[str, Any]) -> dict[str, Any]:
+    device, environment = start["device"], start["environment"]
+    return {
+        "date": start["date"],
+        "epoch": f"{start['epoch']:.4g}",
+        "images": number(start["images"]),
+        "batch": number(start["batch"]),
+        "device": f"{device['cards']} × {device['target']}",
+        "processor": f"{environment['cpu']}, {environment['cpu_count']} cores",
+        "mindspore": environment["mindspore"],
+    }
 
 
 def _plain_view(name: str, final: dict[str, Any]) -> str:
@@ -128,12 +177,23 @@ def _plain_view(name: str, final: dict[str, Any]) -> str:
     return "" if plain is None else f"plain view {METRICS[name].text(plain)}"
 
 
-def thinned(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All evaluation records, and of many training records one of so many, up to the last."""
+def thinned(records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int, int]:
+    """All evaluation records, and of many training records one of so many, up to the last.
+
+    Those whose loss is not finite stay: they are counted in the picture.
+
+    Returns:
+        The records, of how many training records one is kept, and how many there are.
+    """
     training = [place for place, record in enumerate(records) if "loss" in record]
     step = -(-len(training) // _RECORDS) or 1
     chosen = {*training[::-1][::step]}
-    return [record for place, record in enumerate(records) if "loss" not in record or place in chosen]
+    kept = [
+        record
+        for place, record in enumerate(records)
+        if place in chosen or (loss := record.get("loss")) is None or not math.isfinite(loss)
+    ]
+    return kept, step, len(training)
 
 
 def _of_evaluation(facts: dict[str, Any] | None) -> dict[str, Any]:
@@ -204,7 +264,8 @@ def _shown(pictures: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dic
         picture
         | {
             "url": picture["picture"] if str(picture["picture"]).startswith("data:image/") else "",
-            "file": picture["file"][-_LETTERS:],
+            "file": end_of_path(picture["file"], _LETTERS),
+            "probability": float(picture["probability"]),
             "label": names[picture["label"]],
             "prediction": names[picture["prediction"]],
         }
@@ -212,21 +273,12 @@ def _shown(pictures: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dic
     ]
 
 
-def _costs(run: RunFacts) -> dict[str, Any]:
-    """Time and memory; the share of training is that of the batches, by their speed."""
-    records = by_epoch(run.records)
-    seconds, images = 0.0, 0
-    for record in records:
-        if record.get("images_per_second"):
-            seconds += (record["images"] - images) / record["images_per_second"]
-            images = record["images"]
-    summary = run.summary or {}
-    epochs, speeds = series(by_epoch(thinned(run.records)), "images_per_second")
+def _of_speed(run: RunFacts, drawn: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The time that the batches took (images / speed, summed), and their speed over the run."""
+    seconds = training_seconds(run.records)
+    epochs, speeds = series(by_epoch(drawn), "images_per_second")
     curve = np.column_stack([epochs, speeds, np.zeros_like(speeds)])
     return {
-        "curve": bands_svg([curve], label="images/s", name="speed"),
-        "training": seconds or None,
-        "wall": summary.get("wall_seconds"),
-        "speed": summary.get("images_per_second"),
-        "memory": summary.get("peak_memory_mib"),
+        "training": duration(seconds[-1] if seconds else None),
+        "speeds": bands_svg([curve], label="images/s", name="speed"),
     }

@@ -29,7 +29,7 @@ def main(arguments):
     from ..reports.run import NAME, write_run_page
     from ..zoo import config_class_of
 
-    paths = list(dict.fromkeys(map(Path, own.runs)))
+    paths = [*{path.resolve(): path for path in map(Path, reversed(own.runs))}.values()][::-1]
     output = Path(own.output or (paths[0] / NAME if len(paths) == 1 else "comparison.html"))
     if output.suffix not in (".html", ".htm"):
         raise UserError(f"output: {output} given, allowed: a name that ends in .html")

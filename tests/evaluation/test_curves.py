@@ -127,7 +127,7 @@ def test_many_training_records_are_smoothed_by_a_moving_median(tmp_path, figures
     losses[100:115] = np.nan
     records = [{"images": i, "epoch": i / 10, "loss": loss, "lr": 0.1} for i, loss in enumerate(losses, 1)]
     learning_curves(records, tmp_path / "curves.png")
-    label = "training (median of 9 records; pale: each, 18 not finite)"
+    label = "training (median of 9 records; pale: each drawn, 18 not finite)"
     smooth = _lines(figures[0].axes[0])[label].get_ydata()
     for i, value in enumerate(losses):
         near = [x for x in losses[max(0, i - 4) : i + 5] if np.isfinite(x)]

@@ -53,6 +53,46 @@ def test_seeds_in_a_folder_have_its_name(run_in):
     assert _names(runs[:1]) == [("a/seed_0", 1)]
 
 
+def test_lines_of_one_name_are_told_apart(run_in):
+    """Names that train.py gives begin with one date."""
+    lr = {"120000": 0.1, "130000": 0.1, "140000": 0.2, "150000": 0.2}
+    runs = [run_in(f"resnet9-20260101-{time}", seed, lr=lr[time]) for seed, time in enumerate(lr)]
+    assert _names(runs) == [("resnet9-20260101 (1)", 2), ("resnet9-20260101 (2)", 2)]
+    runs = [run_in(f"{place}/same", lr=lr) for place, lr in (("x", 0.1), ("y", 0.2))]
+    assert _names(runs) == [("x/same", 1), ("y/same", 1)]
+    runs = [
+        run_in(f"{place}/arm/seed_{seed}", seed, lr=lr)
+        for place, lr in (("x", 0.3), ("y", 0.4))
+        for seed in (0, 1)
+    ]
+    assert _names(runs) == [("x/arm", 2), ("y/arm", 2)]
+
+
+def test_one_seed_several_times_is_said(run_in, tmp_path):
+    runs = [run_in(name, seed) for name, seed in (("a-1", 0), ("a-2", 0), ("a-3", 1))]
+    (row,) = write_comparison(runs, tmp_path / "page.html")
+    assert row["repeats"] == ["seed 0 twice"]
+    texts = Page(tmp_path / "page.html").texts
+    assert "3 (seed 0 twice)" in [" ".join(text.split()) for text in texts]
+    assert "Comparison of 1 recipe" in texts
+
+
+def test_long_values_that_differ_only_at_their_end_differ(run_in, tmp_path):
+    runs = [run_in(name, data_path=f"/{'x' * 200}/{name}") for name in "ab"]
+    write_comparison(runs, tmp_path / "page.html")
+    texts = Page(tmp_path / "page.html").texts
+    assert "In nothing but the seed." not in texts
+    place = texts.index("data_path")
+    assert [text[-2:] for text in texts[place + 1 : place + 3]] == ["/a", "/b"]
+
+
+def test_a_config_that_this_version_refuses_is_named(run_in, tmp_path):
+    run = run_in("a")
+    (run.path / "config.yaml").write_text("model: resnet9\nlr: -1\n")
+    with pytest.raises(UserError, match=f"^{run.path}/config.yaml: lr: -1"):
+        read_run(run.path, config_class_of)
+
+
 @pytest.mark.parametrize("keys", [{"data_path": "/other"}, {"epochs": 3.0}, {"split_seed": 1}])
 def test_other_data_is_another_line(run_in, keys):
     assert len(grouped([run_in("a"), run_in("b", **keys)])) == 2
@@ -129,21 +169,32 @@ def test_the_command_writes_a_page_of_one_run_and_of_several(run_in, tmp_path):
     one, other = (str(run_in(name, lr=lr).path) for name, lr in (("a", 0.1), ("b", 0.2)))
     assert json.loads(call_main(report.main, one, one).stdout) == {"report": f"{one}/report.html"}
     assert "a" in Page(tmp_path / "a" / "report.html").texts
+    (tmp_path / "link").symlink_to(one)
+    again = [f"{one}/../a", str(tmp_path / "link")]
+    assert json.loads(call_main(report.main, one, *again).stdout) == {"report": f"{one}/report.html"}
     output = tmp_path / "new" / "page.html"
     answer = json.loads(call_main(report.main, one, other, "--output", str(output)).stdout)
     assert answer["report"] == str(output) and [row["name"] for row in answer["rows"]] == ["a", "b"]
     assert "Comparison of 2 recipes" in Page(output).texts
 
 
-def test_a_damaged_summary_is_named(run_in, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("summary.json", "{"), ("summary.json", '{"final": {}}'), ("summary.json", "[]"),
+        ("metrics.jsonl", '{"images": 3, "epoch": 0}\n'), ("starts.json", '[{"device": 1}]'),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named(run_in, tmp_path, file, text):
     runs = [run_in("a"), run_in("b")]
-    for text in ("{", '{"final": {}}', "[]"):
-        (runs[0].path / "summary.json").write_text(text)
-        ended = call_main(report.main, *(str(run.path) for run in runs), "--output", str(tmp_path / "c.html"))
-        assert (
-            f"{runs[0].path}" in error_of(ended)
-            and "summary.json" in error_of(ended)
-            and not (tmp_path / "c.html").exists()
-        )
+    (runs[0].path / file).write_text(text)
+    ended = call_main(report.main, *(str(run.path) for run in runs), "--output", str(tmp_path / "c.html"))
+    said = error_of(ended)
+    assert f"{runs[0].path}/{file}" in said and not (tmp_path / "c.html").exists()
+    for other in {"summary.json", "metrics.jsonl", "starts.json", "evaluation.json"} - {file}:
+        assert other not in said
+
+
+def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not the folder of a run"):
         read_run(tmp_path / "none", config_class_of)

@@ -2,6 +2,7 @@
 """The page of a run shows what its folder holds, escaped, in one small file that asks for nothing."""
 
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from src.common.errors import UserError
-from src.common.files import write_json
+from src.evaluation.pictures import end_of_path
 from src.reports.page import MOST, duration, number, render
 from src.reports.run import thinned, write_run_page
 from tests.helpers.pages import HOSTILE, Page
@@ -28,7 +29,7 @@ def test_no_name_breaks_out_of_its_place(run_of, tmp_path):
     assert (page.alerts, page.addresses) == ([], [])
     assert set(HOSTILE) <= set(page.texts), "in the table of classes"
     assert HOSTILE[1] in page.texts and any(text.endswith(HOSTILE[1]) for text in page.texts), "name, path"
-    assert f"0{HOSTILE[2]}"[-60:] in page.texts
+    assert end_of_path(f"0{HOSTILE[2]}", 60) in page.texts
     assert page.tags.count("img") == 4, "two worst and two best pictures"
 
 
@@ -119,39 +120,62 @@ def test_a_page_of_much_is_small(run_of, tmp_path, classes):
     evaluations = [r for r in run.records if "eval_top1" in r]
     page = page_of(replace(run, records=records + evaluations), tmp_path / "report.html")
     assert page.size < MOST
+    assert "One of 25 of 10,000 training records is drawn." in page.texts
     assert f"200 of {classes} classes, the lowest recall first." in " ".join(page.texts) or classes == 200
 
 
 def test_of_many_records_some_are_drawn_and_every_evaluation():
     records = [{"loss": k} if k % 3 else {"eval_loss": k} for k in range(3000)]
-    some = thinned(records)
+    some, step, count = thinned(records)
+    assert (step, count) == (5, 2000)
     assert [r for r in some if "eval_loss" in r] == [r for r in records if "eval_loss" in r]
     training = [r["loss"] for r in some if "loss" in r]
     assert 300 < len(training) <= 400 and training[-1] == 2999 and training == sorted(training)
-    assert thinned(records[:9]) == records[:9] and thinned([]) == []
+    assert thinned(records[:9]) == (records[:9], 1, 6) and thinned([]) == ([], 1, 0)
+    for broken in (1, 7, 1501):
+        records[broken] = {"loss": math.nan}
+    assert sum(math.isnan(r.get("loss", 0.0)) for r in thinned(records)[0]) == 3
+
+
+FILES = ("summary.json", "metrics.jsonl", "evaluation.json", "starts.json")
 
 
 @pytest.mark.parametrize(
-    ("file", "change"),
+    ("file", "value"),
     [
         ("summary.json", {"final": {}}), ("summary.json", {"environment": None}),
-        ("evaluation.json", {"images": []}), ("evaluation.json", {"worst": [1]}),
+        ("summary.json", {"damaged_images": {"train": 1}}), ("metrics.jsonl", [{"images": 3, "epoch": 0}]),
+        ("metrics.jsonl", [{"images": 3, "epoch": 1, "loss": "x"}]), ("evaluation.json", {"images": []}),
+        ("evaluation.json", {"worst": [1]}), ("starts.json", [{"date": "2026-01-02"}]),
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_named_in_one_line(run_of, tmp_path, file, change):
+def test_a_damaged_file_is_named_in_one_line(run_of, tmp_path, file, value):
     run = run_of(NAMES)
-    name = file.removesuffix(".json")
-    damaged = replace(run, **{name: getattr(run, name) | change})
-    with pytest.raises(UserError, match=r"is damaged .*; restore it, or remove it") as caught:
-        write_run_page(damaged, tmp_path / "report.html")
+    name = {"metrics.jsonl": "records"}.get(file, file.removesuffix(".json"))
+    changed = value if isinstance(value, list) else getattr(run, name) | value
+    mend = "restore it from a copy" if file in FILES[:2] else "restore it, or remove it"
+    with pytest.raises(UserError, match=rf"^{run.path}/{file} is damaged .*; {mend}$") as caught:
+        write_run_page(replace(run, **{name: changed}), tmp_path / "report.html")
+    assert not any(other in str(caught.value) for other in FILES if other != file)
     assert "\n" not in str(caught.value) and not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(("metric", "shown"), [("top1", "61.00 %"), ("loss", "0.5000"), ("top5", "91.00 %")])
+def test_the_best_is_that_of_the_metric_that_chose_it(run_of, tmp_path, metric, shown):
+    run = run_of(NAMES)
+    best = {"epoch": 1.0, "top1": 62.0, "top1_plain": 61.0, "loss": 0.5, "top5": 91.0}
+    config = run.config.model_copy(update={"best_metric": metric})
+    run = replace(run, config=config, summary=run.summary | {"best": best})
+    texts = page_of(run, tmp_path / "report.html").texts
+    title = {"top1": "top-1", "top5": "top-5"}.get(metric, metric)
+    place = texts.index("best")
+    assert texts[place + 1 : place + 3] == [shown, f"chosen by {title}, at epoch 1"]
 
 
 def test_a_page_that_would_be_too_large_is_refused(run_of, tmp_path):
     run = run_of(NAMES)
     facts = json.loads((run.path / "evaluation.json").read_text())
     facts["worst"][0]["picture"] = f"data:image/png;base64,{'A' * MOST}"
-    write_json(run.path / "evaluation.json", facts)
     with pytest.raises(UserError, match="the page would have"):
         write_run_page(replace(run, evaluation=facts), tmp_path / "report.html")
 
