@@ -5,8 +5,7 @@
     python -m benchmarks.quickstart --data_path data/shapes --name quickstart_shapes
 
 Runs `scripts/quickstart.sh --data_path DIR` in an environment that is installed already, and writes
-benchmarks/records/NAME.json. The bars: real images at least 75 % in at most 360 s; shapes at least 95 %; peak
-memory of any one process under 3 GiB; training starts within 15 s.
+benchmarks/records/NAME.json.
 """
 
 import json

@@ -27,6 +27,9 @@ PYTHON=$PWD/.venv/bin/python
 stamp=.venv/.installed-$requirements
 if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
   echo "installing $requirements (about 1.5 GB, once)"
+  # A making of .venv that was interrupted leaves a Python without pip.
+  "$PYTHON" -m pip --version > /dev/null 2>&1 || "$PYTHON" -m ensurepip > /dev/null \
+    || fail "$PYTHON has no pip; remove .venv, then call this again; $doctor"
   "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" \
     || fail "pip could not install $requirements; check the network, then call this again; $doctor"
   cat requirements.txt "$requirements" > "$stamp.new"

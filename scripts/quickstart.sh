@@ -39,7 +39,8 @@ fi
 
 name=quickstart-$(date +%Y%m%d-%H%M%S)
 run=runs/$name
-"$PYTHON" train.py --config_path configs/resnet9/quickstart.yaml --data_path "$data" --run_name "$name"
+"$PYTHON" train.py --config_path configs/resnet9/quickstart.yaml --data_path "$data" --output_path runs \
+  --run_name "$name"
 best=$run/checkpoints/best.ckpt
 result=$("$PYTHON" eval.py --checkpoint_path "$best" | tail -n 1)
 report=$("$PYTHON" export.py --checkpoint_path "$best" --file_format MINDIR | tail -n 1)

@@ -37,7 +37,8 @@ def try_mindspore(target: str) -> dict[str, Any]:
     if ended.returncode < 0:
         return {"error": f"it was killed by {signal.Signals(-ended.returncode).name}"}
     if not ended.returncode:
-        return json.loads(ended.stdout.splitlines()[-1])
+        answers = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+        return json.loads(answers[-1]) if answers else {"error": "it answered nothing"}
     said = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
     last = said[-1] if said else f"exit code {ended.returncode}"
     return {"error": last.removeprefix("error: ").partition("; ")[0]}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tries MindSpore in a process of its own: python -m src.doctor.probe [auto|Ascend|GPU|CPU]
 
-The last line of its output is one JSON object. Whatever goes wrong stays in this process.
+Its answer is one line of JSON, an object. Whatever goes wrong stays in this process.
 """
 
 import json

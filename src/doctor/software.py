@@ -12,7 +12,6 @@ from ..model_utils.environment import version_of
 from .finding import Finding, failure, ok, warning
 
 ROOT = Path(__file__).parents[2]
-INSTALL = "pip install -r requirements.txt"
 TESTED_PYTHON, MOST_PYTHON = (3, 11), (3, 12)  # MindSpore 2.10 is built for Python 3.9 to 3.12
 
 
@@ -50,6 +49,16 @@ def pinned(root: Path = ROOT) -> dict[str, str]:
             lines = []
     found = (re.match(r"\s*([\w.-]+)\s*==\s*([^\s;#]+)", line) for line in lines)
     return {match[1].lower(): match[2] for match in found if match}
+
+
+def install_command(root: Path = ROOT) -> str:
+    """What installs the pinned packages, which a clone has in a file and the installed package in itself."""
+    pins = " ".join(f"{name}=={version}" for name, version in pinned(root).items())
+    there = (root / "requirements.txt").is_file()
+    return f"pip install {pins}" if pins and not there else "pip install -r requirements.txt"
+
+
+INSTALL = install_command()
 
 
 def installed(names: Mapping[str, str]) -> dict[str, str | None]:

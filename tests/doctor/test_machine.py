@@ -2,11 +2,13 @@
 """The processor, memory and disk of machines that are made up, and the disk of this one."""
 
 import errno
+import json
 import os
 from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.record import RECORDS
 from src.doctor import machine
 from src.doctor.machine import GIB, MIB, check_disk, check_memory, check_onednn, check_processor, cpu_flags
 from src.model_utils.memory import Memory
@@ -86,6 +88,8 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     assert finding.state == "failure" and f"{tmp_path}/runs is no folder" in finding.what
 
 
-def test_the_disk_here(tmp_path):
-    assert check_disk(tmp_path).what.startswith(f"{tmp_path}: ")
-    assert 256 * MIB == machine.LEAST_DISK
+def test_the_quickstart_fits_into_the_least_memory():
+    record = json.loads((RECORDS / "quickstart.json").read_text())
+    peak = record["peak_memory_mib"]["max"]
+    assert f"the quickstart takes {peak * MIB / GIB:.1f} GiB" == machine.QUICKSTART
+    assert peak * MIB <= machine.LEAST_MEMORY

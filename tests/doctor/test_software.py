@@ -81,3 +81,9 @@ def test_a_missing_package_is_a_failure():
     assert {state for state, *_ in found.values()} == {"failure"}
     assert found["packages"][1] == "not installed: tqdm, pyyaml"
     assert {mend for *_, mend in found.values()} == {"pip install -r requirements.txt"}
+
+
+def test_an_installed_package_has_no_file_of_requirements(tmp_path, monkeypatch):
+    assert software.install_command() == software.INSTALL == "pip install -r requirements.txt"
+    monkeypatch.setattr(software.importlib.metadata, "requires", lambda name: ["numpy==1.26.4", "tqdm==4.1"])
+    assert software.install_command(tmp_path) == "pip install numpy==1.26.4 tqdm==4.1"

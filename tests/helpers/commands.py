@@ -13,8 +13,10 @@ LANGUAGES = ("bash", "python", "text", "yaml", "json")
 MARK = re.compile(r"#.*\b(needs a card|needs cards|needs a network|takes hours)\b")
 _FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 _PARTS = re.compile(r"""((?:"[^"]*"|'[^']*'|\S#|[^#"'])*)(#.*)?""")  # a command, its comment
-# These do what other tests do, this one among them, or say what is amiss with the machine.
-_HELP_ALONE = re.compile(r"bash scripts/(quickstart|test)\.sh|python -m (benchmarks\.|src\.tools\.doctor)")
+# These do what other tests do, this one among them.
+_HELP_ALONE = re.compile(r"bash scripts/(quickstart|test)\.sh")
+# These measure for hours, or say what is amiss with the machine.
+_CHECKED = re.compile(r"python -m (benchmarks\.|src\.tools\.doctor)")
 _INLINE = re.compile(
     r"`((?:python -m (?:src|benchmarks)\.[^\s`]+|python \w+\.py|bash scripts/[^\s`]+)\s[^`]+)`"
 )
@@ -36,7 +38,9 @@ class Command:
     @property
     def kind(self) -> str:
         """What a test does of it: `run`, `checked` up to its work, or asked for `help` alone."""
-        return "help" if _HELP_ALONE.match(self.text) else "checked" if self.mark else "run"
+        if _HELP_ALONE.match(self.text):
+            return "help"
+        return "checked" if self.mark or _CHECKED.match(self.text) else "run"
 
     @property
     def words(self) -> list[str]:

@@ -111,6 +111,8 @@ def test_every_command_to_its_end(data_path, trained, tmp_path):
         ("python eval.py --checkpoint runs/RUN", "needs a card", "--checkpoint_path"),
         ("python -m src.data.prepare cifar11 --output_path data", "needs a network", "cifar11"),
         ("python -m src.tools.none", "", "src.tools.none"),
+        ("python -m src.tools.doctor --crads 8", "", "--crads given, --cards is the nearest"),
+        ("python -m benchmarks.quickstart --data_path DIR --nmae x", "", "unrecognized arguments: --nmae x"),
         ("bash scripts/run_eval.sh nowhere data", "needs a card", "nowhere: no such file or folder"),
         ("bash scripts/none.sh", "", "none.sh"),
         ("wget https://example.com/file", "", ""),

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,16 @@ def test_a_clone_without_venv_says_which_python_is_started(tmp_path, stub):
     ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0 and "src.tools.launch" in ended.stdout
     assert ended.stderr == f"no .venv in {clone}: starting with {tmp_path}/bin/python3, Python 3.11\n"
+
+
+def test_a_venv_whose_making_was_interrupted_gets_its_pip(tmp_path):
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "scripts", clone / "scripts")
+    (clone / "requirements.txt").write_text("# none\n")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", clone / ".venv"], check=True)
+    words = ["bash", "-c", "source scripts/environment.sh requirements.txt && $PYTHON -m pip --version"]
+    ended = subprocess.run(words, cwd=clone, capture_output=True, text=True)
+    assert ended.returncode == 0 and f"{clone}/.venv" in ended.stdout, ended.stderr
 
 
 def test_files_keep_their_line_ends_in_every_clone():
