@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.tables import pages
+from tests.helpers.commands import ROOT, named
+
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
+PAGES = pages()
 OF_OTHERS = ("_ARRAY_API", "Load dynamic library", "Illegal option", "mind ir version")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-
-
-def named(page: Path) -> str:
-    return str(page.relative_to(ROOT))
 
 
 def summary_of(text: str) -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from ..model_utils.cpu import ISA
 from .finding import Finding, failure, ok, warning
 from .software import ROOT
 
@@ -54,6 +55,6 @@ def check_mindspore(found: Mapping[str, Any], target: str) -> Finding:
         f"{found['start_s']:.0f} s to start"
     )
     if found["target"] == "CPU" and found["gflops"] < SLOW:
-        mend = "unset ONEDNN_MAX_CPU_ISA, and look at what else uses the processor"
+        mend = f"unset {ISA}, and look at what else uses the processor"
         return warning("operators", f"{what}; this is very slow", mend)
     return ok("operators", what)

@@ -6,12 +6,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ..model_utils.cpu import bound_cores, usable_cores
+from ..model_utils.cpu import ISA, bound_cores, usable_cores
 from ..model_utils.environment import cpu_name
 from ..model_utils.memory import Memory
 from .finding import Finding, failure, ok, warning
 
-ISA = "ONEDNN_MAX_CPU_ISA"
 GIB, MIB = 1 << 30, 1 << 20
 QUICKSTART = "the quickstart takes 1.1 GiB"  # benchmarks/records/quickstart.json
 LEAST_MEMORY, GOOD_MEMORY = int(1.15 * GIB), 4 * GIB

@@ -12,8 +12,8 @@ from .control_groups import folders_of
 
 MOST_THREADS = 1024  # that compute: many times more than cores take minutes to start, and then all memory
 NO_QUOTA = float(1 << 20)
-_ISA = "ONEDNN_MAX_CPU_ISA"
-_DIRECT = "QUARTET_DIRECT_CONVOLUTIONS"  # set with _ISA, so that processes started from here are told too
+ISA = "ONEDNN_MAX_CPU_ISA"
+_DIRECT = "QUARTET_DIRECT_CONVOLUTIONS"  # set with ISA, so that processes started from here are told too
 
 
 def use_fast_convolutions() -> None:
@@ -26,9 +26,9 @@ def use_fast_convolutions() -> None:
     The networks' own convolutions call oneDNN themselves on such a processor (`layers.onednn`), unless the
     user has set the variable.
     """
-    if _ISA not in os.environ:
-        os.environ[_ISA], os.environ[_DIRECT] = "AVX2", "1"
-        logging.getLogger("quartet").info("%s=AVX2 set: oneDNN's fast convolutions on this CPU", _ISA)
+    if ISA not in os.environ:
+        os.environ[ISA], os.environ[_DIRECT] = "AVX2", "1"
+        logging.getLogger("quartet").info("%s=AVX2 set: oneDNN's fast convolutions on this CPU", ISA)
 
 
 def calls_onednn() -> bool:

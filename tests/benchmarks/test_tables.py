@@ -7,15 +7,12 @@ from string import Formatter
 import pytest
 
 from benchmarks import tables
-from benchmarks.record import RECORDS, ROOT
+from benchmarks.record import RECORDS
 from src.common.errors import UserError
+from tests.helpers.commands import named
 
 PAGES = tables.pages()
 MARKED = [page for page in PAGES if "<!-- table: " in page.read_text()]
-
-
-def named(page):
-    return str(page.relative_to(ROOT))
 
 
 def records_of(section: str) -> set[str]:

@@ -53,6 +53,10 @@ def pages() -> list[Path]:
     return sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
 def fences(page: Path) -> Iterator[tuple[str, int, str]]:
     """Language, first line and text of each fenced block."""
     text = page.read_text()

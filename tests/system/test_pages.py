@@ -7,15 +7,11 @@ from collections import Counter
 
 import pytest
 
-from tests.helpers.commands import LANGUAGES, ROOT, Command, commands_of, fences, inline_commands_of, pages
+from tests.helpers.commands import LANGUAGES, Command, commands_of, fences, inline_commands_of, named, pages
 from tests.helpers.page_folder import PageFolder
 
 PAGES = pages()
 COMMANDS = [one for page in PAGES for one in (*commands_of(page), *inline_commands_of(page))]
-
-
-def named(page):
-    return str(page.relative_to(ROOT))
 
 
 @pytest.fixture(scope="module")
