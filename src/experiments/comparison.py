@@ -66,7 +66,9 @@ def _told(run: RunFacts) -> dict[str, Any]:
         return {}
     final = run.summary["final"]
     return {
-        "figures": {name: float(final[name]) for name in METRICS if final.get(name) is not None},
+        "figures": {
+            name: float(final[name]) for name in METRICS if name == "top1" or final.get(name) is not None
+        },
         "machine": run.summary["environment"] | run.summary["device"],
         **{name: run.summary[name] for name in ("epochs", "wall_seconds", "peak_memory_mib")},
     }

@@ -182,6 +182,8 @@ def test_the_command_writes_a_page_of_one_run_and_of_several(run_in, tmp_path):
     ("file", "text"),
     [
         ("summary.json", "{"), ("summary.json", '{"final": {}}'), ("summary.json", "[]"),
+        ("summary.json", '{"final": {"loss": 1}, "environment": {}, "device": {"cards": 1}, "epochs": 1, '
+                         '"wall_seconds": 1, "peak_memory_mib": 1}'),
         ("metrics.jsonl", '{"images": 3, "epoch": 0}\n'), ("starts.json", '[{"device": 1}]'),
     ],
 )  # fmt: skip
