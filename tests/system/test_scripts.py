@@ -148,6 +148,20 @@ def test_a_venv_whose_making_was_interrupted_gets_its_pip(tmp_path):
     assert ended.returncode == 0 and f"{clone}/.venv" in ended.stdout, ended.stderr
 
 
+def test_the_quickstart_says_where_its_run_is_whatever_the_defaults_say(tmp_path):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("requirements.txt", ".venv/.installed-requirements.txt"):
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$@"\nexit 3\n')
+    python.chmod(0o755)
+    words = ["bash", "scripts/quickstart.sh", "--data_path", "."]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 3 and ended.stdout.startswith("train.py "), ended.stderr
+    assert " --output_path runs --run_name quickstart-" in ended.stdout
+
+
 def test_files_keep_their_line_ends_in_every_clone():
     names = ["scripts/run_eval.sh", "configs/resnet9/cifar10.yaml", "train.py"]
     found = subprocess.run(
