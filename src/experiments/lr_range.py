@@ -43,7 +43,7 @@ def keys_of_range(
         given: names of keys that the user sets.
 
     Raises:
-        UserError: the rates do not rise from above 0.
+        UserError: the rates do not rise from above 0, or the user sets one of these keys but eval_every.
     """
     if not 0 < lr_min < lr_max < np.inf:
         raise UserError(
@@ -64,10 +64,27 @@ def keys_of_range(
         "tta": "none",
         "tta_share": 1.0,
         "ema_decay": 0.0,  # an average lags behind what the rate does
+        "ema_every": 1,
+        "lookahead": False,
         "bn_reestimation_batches": 0,
         "max_nonfinite_steps": 1,
     }
-    return {name: value for name, value in keys.items() if name != "eval_every" or name not in given}
+    if "eval_every" in given:
+        del keys["eval_every"]
+    for name in given:
+        if name in keys:
+            raise UserError(f"{name}: given, but the range test sets it; leave it out")
+    return keys
+
+
+def check_rates(recipe: Any) -> None:
+    """Raises UserError where a recipe with `keys_of_range` has other rates than those."""
+    config = recipe.config
+    rates = recipe.rates(
+        updates=_POINTS, updates_per_epoch=_POINTS / config.epochs, images_per_update=config.lr_base_batch
+    )
+    if (np.diff(rates) <= 0).any():
+        raise UserError("lr_schedule: the recipe sets its own rates, which do not rise; set hyper_rule false")
 
 
 def smoothed(values: Sequence[float]) -> np.ndarray:

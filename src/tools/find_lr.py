@@ -54,7 +54,7 @@ def _test(own, rest, flags):
     import time
     from pathlib import Path
 
-    from ..experiments.lr_range import keys_of_range, report
+    from ..experiments.lr_range import check_rates, keys_of_range, report
     from ..model_utils.config import load_config, parse_overrides
     from ..optim.schedules import rate_factor
     from ..training import session
@@ -74,6 +74,7 @@ def _test(own, rest, flags):
     }
     more = keys_of_range(config, **rates, exponential=own.exponential, given=keys)
     config = load_config(keys | more, **how)
+    check_rates(create_recipe(config))
     run_dir, diverged = session.new_run_dir(config, recipe_name=""), False
     try:
         session.start(config, create_recipe, run_dir=run_dir)

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The range test: its schedule, the smoothed loss, the rule on known curves, and a run of the tool."""
 
+import contextlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from src.common.errors import UserError
-from src.experiments.lr_range import draw_range, keys_of_range, report, smoothed, suggest
+from src.experiments.lr_range import check_rates, draw_range, keys_of_range, report, smoothed, suggest
 from src.model_utils.config import load_config
 from src.optim.schedules import scheduled_rates
 from src.tools import find_lr
-from src.zoo import config_class_of
+from src.zoo import config_class_of, create_recipe
 from tests.helpers.doors import call_main, last_json
 
 RATES = np.linspace(0.01, 1.0, 100)
@@ -24,10 +26,14 @@ def _config(**keys):
 
 @pytest.mark.parametrize("exponential", [False, True])
 def test_the_rate_rises_from_one_end_to_the_other(exponential):
-    config = _config(epochs=2, lr_schedule="cosine", ema_decay=0.9, tta="flip", cooldown_epochs=1)
+    recipe = {
+        "lr_schedule": "cosine", "ema_decay": 0.9, "ema_every": 5, "lookahead": True, "tta": "flip",
+        "cooldown_epochs": 1,
+    }  # fmt: skip
+    config = _config(epochs=2, **recipe)
     keys = keys_of_range(config, lr_min=0.01, lr_max=1.0, exponential=exponential, given=["eval_every"])
     assert keys["log_every"] == 1 and "eval_every" not in keys
-    changed = _config(epochs=2, **keys)
+    changed = _config(epochs=2, **{**recipe, **keys})
     rates = scheduled_rates(changed, updates=200, updates_per_epoch=100)
     expected = (np.geomspace if exponential else np.linspace)(0.01, 1.0, 201)[1:]
     np.testing.assert_allclose(rates, expected, rtol=1e-3 if exponential else 1e-12)
@@ -43,6 +49,27 @@ def test_rates_that_do_not_rise_are_refused(lr_min, lr_max):
 def test_a_length_in_updates_is_refused():
     with pytest.raises(UserError, match="train_steps: 7 given, allowed: --epochs"):
         keys_of_range(_config(train_steps=7), lr_min=0.1, lr_max=1, exponential=False, given=[])
+
+
+def test_a_key_that_the_test_sets_is_refused():
+    with pytest.raises(UserError, match=r"^ema_decay: given, but the range test sets it; leave it out$"):
+        keys_of_range(_config(), lr_min=0.1, lr_max=1, exponential=False, given=["epochs", "ema_decay"])
+
+
+def test_every_recipe_takes_the_keys_but_those_with_rates_of_their_own():
+    """BiT's hyper-rule sets them from the number of training images."""
+    refused = 0
+    for path in sorted(Path("configs").rglob("*.yaml")):
+        keys = {"epochs": 2.0, "train_steps": 0}
+        config = load_config(keys, config_class_of=config_class_of, config_path=path)
+        keys |= keys_of_range(config, lr_min=0.01, lr_max=1, exponential=True, given=keys)
+        recipe = create_recipe(load_config(keys, config_class_of=config_class_of, config_path=path))
+        own = getattr(recipe.config, "hyper_rule", False)
+        recipe = recipe.changed(sources={"train": range(1000)})
+        refused += own
+        with pytest.raises(UserError, match="sets its own rates") if own else contextlib.nullcontext():
+            check_rates(recipe)
+    assert refused
 
 
 def test_smoothing_is_a_weighted_mean_of_what_came():
