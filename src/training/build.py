@@ -78,10 +78,7 @@ def build_train_step(
         synchronise_batch_norm(network, cards=cards)
     ema = None
     if c.ema_decay:
-        horizon = updates if c.lookahead else 0
-        ema = EMA(
-            network, decay=c.ema_decay, warmup=c.ema_warmup, every=c.ema_every, lookahead_updates=horizon
-        )
+        ema = EMA(network, decay=c.ema_decay, warmup=c.ema_warmup, every=c.ema_every, lookahead=c.lookahead)
     step = TrainStep(
         set_precision(network, c.amp_level),
         recipe.inputs(),

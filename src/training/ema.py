@@ -28,9 +28,9 @@ class EMA(nn.Cell):
     (`update_ema` of cifar10-fast): as long a memory for less work.
 
     Lookahead (Zhang et al., arXiv 1907.08610, as airbench94.py has it) lets the weights go on from the
-    average: in updates every, 2 every, ... they become it, with d = decay ** every * (t / T) ** 3 after t of
-    T updates. Weights run ahead freely at first, and are held back by their past in the end. What a run ends
-    with is the average, as with EMA.
+    average: in updates every, 2 every, ... they become it, with d = decay ** every * (share of the run) ** 3.
+    Weights run ahead freely at first, and are held back by their past in the end. What a run ends with is
+    the average, as with EMA.
 
     State: "ema.<parameter name>", float32, equal to the weights at the start.
 
@@ -38,11 +38,11 @@ class EMA(nn.Cell):
         decay: in [0, 1).
         warmup: see above; Lookahead has none.
         every: interval in updates.
-        lookahead_updates: of the whole run, for Lookahead; 0: EMA.
+        lookahead: see above.
     """
 
     def __init__(
-        self, network: nn.Cell, *, decay: float, warmup: bool, every: int = 1, lookahead_updates: int = 0
+        self, network: nn.Cell, *, decay: float, warmup: bool, every: int = 1, lookahead: bool = False
     ):
         super().__init__(auto_prefix=False)
         self.decay = decay**every
@@ -50,7 +50,7 @@ class EMA(nn.Cell):
         self.share = 1 - self.decay  # in float64: of 1 - 0.9999, float32 has only four digits right
         self.warmup = warmup
         self.every = every
-        self.lookahead_updates = lookahead_updates
+        self.lookahead = lookahead
         self.weights = ms.ParameterTuple(list(network.get_parameters()))
         self.averages = ms.ParameterTuple(
             [
@@ -59,11 +59,16 @@ class EMA(nn.Cell):
             ]
         )
 
-    def construct(self, updates):
-        """Takes in the weights after update number `updates` (float32 scalar, 1 for the first)."""
-        if self.lookahead_updates > 0:
+    def construct(self, updates, share=0.0):
+        """Takes in the weights after an update.
+
+        Args:
+            updates: its number, float32 scalar, 1 for the first; those that are skipped do not count.
+            share: of the run that is made, float32 scalar, for Lookahead.
+        """
+        if self.lookahead:
             if ops.cast(updates, ms.int32) % self.every == 0:
-                share = 1 - self.decay * (updates / self.lookahead_updates) ** 3
+                share = 1 - self.decay * share**3
                 self.map(ops.partial(_meet, share), self.averages, self.weights)
         elif self.every == 1 or ops.cast(updates, ms.int32) % self.every == 1:
             self._follow(updates)

@@ -63,7 +63,8 @@ class TrainStep(nn.Cell):
 
     The gradients of `accumulate_steps` batches are averaged into one update; clipping comes after the
     reduction, on what the optimizer would see. A skipped update still counts for the schedule, so that the
-    rate stays tied to the data seen, and not for EMA or for the optimizer's own bias correction.
+    rate stays tied to the data seen, and for Lookahead's share of the run, but not for EMA or for the
+    optimizer's own bias correction.
 
     Each batch has one overflow flag, which all cards agree on. It is asked for once, as asking clears it on
     an Ascend 910 and in saturation mode. The update and the running statistics use the same flag.
@@ -330,4 +331,5 @@ class TrainStep(nn.Cell):
         self.optimizer(gradients, rate, self.updates)
         ops.assign_add(self.applied, 1)
         if self.ema is not None:
-            self.ema(self.applied.astype(ms.float32))
+            share = (self.updates + 1).astype(ms.float32) / len(self.rates)
+            self.ema(self.applied.astype(ms.float32), share)

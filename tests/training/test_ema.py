@@ -73,13 +73,13 @@ def test_lookahead_gives_the_weights_the_average(graph_mode):
     updates, network = 13, Normalised()
     fast = {name: value.astype(np.float64) for name, value in fill(network, 0).items()}
     slow = dict(fast)
-    ema = EMA(network, decay=0.95, warmup=True, every=5, lookahead_updates=updates)
+    ema = EMA(network, decay=0.95, warmup=True, every=5, lookahead=True)
     for count in range(1, updates + 1):
         for parameter in network.get_parameters():  # an update of the optimizer
             move = np.random.default_rng([4, count]).normal(size=parameter.shape).astype(np.float32)
             ops.assign(parameter, ms.Tensor(parameter.asnumpy() + move))
             fast[parameter.name] = fast[parameter.name] + move
-        ema(ms.Tensor(count, ms.float32))
+        ema(ms.Tensor(count, ms.float32), ms.Tensor(count / updates, ms.float32))
         if count % 5 == 0:
             decay = 0.95**5 * (count / updates) ** 3
             slow = {name: slow[name] + (1 - decay) * (fast[name] - slow[name]) for name in slow}

@@ -156,16 +156,24 @@ def test_a_restart_between_updates_changes_no_bit(linear_step, linear_batch, cal
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_lookahead_in_a_run_with_evaluations(linear_step, linear_oracle, linear_batch, call):
-    """Whatever looks at the average between updates leaves the weights, and what they become, alone."""
-    lookahead = {"decay": 0.95, "warmup": True, "every": 3, "lookahead_updates": 8}
+@pytest.mark.parametrize("before", [0, 6])
+def test_lookahead_in_a_run_with_evaluations(linear_step, linear_oracle, linear_batch, call, before):
+    """Whatever looks at the average between updates leaves the weights, and what they become, alone.
+
+    before: updates that the first two were, of a run that went on with more images each.
+    """
+    lookahead = {"decay": 0.95, "warmup": True, "every": 3, "lookahead": True}
     step = linear_step(rates=RATES, ema=lambda network: EMA(network, **lookahead))
     oracle = linear_oracle(rates=RATES)
     slow = [w.copy() for w in oracle.weights]
-    for count in range(1, 9):
+    first = 2 if before else 0
+    step.start_at(first)
+    step.applied.set_data(ms.Tensor(before, ms.int32))
+    oracle.updates = first
+    for count in range(first + 1, 9):
         call(step, linear_batch(count))
         oracle(*linear_batch(count))
-        if count % 3 == 0:
+        if (count - first + before) % 3 == 0:
             decay = 0.95**3 * (count / 8) ** 3
             slow = [decay * s + (1 - decay) * w for s, w in zip(slow, oracle.weights, strict=True)]
             oracle.weights = [s.copy() for s in slow]
