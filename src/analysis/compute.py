@@ -8,9 +8,9 @@ test image takes one for each view. So airbench94 needs 476 updates x 1024 image
 
 Not counted: normalisation, activations, pooling, the loss, the optimizer, augmentation, evaluations before
 the last one, and the estimate of whitening and of statistics. They are small in FLOP, not always in time:
-Muon's matrix products, the largest, are 0.45 % of airbench94_muon. A layer that has come to stand still
-(`freeze_epochs`) takes one pass from then on; one whose weights are fixed from the start counts in full, as
-airbench's whitening does there. 1-bit multiply-adds count as others.
+Muon's matrix products, the largest, are 0.45 % of airbench94_muon. A layer that stops learning
+(`freeze_epochs`) counts one pass from then on. A layer that never learns, as the whitening, counts three, as
+in airbench's own figures. 1-bit multiply-adds count as others.
 """
 
 from dataclasses import dataclass
@@ -73,12 +73,21 @@ class Compute:
         return (self.training + self.test) / PFLOP
 
 
-def compute_of(recipe: TrainRecipe, *, images: int, test_images: int, num_classes: int = 10) -> Compute:
+def batches_an_epoch(recipe: TrainRecipe, *, images: int, num_classes: int) -> int:
+    """How many batches a run on one card has an epoch, with so many training images and classes."""
+    config = recipe.config
+    if config.examples_per_class:
+        images = min(images, config.examples_per_class * num_classes)
+    stand_in = _stand_in(images, num_classes, side=config.crop_pad + 1)
+    return len(recipe.changed(sources={"train": stand_in}).train_batches(rank=0, size=1))
+
+
+def compute_of(recipe: TrainRecipe, *, epoch: int, test_images: int, num_classes: int = 10) -> Compute:
     """The compute of a run with the recipe's config; how long that is, the trainer's own `Course` says.
 
     Args:
         recipe: of a config. A key that a run fills in from its data (`hyper_rule`) counts as it stands.
-        images: of the training set.
+        epoch: batches an epoch.
         test_images: of the test set.
         num_classes: classes of the data set.
 
@@ -86,11 +95,12 @@ def compute_of(recipe: TrainRecipe, *, images: int, test_images: int, num_classe
         UserError: the network does not take images of the config's size, or the run makes no update.
     """
     config = recipe.config
-    batches = recipe.changed(sources={"train": _stand_in(images, num_classes, side=config.crop_pad + 1)})
-    course = Course.of(config, epoch=len(batches.train_batches(rank=0, size=1)), cards=1)
+    course = Course.of(config, epoch=epoch, cards=1)
     network = recipe.network(num_classes=num_classes)
     trained = _trained_updates(recipe, network, course)
-    layers, test_layers = (_layers(network, side) for side in (config.image_size, recipe.image_size))
+    sides = config.image_size, recipe.image_size
+    forward = {side: _layers(network, side) for side in dict.fromkeys(sides)}
+    layers, test_layers = (forward[side] for side in sides)
     still = {name: course.updates - trained.get(f"{name}.weight", course.updates) for name in layers}
     return Compute(
         forward=sum(layers.values()),

@@ -11,7 +11,7 @@ from mindspore import nn
 from ..layers.device import use_plain_operators
 from ..training.build import TrainRecipe
 from ..training.precision import set_precision
-from .compute import PFLOP, compute_of
+from .compute import PFLOP, batches_an_epoch, compute_of
 from .cost import CellCost, measure
 
 GIB = 2**30
@@ -103,8 +103,9 @@ def _largest_patches(network: nn.Cell, cells: Sequence[CellCost]) -> int:
     return 2 * 4 * max((tap.sizes[0] * math.prod(outputs[name][1:]) for name, tap in tapped), default=0)
 
 
-def _compute(recipe: TrainRecipe, **sizes: int) -> dict[str, Any]:
-    run = compute_of(recipe, **sizes)
+def _compute(recipe: TrainRecipe, *, images: int, test_images: int, num_classes: int) -> dict[str, Any]:
+    epoch = batches_an_epoch(recipe, images=images, num_classes=num_classes)
+    run = compute_of(recipe, epoch=epoch, test_images=test_images, num_classes=num_classes)
     facts = {
         "updates": run.updates,
         "epochs": run.epochs,

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.files import write_json, write_text, writing
-from ..model_utils.config import as_yaml, parse_overrides, read_yaml
+from ..model_utils.config import as_yaml, load_config, parse_overrides, read_yaml
 from ..model_utils.keys import Keys, default_of
 
 _SEED = "seed"
@@ -144,6 +144,12 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.arm.name} seed {self.seed}"
+
+    @property
+    def config(self) -> Keys:
+        """What it was begun with, whatever its recipe has become, and the keys that its data decide."""
+        base = read_yaml(self.folder / "config.yaml")
+        return load_config({}, config_class_of=lambda model: type(self.arm.config), base=base, others=True)
 
     @property
     def is_trained(self) -> bool:

@@ -9,12 +9,12 @@ from .statistics import MOST_RUNS
 
 def as_markdown(facts: dict[str, Any]) -> str:
     """The figures of `results.facts_of` as Markdown."""
-    base = "the row before" if facts["baseline"] == "previous" else facts["baseline"]
+    base = "the recipe before" if facts["baseline"] == "previous" else facts["baseline"]
     several = any(row["views"] != "none" for row in facts["rows"])
     title = ["recipe", *(["views"] if several else []), "n", "top-1 %", "SD", "min", "max"]
     title += ["epochs", "PFLOP", "minutes", f"to {base}", "95 % interval", "runs an arm"]
     lines = _table(title, [_cells(row, several) for row in facts["rows"]])
-    lines += ["", *_notes(facts, base)]
+    lines += ["", *_notes(facts, base, several)]
     if facts["views"]:
         lines += [
             "",
@@ -65,12 +65,14 @@ def _needed(runs: int | None) -> str:
     return f"over {MOST_RUNS:,}" if runs is None else f"{runs:,}"
 
 
-def _notes(facts: dict[str, Any], base: str) -> list[str]:
+def _notes(facts: dict[str, Any], base: str, several: bool) -> list[str]:
     level, power = f"{facts['level']:.0%}".replace("%", " %"), f"{facts['power']:.0%}".replace("%", " %")
     notes = [
         f"Differences are to {base}, in points of top-1, with Welch's interval; each stands for itself, so "
         "one of twenty misses the truth. Minutes are wall time with evaluation, the mean of the runs.",
     ]
+    if several:
+        notes[0] += f" Each is to the row of {base} with the same views, or to its first where it has none."
     if facts["pooled_sd"] is not None:
         needed = ", ".join(f"{_needed(runs)} for {size}" for size, runs in facts["runs_needed"].items())
         notes.append(

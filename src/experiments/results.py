@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import UserError
-from ..evaluation.curves import training_seconds
+        (record["epoch"], seconds, of_plain_view(record)["eval_top1"])
+        for record, seconds in zip(records, training_seconds(records), strict=True)
 from ..training.records import read_metrics
 from . import statistics
 from .plan import Arm, Run, views_of
 
 SIZES = (0.1, 0.25, 0.5, 1.0)  # points of top-1: differences that the report names the number of runs for
 
-_TOLD = ("seed", "epochs", "images", "wall_seconds", "environment")  # what a summary says of itself
+_TOLD = ("seed", "epochs", "images", "batches", "wall_seconds", "environment")  # of a summary
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Result:
     """One finished run.
 
     Attributes:
+        config: what it was trained with.
         top1: per cent, of its last weights, by kind of views; its own kind first.
         environment: processor, cores and versions, as the run's summary has them.
         classes: of the data.
@@ -32,10 +34,12 @@ class Result:
             evaluation.
     """
 
+    config: Keys
     seed: int
     top1: dict[str, float]
     epochs: float
     images: int
+    batches: int
     wall_seconds: float
     environment: dict[str, Any]
     test_images: int
@@ -45,11 +49,11 @@ class Result:
     @classmethod
     def of(cls, run: Run) -> "Result":
         """Raises UserError where a file of the run is damaged or missing."""
-        file = run.folder / "summary.json"
+        config, file = run.config, run.folder / "summary.json"
         try:
             summary = json.loads(file.read_text(encoding="utf-8"))
             final = summary["final"]
-            top1 = {views_of(run.arm.config): final["top1"]}
+            top1 = {views_of(config): final["top1"]}
             top1 |= {"none": final["top1_plain"]} if "top1_plain" in final else {}
             for file in sorted((run.folder / "views").glob("*.json")):
                 answer = json.loads(file.read_text(encoding="utf-8"))
@@ -57,21 +61,19 @@ class Result:
             told = [summary[name] for name in _TOLD]
             counts = final["count"], len(summary["recall_by_class"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{file} is damaged ({error!r}); remove {run.folder}, and call this again"
-            ) from error
+            raise UserError(f"{file} is damaged ({error!r}); remove it, and call this again") from error
         seed, *told = told
-        return cls(seed, top1, *told, *counts, _curve(read_metrics(run.folder / "metrics.jsonl")))
+        return cls(config, seed, top1, *told, *counts, _curve(read_metrics(run.folder / "metrics.jsonl")))
 
 
 # A run's compute in PFLOP, evaluated once in that kind of views.
-Compute = Callable[[Arm, Result, str], float]
+Compute = Callable[[Result, str], float]
 
 
 def _curve(records: Sequence[dict[str, Any]]) -> np.ndarray:
     """(evaluations, 3): epoch, seconds of training so far, top-1."""
     rows = [
-        (record["epoch"], seconds, record.get("eval_top1_plain", record["eval_top1"]))
+        (record["epoch"], seconds, of_plain_view(record)["eval_top1"])
         for record, seconds in zip(records, training_seconds(records), strict=True)
         if "eval_top1" in record
     ]
@@ -98,7 +100,7 @@ def facts_of(
     main = [next(row for row in rows if row["recipe"] == arm.name) for arm in there]
     sd = statistics.pooled_sd([row["top1"] for row in main])
     for row in rows:
-        row |= _compared(row, _base_of(row, main, baseline), sd)
+        row |= _compared(row, _base_of(row, rows, baseline), sd)
     environments = [result.environment for arm in there for result in results[arm.name]]
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -127,18 +129,24 @@ def _row(arm: Arm, kind: str, results: Sequence[Result], compute: Compute) -> di
         **asdict(statistics.spread([result.top1[kind] for result in chosen])),
         "epochs": one.epochs,
         "images": one.images,
-        "pflop": compute(arm, one, kind),
+        "pflop": compute(one, kind),
         "wall_seconds": float(np.mean([result.wall_seconds for result in chosen])),
     }
 
 
-def _base_of(row: dict[str, Any], main: Sequence[dict[str, Any]], baseline: str) -> dict[str, Any] | None:
-    """The row that another is compared with, the main one of the baseline; None: it is of the same recipe."""
-    names = [other["recipe"] for other in main]
-    place = names.index(row["recipe"])
+def _base_of(row: dict[str, Any], rows: Sequence[dict[str, Any]], baseline: str) -> dict[str, Any] | None:
+    """The row that another is compared with: the baseline's of the same views, or else its first.
+
+    None: it is of the same recipe, or there is none.
+    """
     if baseline == "previous":
-        return main[place - 1] if place else None
-    return main[names.index(baseline)] if baseline in names and baseline != row["recipe"] else None
+        names = list(dict.fromkeys(other["recipe"] for other in rows))
+        place = names.index(row["recipe"])
+        baseline = names[place - 1] if place else row["recipe"]
+    if baseline == row["recipe"]:
+        return None
+    found = [other for other in rows if other["recipe"] == baseline]
+    return next((other for other in found if other["views"] == row["views"]), found[0] if found else None)
 
 
 def _compared(row: dict[str, Any], base: dict[str, Any] | None, sd: float | None) -> dict[str, Any]:
@@ -147,7 +155,7 @@ def _compared(row: dict[str, Any], base: dict[str, Any] | None, sd: float | None
     found = statistics.difference(row["top1"], base["top1"])
     return {
         "difference": found.mean,
-        "interval": None if found.low is None else [found.low, found.high],
+        "interval": found.interval,
         "runs_needed": statistics.runs_needed(found.mean, sd) if sd else None,
     }
 
@@ -161,7 +169,7 @@ def _further(arm: Arm, results: dict[str, list[Result]]) -> list[str]:
 def _views_row(arm: Arm, kind: str, results: Sequence[Result]) -> dict[str, Any]:
     both = [result.top1 for result in results if {kind, "none"} <= result.top1.keys()]
     found = statistics.paired_difference([top1[kind] for top1 in both], [top1["none"] for top1 in both])
-    interval = None if found.low is None else [found.low, found.high]
     return {
-        "recipe": arm.name, "views": kind, "n": len(both), "difference": found.mean, "interval": interval
+        "recipe": arm.name, "views": kind, "n": len(both), "difference": found.mean,
+        "interval": found.interval,
     }  # fmt: skip

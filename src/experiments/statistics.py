@@ -35,6 +35,10 @@ class Difference:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def interval(self) -> list[float] | None:
+        return None if self.low is None else [self.low, self.high]
+
 
 def spread(values: Sequence[float]) -> Spread:
     """The spread of one or more values."""

@@ -93,6 +93,7 @@ def _check(own, baseline, names):
 
 
 def _train(own, arms):
+    import contextlib
     import sys
     from pathlib import Path
 
@@ -101,12 +102,16 @@ def _train(own, arms):
     from ..common.lock import HeldError, locked
     from ..experiments.processes import work_off
 
+    def say(line):
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            print(line, file=sys.stderr, flush=True)
+
     try:
         with locked(Path(own.output_path) / LOCK, timeout=0):
             for arm in arms:
                 arm.check()
             runs = [arm.run(seed) for seed in range(own.seeds) for arm in arms]
-            return work_off(runs, jobs=own.jobs, say=lambda line: print(line, file=sys.stderr, flush=True))
+            return work_off(runs, jobs=own.jobs, say=say)
     except HeldError as error:
         raise UserError(
             f"output_path: {own.output_path} is in use by process {error.pid}; wait for it, or choose another"
@@ -114,7 +119,7 @@ def _train(own, arms):
 
 
 def _compute():
-    """PFLOP of a run, as `src.tools.summary` counts it."""
+    """PFLOP of a run, by its own config and the batches that it had."""
     from ..analysis.compute import compute_of
     from ..common.log import setup_logging
     from ..experiments.plan import keys_of_views
@@ -124,12 +129,12 @@ def _compute():
     setup_logging(None).setLevel("WARNING")
     set_up_device("CPU")
 
-    def pflop(arm, result, kind):
+    def pflop(result, kind):
         tta, share = keys_of_views(kind)
-        recipe = create_recipe(arm.config).changed(tta=tta, tta_share=share)
-        images = round(result.images / result.epochs)
+        recipe = create_recipe(result.config).changed(tta=tta, tta_share=share)
+        epoch = round(result.batches / result.epochs)
         sizes = {"test_images": result.test_images, "num_classes": result.classes}
-        return compute_of(recipe, images=images, **sizes).pflop
+        return compute_of(recipe, epoch=epoch, **sizes).pflop
 
     return pflop
 

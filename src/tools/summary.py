@@ -48,6 +48,7 @@ def main(arguments):
     from ..common.log import setup_logging
     from ..model_utils.config import load_config, parse_overrides
     from ..model_utils.device_adapter import set_up_device
+    from ..optim.keys import with_one_length
     from ..zoo import config_class_of, create_recipe
 
     for name in ("num_classes", "card_memory"):
@@ -56,7 +57,7 @@ def main(arguments):
     for name in ("images", "test_images"):
         if getattr(own, name) < 0:
             raise UserError(f"{name}: {getattr(own, name)} given, allowed: a whole number >= 0")
-    keys = named | parse_overrides(rest)
+    keys = with_one_length(named | parse_overrides(rest))
     config = load_config(keys, config_class_of=config_class_of, config_path=own.config_path)
     setup_logging(None).setLevel("WARNING")
     set_up_device("CPU", seed=config.seed)

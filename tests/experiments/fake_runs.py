@@ -4,13 +4,14 @@
 import json
 
 
-def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None, plain=None):
-    """A run of two or more epochs of 1,000 images with these accuracies, the last one final.
+def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None, plain=None, keys=None):
+    """A run of two or more epochs of 1,000 images in 10 batches with these accuracies, the last one final.
 
-    `plain`: the last one of the plain view, where the other is of several.
+    `plain`: the last one of the plain view, where the other is of several. `keys`: of its config.
     """
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(f"model: resnet9\nseed: {seed}\n")
+    keys = {"model": "resnet9", **(keys or {}), "seed": seed}
+    (folder / "config.yaml").write_text("".join(f"{name}: {value}\n" for name, value in keys.items()))
     records = []
     for epoch, accuracy in enumerate(top1, start=1):
         place = {"images": 1000 * epoch, "step": 10 * epoch, "epoch": float(epoch)}
@@ -29,7 +30,8 @@ def fake_run(folder, *, seed=0, top1=(50.0, 60.0), speed=100.0, views=None, plai
         "images_per_second": speed, "peak_memory_mib": 500, "damaged_images": {"train": 0, "test": 0},
         "device": {"target": "CPU", "cards": 1},
         "recall_by_class": {"red": 1.0, "green": 2.0, "blue": 3.0},
-        "images": 1000 * len(top1), "epochs": float(len(top1)), "wall_seconds": 120.0, "seed": seed,
+        "images": 1000 * len(top1), "batches": 10 * len(top1), "epochs": float(len(top1)),
+        "wall_seconds": 120.0, "seed": seed,
         "environment": {"cpu": "a processor", "cpu_count": 1 + seed % 2, "mindspore": "2.10.0"},
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary))

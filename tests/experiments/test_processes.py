@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs are worked off in order, on their cores, once; what fails or is stopped is told and goes on later."""
 
+import io
 import json
 import os
 import shutil
@@ -17,12 +18,22 @@ from src.common.errors import UserError
 from src.common.files import LOCK
 from src.common.lock import locked
 from src.experiments import processes
-from src.tools import ablate
+from src.tools import ablate, summary
 from src.training.records import read_metrics
 from tests.experiments.fake_runs import fake_run
 from tests.helpers.doors import ROOT, call_main, error_of, last_json
 
 BOUND = 240  # seconds; idle machines need 15
+
+
+class Closed(io.RawIOBase):
+    """What stderr is when its terminal is gone."""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise OSError(5, "Input/output error")
 
 
 @pytest.fixture
@@ -82,18 +93,41 @@ def test_a_failure_is_one_line_and_the_others_go_on(arms, doors):
     assert made[2].run(0).is_trained
 
 
-def test_a_signal_stops_the_trainings_which_then_go_on(arms, doors):
-    made = arms(slow={}, one={})
+def _stopped_when_begun(made, *, signals=1):
+    """What came of a call that is sent signals once its first run has begun."""
 
-    def stop_when_begun():
+    def stop():
         while not (made[0].run(0).folder / "config.yaml").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
 
-    thread = threading.Thread(target=stop_when_begun)
+    thread = threading.Thread(target=stop)
     thread.start()
-    outcome, lines = _work_off(_runs(made, 1))
+    found = _work_off(_runs(made, 1))
     thread.join()
+    return found
+
+
+def test_a_second_signal_kills_a_training_that_does_not_stop(arms, doors):
+    began = time.monotonic()
+    outcome, lines = _stopped_when_begun(arms(deaf={}), signals=2)
+    assert outcome == processes.Outcome([], True) and time.monotonic() - began < 30
+    assert lines == ["deaf seed 0: stopped, goes on at the next call"]
+
+
+def test_a_closed_terminal_stops_no_training(arms, doors, tmp_path, monkeypatch):
+    closed = io.TextIOWrapper(io.BufferedWriter(Closed()), write_through=True)
+    monkeypatch.setattr(sys, "stderr", closed)
+    (arm,) = arms(one={})
+    assert ablate.main([str(arm.path), "--seeds", "2", "--output_path", str(tmp_path / "out")]) == 0
+    assert len(arm.finished()) == 2
+
+
+def test_a_signal_stops_the_trainings_which_then_go_on(arms, doors):
+    made = arms(slow={}, one={})
+    outcome, lines = _stopped_when_begun(made)
     assert outcome == processes.Outcome([], True) and lines == [
         "slow seed 0: stopped, goes on at the next call"
     ]
@@ -139,6 +173,20 @@ def test_the_tool_ends_with_2_after_a_failure_and_says_what_there_is(arms, doors
     assert "lr: 0.1 given for one, and 0.4 when" in error_of(call_main(ablate.main, *paths, output_path=out))
 
 
+def test_the_compute_is_that_of_the_run_whatever_its_recipe_has_become(arms, tmp_path, capsys):
+    """Of MultiGrain, whose epoch has each image several times, and with another length than the recipe's."""
+    keys = {
+        "model": "multigrain_resnet18", "block_units": "[1, 1, 1, 1]", "widths": "[2, 2, 2, 2]",
+        "image_size": 32, "batch_size": 20,
+    }  # fmt: skip
+    (arm,) = arms(one=keys)
+    fake_run(arm.run(0).folder, keys={**keys, "epochs": 2.0})
+    facts = last_json(call_main(ablate.main, arm.path, "--table", output_path=tmp_path / "out"))
+    sizes = {"images": 100, "test_images": 200, "num_classes": 3, "epochs": 2.0}
+    expected = last_json(call_main(summary.main, "--json", config_path=arm.path, **sizes))["compute"]
+    assert expected["updates"] == 20 and facts["rows"][0]["pflop"] == expected["pflop"]
+
+
 def test_a_killed_ablation_continues_and_repeats_no_finished_run(arms, data_path, tmp_path):
     """The real doors: SIGKILL to the tool amid its second run."""
     keys = {"widths": "[2, 2, 2, 2]", "batch_size": 20, "warmup_epochs": 1, "lr": 0.1, "train_steps": 1000}
@@ -162,7 +210,7 @@ def test_a_killed_ablation_continues_and_repeats_no_finished_run(arms, data_path
     ended = call_main(ablate.main, *words)
     assert ended.returncode == 0, ended.stderr
     facts = last_json(ended)
-    assert facts["rows"][0]["seeds"] == [0, 1] and facts["rows"][0]["pflop"] > 0
+    assert facts["rows"][0]["seeds"] == [0, 1]
     assert (arm.run(0).folder / "summary.json").stat().st_mtime_ns == before
     log = (run / "train.log").read_text()
     assert log.count("continuing from") == 1

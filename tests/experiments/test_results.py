@@ -30,7 +30,7 @@ def known(arms):
 def _facts(known, baseline="first"):
     arms, results = known
 
-    def compute(arm, result, kind):
+    def compute(result, kind):
         return result.images / 1000 + result.classes + (0.5 if kind == "six" else 0)
 
     return facts_of(arms, results, baseline=baseline, compute=compute)
@@ -45,12 +45,12 @@ def test_the_figures_of_a_run(known):
 
 
 def test_a_run_that_ends_with_several_views_has_its_plain_one_too(arms):
-    (arm,) = arms(one={"tta": "six", "tta_share": 0.25})
-    fake_run(arm.run(0).folder, top1=(40.0, 61.5), plain=61.0)
+    (arm,) = arms(one={"tta": "flip"})  # edited since
+    fake_run(arm.run(0).folder, top1=(40.0, 61.5), plain=61.0, keys={"tta": "six", "tta_share": 0.25})
     result = Result.of(arm.run(0))
     assert result.top1 == {"six:0.25": 61.5, "none": 61.0}
     np.testing.assert_array_equal(result.curve[:, 2], [40.0, 61.0])
-    facts = facts_of([arm], {"one": [result]}, baseline="one", compute=lambda arm, result, kind: 1.0)
+    facts = facts_of([arm], {"one": [result]}, baseline="one", compute=lambda result, kind: 1.0)
     assert [(row["views"], row["mean"], row["difference"]) for row in facts["rows"]] == [
         ("six:0.25", 61.5, None), ("none", 61.0, None)
     ]  # fmt: skip
@@ -84,6 +84,19 @@ def test_the_baseline_is_another_recipe_or_the_row_before(known):
     before = [row["difference"] for row in _facts(known, "previous")["rows"]]
     assert before == pytest.approx([None, 10 / 3, 10 / 3 + 0.6, 58.5 - 193 / 3])
     assert [row["difference"] for row in _facts(known, "fourth")["rows"]] == [None] * 4
+
+
+def test_a_row_is_compared_with_that_of_the_same_views(arms):
+    made = arms(one={}, two={}, three={})
+    for arm, views in zip(made, ({"six": 70.0}, {"six": 75.0}, {"flip": 76.0}), strict=True):
+        fake_run(arm.run(0).folder, views=views)
+    results = {arm.name: [Result.of(arm.run(0))] for arm in made}
+    facts = facts_of(made, results, baseline="one", compute=lambda result, kind: 1.0)
+    found = {(row["recipe"], row["views"]): row["difference"] for row in facts["rows"]}
+    assert (found["two", "none"], found["two", "six"], found["three", "flip"]) == (0, 5, 16)
+    assert "Each is to the row of one with the same views, or to its first where it has none." in (
+        as_markdown(facts)
+    )
 
 
 def test_the_table_as_markdown(known):
@@ -123,5 +136,5 @@ def test_a_damaged_summary_is_one_line(arms):
     (arm,) = arms(one={})
     fake_run(arm.run(0).folder)
     (arm.run(0).folder / "summary.json").write_text('{"final": {}}')
-    with pytest.raises(UserError, match=r"summary.json is damaged \(KeyError\('top1'\)\); remove "):
+    with pytest.raises(UserError, match=r"summary.json is damaged \(KeyError\('top1'\)\); remove it, and "):
         Result.of(arm.run(0))

@@ -173,7 +173,7 @@ def test_the_table(capsys):
     assert lines[-1].startswith("batch_size 16 fits into 90% of 32 GiB; largest ")
 
 
-def test_the_compute_of_a_run(facts_of, capsys):
+def test_the_compute_of_a_run(facts_of, capsys, tmp_path):
     """With a number of images alone; the numbers are those of tests/analysis/test_compute.py."""
     assert "compute" not in facts_of(*NARROW)
     words = ["--images", "100", "--test_images", "10", "--batch_size", "20", "--epochs", "2", "--tta", "flip"]
@@ -189,6 +189,9 @@ def test_the_compute_of_a_run(facts_of, capsys):
     lines = {line[:16].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
     pflop = 1e6 * 20 * 3 * forward / 1e15
     assert lines["training"][1:4] == [f"{pflop:.4f}", "1,000,000", "updates,"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: resnet9\nwidths: [2, 3, 4, 5]\ntrain_steps: 1000000\n")
+    assert facts_of("--config_path", str(recipe), *words)["compute"] == run
     with pytest.raises(UserError, match=r"^images: -1 given, allowed: a whole number >= 0$"):
         summary.main([*NARROW, "--images", "-1"])
 
