@@ -77,7 +77,8 @@ class Arm:
             write_text(path, "".join(lines))
 
     def _meaning(self) -> dict[str, Any]:
-        return {name: value for name, value in self.config.portable().items() if name != _SEED}
+        keys = self.config.portable() | {"pretrained_path": self.config.pretrained_path}
+        return {name: value for name, value in keys.items() if name != _SEED}
 
 
 def _plain(value: Any) -> Any:

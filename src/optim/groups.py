@@ -27,6 +27,7 @@ class ParamRule:
         lr_multiplier: factor on the schedule's rate; 0 holds the group still.
         epochs: how long they are trained; they stand still afterwards.
         optional: whether a network may have no such parameter.
+        is_head: whether it is of the classifier, which an optimizer for hidden layers leaves to another.
 
     Raises:
         UserError: the pattern is not a regular expression, or a number is negative or not finite.
@@ -38,6 +39,7 @@ class ParamRule:
     lr_multiplier: float = 1.0
     epochs: float = math.inf
     optional: bool = False
+    is_head: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -60,6 +62,7 @@ class ParamGroup:
 
     Attributes:
         epochs: how long they are trained.
+        is_head: as in the rule.
         rates: of each of their updates, before `lr_multiplier`, where they are trained for a part of the run;
             None: the common rates.
     """
@@ -69,6 +72,7 @@ class ParamGroup:
     weight_decay: float
     lr_multiplier: float = 1.0
     epochs: float = math.inf
+    is_head: bool = False
     rates: np.ndarray | None = None
 
 
@@ -87,20 +91,26 @@ def decay_at(keys: OptimizerKeys, lr: float) -> float:
 
 
 def default_rules(keys: OptimizerKeys, *, head_prefix: str = "") -> list[ParamRule]:
-    """A classifier with a rate of its own, biases, normalisation scales, and all other weights.
+    """Biases, normalisation scales, all other weights, and the classifier, which may have a rate of its own.
 
     Args:
-        head_prefix: what the names of the classifier's parameters begin with; it counts with `head_lr`.
+        head_prefix: what the names of the classifier's parameters begin with; "": there is none.
     """
     factor, small = keys.bias_lr_multiplier, small_decay(keys)
-    rules = [
+    head, rules = re.escape(head_prefix), []
+    if keys.head_lr and head:
+        own = decay_at(keys, keys.head_lr) if keys.decay_norm_and_bias else 0.0
+        pattern = rf"^{head}(.*\.)?(beta|bias)$"
+        rules.append(ParamRule("classifier's biases", pattern, own, keys.head_lr / keys.lr, optional=True))
+    rules += [
         ParamRule("biases", r"(^|\.)(beta|bias)$", small / factor, factor, optional=True),
         ParamRule("scales", r"(^|\.)gamma$", small, optional=True),
-        ParamRule("weights", r".*", decay_at(keys, keys.lr)),
+        ParamRule("weights", rf"^(?!{head})" if head else r".*", decay_at(keys, keys.lr)),
     ]
-    if keys.head_lr and head_prefix:
-        decay = decay_at(keys, keys.head_lr)
-        rules.insert(0, ParamRule("classifier", f"^{re.escape(head_prefix)}", decay, keys.head_lr / keys.lr))
+    if head:
+        lr = keys.head_lr or keys.lr
+        own = {"optional": not keys.head_lr, "is_head": True}
+        rules.append(ParamRule("classifier", f"^{head}", decay_at(keys, lr), lr / keys.lr, **own))
     return rules
 
 
@@ -149,7 +159,7 @@ def group_parameters(parameters: Iterable[ms.Parameter], rules: Sequence[ParamRu
             f"known names are {_some_names(parameters)}; mend its pattern, or drop it"
         )
     return [
-        ParamGroup(rule.name, tuple(group), rule.weight_decay, rule.lr_multiplier, rule.epochs)
+        ParamGroup(rule.name, tuple(group), rule.weight_decay, rule.lr_multiplier, rule.epochs, rule.is_head)
         for rule, group in zip(rules, members, strict=True)
         if group
     ]

@@ -171,8 +171,8 @@ class OptimizerKeys(ScheduleKeys):
     nesterov: bool = key(True, "Nesterov's form of momentum (sgd, muon, thor)")
     lr_in_velocity: bool = key(
         False,
-        "what sgd sums up in its velocity; true: rate times gradient (cifar10-fast); false: the gradient "
-        "(PyTorch)",
+        "what the velocity sums up in sgd, thor, and what muon leaves to sgd; true: rate times gradient "
+        "(cifar10-fast); false: the gradient (PyTorch)",
     )
     beta1: float = key(0.9, "decay of the mean of the gradient (adam, adamw)", ge=0, lt=1)
     beta2: float = key(0.999, "decay of the mean of the squared gradient (adam, adamw)", ge=0, lt=1)
@@ -182,7 +182,8 @@ class OptimizerKeys(ScheduleKeys):
     rmsprop_decay: float = key(0.9, "decay of the mean of the squared gradient (rmsprop)", ge=0, lt=1)
     muon_lr: float = key(
         0.24,
-        "peak rate of filters, the weights of 4 dimensions (muon); all other parameters have lr",
+        "peak rate of filters, the weights of 4 dimensions but the classifier's (muon); all other parameters "
+        "have lr or head_lr",
         unit="rate",
         gt=0,
     )

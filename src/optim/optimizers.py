@@ -76,7 +76,7 @@ class Optimizer(nn.Cell):
         return False
 
     def capture(self, on: bool) -> None:
-        """Whether the loss of the graph that is compiled next depends on `factors`."""
+        """Whether the loss of the graph that is compiled or run next depends on `factors`."""
 
     @property
     def trained(self) -> ms.ParameterTuple:

@@ -54,6 +54,8 @@ def test_an_edited_recipe_is_refused_in_one_line(arms):
         arms(one={"lr": 0.3, "widths": "[2, 3, 4, 5]"})[0].check()
     with pytest.raises(UserError, match=r"widths: \[2, 3, 4, 6\] given for one, and \[2, 3, 4, 5\] when"):
         arms(one={"lr": 0.2, "widths": "[2, 3, 4, 6]"})[0].check()
+    with pytest.raises(UserError, match=r"pretrained_path: .*other\.npz given for one, and '' when"):
+        arms(["--pretrained_path", "other.npz"], one={"lr": 0.2, "widths": "[2, 3, 4, 5]"})[0].check()
     with pytest.raises(UserError, match=r"epochs: 3.0 given for one, and 24.0 when"):
         arms(WORDS, one={"lr": 0.2, "widths": "[2, 3, 4, 5]"})[0].check()
 

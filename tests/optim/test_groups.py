@@ -118,7 +118,18 @@ def test_a_classifier_may_have_a_rate_of_its_own():
     own = settings({**keys, "head_lr": 2.0}, *names)
     assert {name: own[name] for name in names[:3]} == {name: plain[name] for name in names[:3]}
     assert own["head.weight"] == own["head.bias"] == (0.1, 4.0)
+    undecayed = settings({**keys, "head_lr": 2.0, "decay_norm_and_bias": False}, *names)
+    assert undecayed["head.weight"] == (0.1, 4.0) and undecayed["head.bias"] == (0.0, 4.0)
     assert plain["head.weight"] == (0.1, 1.0) and plain["head.bias"] == (0.1 / 4, 4.0)
+
+
+@pytest.mark.parametrize("head_lr", [0.0, 2.0])
+def test_the_classifiers_weights_are_marked_and_come_last(head_lr):
+    rules = default_rules(OptimizerKeys(head_lr=head_lr), head_prefix="head.conv.")
+    groups = group_parameters(parameters("a.weight", "headed.weight", "head.conv.weight"), rules)
+    assert [(names_of(group), group.is_head) for group in groups] == [
+        (["a.weight", "headed.weight"], False), (["head.conv.weight"], True)
+    ]  # fmt: skip
 
 
 def test_a_decoupled_decay_does_not_follow_the_rates():

@@ -139,6 +139,8 @@ def test_an_update_is_orthogonal_within_what_the_iteration_promises():
     s = s / np.linalg.norm(s)
     optimizer = created([ms.Parameter(np.ones((1, 1, 1, 1), np.float32), name="a.weight")])
     found = optimizer.orthogonal(ms.Tensor((u * s @ v).astype(np.float32))).asnumpy().astype(np.float64)
+    reached = quintic(np.linspace(0.1, 1, 10_000), AIRBENCH["coefficients"], 3)
+    assert (round(reached.min(), 2), round(reached.max(), 2)) == (0.68, 1.13)
     within = np.abs(quintic(np.linspace(0.08, 1, 10_000), AIRBENCH["coefficients"], 3) - 1).max()
     assert within < 0.35
     assert np.abs(np.linalg.svd(found, compute_uv=False) - 1).max() <= within + 1e-5
@@ -172,6 +174,13 @@ def test_several_updates_match_float64(graph_mode, settings, nesterov):
         np.testing.assert_allclose(parameter.asnumpy(), oracle.velocity[name], rtol=1e-5, atol=1e-6)
     if settings is AIRBENCH:
         assert np.linalg.norm(oracle.weights["still.weight"]) == pytest.approx(np.sqrt(5))
+
+
+def test_a_classifier_that_is_a_convolution_is_no_filter():
+    filters, head = (ms.Parameter(np.ones((2, 3, 1, 1), np.float32), name=name) for name in ("a", "head"))
+    groups = [ParamGroup("weights", (filters,), 0.0), ParamGroup("classifier", (head,), 0.0, is_head=True)]
+    optimizer = Muon(groups, momentum=0.9, nesterov=True, lr_in_velocity=False, lr=2.0, **AIRBENCH)
+    assert optimizer.filters == (True, False) and optimizer.lr_multiplier == (0.12, 1.0)
 
 
 def test_the_interval_of_the_norm_grows():
