@@ -85,6 +85,13 @@ class ScaledClassifier(nn.Cell):
         """Images -> what the first convolution gets."""
         return self.whiten_act(self.whiten(x))
 
+    def largest(self, x):
+        """(N, C, H, W) -> (N, C): the largest value of each map, by the network's `pool` where that fits."""
+        side = self.pool.kernel_size
+        if x.shape[2:] != (side, side):  # of images of another size than 32 x 32
+            return x.max(axis=(2, 3))
+        return self.pool(x).reshape(x.shape[0], -1)
+
     def construct(self, x):
         logits = self.linear(self.embed(x))
         return logits if self.head_scale == 1 else logits * self.head_scale

@@ -35,10 +35,13 @@ class CifarRecipe(Recipe):
         log.info("input whitening from %d training images", count)
 
     def param_rules(self) -> list[ParamRule]:
-        """As `Recipe`; the bias of airbench's whitening has the rate `lr`, for `whitening_bias_epochs`."""
+        """As `Recipe`; the bias of airbench's whitening has the rate `lr`, for `whitening_bias_epochs`.
+
+        It stops with the first stage at the latest: behind it the backward pass would go through all stages.
+        """
         c, rules = self.config, super().param_rules()
         if c.input_whitening == "airbench":
-            epochs = c.whitening_bias_epochs or math.inf
+            epochs = min([c.whitening_bias_epochs or math.inf, *c.freeze_epochs[:1]])
             rules.insert(0, ParamRule("whitening bias", r"^whiten\.bias$", small_decay(c), epochs=epochs))
         return rules
 

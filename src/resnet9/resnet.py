@@ -88,7 +88,7 @@ class ResNet(ScaledClassifier):
         initialise(self, seed=seed, weight=dirac(he_normal_fan_out) if dirac_init else he_normal_fan_out)
 
     def embed(self, x):
-        """Features before the classifier, (N, 3, H, W) -> (N, 64): the mean of each map."""
+        """Features before the classifier, (N, 3, H, W) -> (N, channels of the last stage): means of maps."""
         x = self.act(self.bn1(self.conv1(self.whitened(x))))
         return self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
 

@@ -83,6 +83,9 @@ class VGG(ScaledClassifier):
         initialise(self, seed=seed, weight=torch_default)
 
     def embed(self, x):
-        """Features before the classifier, (N, 3, H, W) -> (N, 512): the mean of each map, of 1 x 1 for 32."""
+        """Features before the classifier, (N, 3, H, W) -> (N, channels of the last stage).
+
+        They are the mean of each map, which is 1 x 1 for images of 32 pixels.
+        """
         x = self.stage3(self.stage2(self.stage1(self.whitened(x))))
         return self.stage5(self.stage4(x)).mean((2, 3))

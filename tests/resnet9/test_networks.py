@@ -10,8 +10,16 @@ import pytest
 from mindspore import nn
 
 from src.analysis.cost import measure
+from src.layers.names import INPUT_WHITENING
 from src.resnet9.resnet import HalvedShortcut
-from src.zoo import config_class_of, create_network, list_models, load_weights, recipe_class_of
+from src.zoo import (
+    config_class_of,
+    create_network,
+    create_recipe,
+    list_models,
+    load_weights,
+    recipe_class_of,
+)
 from tests.resnet9.oracle import _conv
 from tests.resnet9.test_network import _torch_name
 
@@ -295,6 +303,21 @@ def test_stages_hold_all_but_the_classifier_in_the_order_of_the_network():
         assert all(len(place) == 1 for place in places)
         assert all(before <= behind for before, behind in pairwise(places))
         assert {place for (place,) in places} == set(range(len(prefixes)))
+
+
+@pytest.mark.parametrize("form", INPUT_WHITENING)
+@pytest.mark.parametrize("name", ["resnet9", *NARROW])
+def test_what_is_frozen_has_nothing_before_it_that_is_trained_longer(name, form):
+    narrow = {"resnet9": {"widths": (2, 2, 2, 2)}, **NARROW}[name]
+    for bias_epochs in (0.0, 0.5, 3.0) if form == "airbench" else (0.0,):
+        keys = {"model": name, "input_whitening": form, "whitening_bias_epochs": bias_epochs, **narrow}
+        keys |= {"image_size": 33, "train_crop": "resize", "freeze_epochs": (1.0, 2.0)}
+        recipe = create_recipe(config_class_of(name)(**keys))
+        network = recipe.network(num_classes=2)
+        groups = recipe.param_groups(network, recipe.loss())
+        times = {p.name: group.epochs for group in groups for p in group.parameters}
+        in_order = [times[p.name] for p in network.trainable_params()]
+        assert in_order == sorted(in_order) and {2.0, math.inf} <= set(in_order)
 
 
 def test_each_name_has_its_layers():
