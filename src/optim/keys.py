@@ -25,6 +25,8 @@ def with_one_length(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return dict(overrides)
 
 
+# Of decays that optimizers compute with in float32, where what is nearer to 1 would be 1.
+_FRACTION = {"ge": 0, "le": 0.999999}
 # The rates of what is trained for a part of the run (groups.with_own_rates).
 COURSES = ("fall", "cut")
 # Muon's iteration: X <- a X + (b A + c A^2) X with A = X X^T.
@@ -166,7 +168,7 @@ class OptimizerKeys(ScheduleKeys):
 
     optimizer: Literal[tuple(OPTIMIZERS)] = key("sgd", "update rule")
     momentum: float = key(
-        0.9, "momentum of sgd, rmsprop and thor, and of what muon leaves to sgd", ge=0, lt=1
+        0.9, "momentum of sgd, rmsprop and thor, and of what muon leaves to sgd", **_FRACTION
     )
     nesterov: bool = key(True, "Nesterov's form of momentum (sgd, muon, thor)")
     lr_in_velocity: bool = key(
@@ -174,12 +176,12 @@ class OptimizerKeys(ScheduleKeys):
         "what the velocity sums up in sgd, thor, and what muon leaves to sgd; true: rate times gradient "
         "(cifar10-fast); false: the gradient (PyTorch)",
     )
-    beta1: float = key(0.9, "decay of the mean of the gradient (adam, adamw)", ge=0, lt=1)
-    beta2: float = key(0.999, "decay of the mean of the squared gradient (adam, adamw)", ge=0, lt=1)
+    beta1: float = key(0.9, "decay of the mean of the gradient (adam, adamw)", **_FRACTION)
+    beta2: float = key(0.999, "decay of the mean of the squared gradient (adam, adamw)", **_FRACTION)
     optimizer_eps: float = key(
         1e-8, "epsilon, added to the root (adam, adamw) or under the root (rmsprop)", gt=0
     )
-    rmsprop_decay: float = key(0.9, "decay of the mean of the squared gradient (rmsprop)", ge=0, lt=1)
+    rmsprop_decay: float = key(0.9, "decay of the mean of the squared gradient (rmsprop)", **_FRACTION)
     muon_lr: float = key(
         0.24,
         "peak rate of filters, the weights of 4 dimensions but the classifier's (muon); all other parameters "
@@ -187,7 +189,7 @@ class OptimizerKeys(ScheduleKeys):
         unit="rate",
         gt=0,
     )
-    muon_momentum: float = key(0.6, "momentum of the filters (muon)", ge=0, lt=1)
+    muon_momentum: float = key(0.6, "momentum of the filters (muon)", **_FRACTION)
     muon_steps: int = key(3, "Newton-Schulz steps that make an update orthogonal (muon)", unit="steps", ge=1)
     muon_coefficients: Numbers = key(
         _MUON_COEFFICIENTS, "a, b, c of a step X <- a X + (b A + c A^2) X, A = X X^T (muon)"

@@ -164,3 +164,11 @@ def test_settings_out_of_range_are_refused(name, key, bad):
 def test_keys_that_make_no_optimizer_are_refused(keys, message):
     with pytest.raises(UserError, match=message):
         check(keys, OptimizerKeys)
+
+
+@pytest.mark.parametrize("name", ["momentum", "beta1", "beta2", "rmsprop_decay", "muon_momentum"])
+def test_a_fraction_that_float32_rounds_to_1_is_refused(name):
+    with pytest.raises(
+        UserError, match=f"^{name}: 0.99999999 given, allowed: a number >= 0 and <= 0.999999$"
+    ):
+        check({name: 0.99999999}, OptimizerKeys)
