@@ -7,7 +7,7 @@ DIR has CIFAR-10's binary files. Trains a narrow ResNet-20 by the recipes of con
 The rate of each is the best in top-1 of the same number of trials at seed 0; where it is the first or last
 that was tried, all try one more. Then three seeds of each, and of THOR and Muon also in three quarters of the
 epochs, in turns. What is finished is not done again, and a run that was interrupted goes on: call it again
-until it ends.
+until it ends. A trial that diverges has a top-1 of 0.
 
 A run's seconds are those of its batches, without evaluation, compilation and saving.
 
@@ -15,15 +15,19 @@ Writes benchmarks/records/optimizers.json. The bars: THOR's mean final top-1 in 
 at least SGD's; its step costs at most 1.4 times SGD's, steps with new inverses included.
 """
 
+import functools
 import json
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import RECORDS, parser, spread, write_record
-from benchmarks.runs import train
+from benchmarks.runs import Diverged, train
+from src.common.files import read_json, write_json
+from src.experiments.results import training_seconds
+from src.reports.starts import NAME as STARTS
 from src.training.records import read_metrics
 
 RECIPES = "resnet9/cpu/optimizers"
@@ -38,48 +42,59 @@ EPOCHS, SHORTER = 8.0, 0.75
 STEPS, COST = 0.75, 1.4
 
 
-class Experiment:
-    """Runs of the three recipes below `folder`, each made once."""
-
-    def __init__(self, folder: Path, data: Path):
-        self.folder, self.data = folder, data
-
-    def run(self, name: str, rate: float, seed: int, epochs: float = EPOCHS) -> dict[str, Any]:
-        """Accuracy and seconds of one training."""
-        run = self.folder / f"{name}-{rate:g}-{seed}" / f"{epochs:g}"
-        key, _ = RATES[name]
-        keys = {key: rate, "seed": seed, "epochs": epochs, "eval_every": 0.5}
-        summary = train(f"{RECIPES}/{name}_resnet20.yaml", run, data_path=self.data, **keys)
-        rows = list(read_metrics(run / "metrics.jsonl"))
-        evaluations = [(row["images"], row["eval_top1"]) for row in rows if "eval_top1" in row]
-        a_batch = _seconds_a_batch(rows, summary["images"] / summary["batches"])
-        return {
-            "seed": seed,
-            "rate": rate,
-            "top1": summary["final"]["top1"],
-            "steps": summary["updates"],
-            "seconds": round(summary["batches"] * a_batch, 1),
-            "ms_a_step": round(1000 * a_batch * summary["batches"] / summary["updates"], 1),
-            "evaluations": [
-                (round(images / summary["images"] * summary["updates"]), top1) for images, top1 in evaluations
-            ],
-        }
-
-
-def _seconds_a_batch(rows: Iterable[dict[str, Any]], batch: float) -> float:
-    """The mean over all records but the first, which has the compilation; each is of as many batches."""
-    speeds = [row["images_per_second"] for row in rows if "images_per_second" in row][1:]
-    return batch * statistics.mean(1 / speed for speed in speeds)
+def run(
+    name: str, rate: float, seed: int, epochs: float = EPOCHS, *, folder: Path, data: Path
+) -> dict[str, Any]:
+    """Accuracy and seconds of one training, made once below `folder`; of one that diverges its top-1."""
+    made = folder / f"{name}-{rate:g}-{seed}" / f"{epochs:g}"
+    diverged = made.parent / f"{made.name}.diverged.json"
+    if kept := read_json(diverged):
+        return kept
+    key, _ = RATES[name]
+    keys = {key: rate, "seed": seed, "epochs": epochs, "eval_every": 0.5}
+    try:
+        summary = train(f"{RECIPES}/{name}_resnet20.yaml", made, data_path=data, **keys)
+    except Diverged as error:
+        write_json(diverged, {"seed": seed, "rate": rate, "top1": 0.0, "diverged": str(error)})
+        return read_json(diverged)
+    rows = read_metrics(made / "metrics.jsonl")
+    evaluations = [(row["images"], row["eval_top1"]) for row in rows if "eval_top1" in row]
+    seconds = summary["images"] * seconds_an_image(rows, read_json(made / STARTS))
+    return {
+        "seed": seed,
+        "rate": rate,
+        "top1": summary["final"]["top1"],
+        "steps": summary["updates"],
+        "seconds": round(seconds, 1),
+        "ms_a_step": round(1000 * seconds / summary["updates"], 1),
+        "evaluations": [
+            (round(images / summary["images"] * summary["updates"]), top1) for images, top1 in evaluations
+        ],
+    }
 
 
-def tune(experiment: Experiment) -> dict[str, dict[float, float]]:
+def seconds_an_image(rows: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]]) -> float:
+    """The mean over all records but the first two after each start, which have the compilation."""
+    trained = [(row, seconds) for row, seconds in zip(rows, training_seconds(rows), strict=True) if seconds]
+    left_out = [
+        row["images"]
+        for start in starts
+        for row in [row for row, _ in trained if row["images"] > start["images"]][:2]
+    ]
+    counted = [(row, seconds) for row, seconds in trained if row["images"] not in left_out]
+    images = sum(row["images_per_second"] * seconds for row, seconds in counted)
+    return sum(seconds for _, seconds in counted) / images
+
+
+def tune(run: Callable[[str, float, int], dict[str, Any]]) -> dict[str, dict[float, float]]:
     """Top-1 of each optimizer by rate, of the same number of rates."""
     tried: dict[str, dict[float, float]] = {name: {} for name in RATES}
     rates = {name: list(start) for name, (_, start) in RATES.items()}
     while True:
         for name, row in tried.items():
             for rate in rates[name]:
-                row.setdefault(rate, experiment.run(name, rate, 0)["top1"])
+                if rate not in row:
+                    row[rate] = run(name, rate, 0)["top1"]
         more = {name: _beyond(row) for name, row in tried.items()}
         if not any(more.values()):
             return tried
@@ -129,15 +144,18 @@ def main() -> int:
     flags.add_argument("--data", required=True, type=Path, help="folder of CIFAR-10's binary files")
     flags.add_argument("--output_path", type=Path, default=Path("runs/optimizers"), help="folder of all runs")
     own = flags.parse_args()
-    experiment = Experiment(own.output_path.resolve(), own.data.resolve())
-    tried = tune(experiment)
+    one = functools.partial(run, folder=own.output_path.resolve(), data=own.data.resolve())
+    tried = tune(one)
     rates = {name: max(row, key=row.get) for name, row in tried.items()}
     plan = [(name, name, EPOCHS) for name in RATES]
     plan += [(f"{name}, shorter", name, SHORTER * EPOCHS) for name in ("thor", "muon")]
     results: dict[str, list[dict[str, Any]]] = {title: [] for title, *_ in plan}
     for seed in SEEDS:
         for title, name, epochs in plan:
-            results[title].append(experiment.run(name, rates[name], seed, epochs))
+            found = one(name, rates[name], seed, epochs)
+            if "diverged" in found:
+                sys.exit(f"{title}: seed {seed} diverged at its best rate, {rates[name]:g}: no comparison")
+            results[title].append(found)
     found = figures(results)
     record = write_record(
         RECORDS / "optimizers.json",

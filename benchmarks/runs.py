@@ -2,6 +2,7 @@
 """Trainings that a benchmark compares: runs of `train.py` that are kept, and figures of several."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,18 +13,35 @@ from PIL import Image
 
 from benchmarks.record import ROOT
 
+# What train.py says of a training that cannot go on (training/soundness.py).
+DIVERGED = re.compile(r"error: (the loss is \S+ at batch|\d+ updates in a row were skipped)")
+
+
+class Diverged(SystemExit):
+    """A training that cannot go on; the message is its own. It ends a benchmark that does not expect it."""
+
 
 def train(config: str, run: Path, **keys: Any) -> dict[str, Any]:
     """The summary of a run of `train.py` with configs/`config`: a new one, or one that is there already.
 
     A run that was interrupted goes on where it stopped.
+
+    Raises:
+        Diverged: it cannot go on, as its loss or its gradients are not finite.
     """
     if not (run / "summary.json").exists():
         words = ["--resume", str(run)]
         if not (run / "config.yaml").exists():
             words = ["--config_path", f"configs/{config}", "--output_path", str(run.parent)]
             words += ["--run_name", run.name, *flags_of(keys)]
-        if subprocess.run([sys.executable, "train.py", *words], cwd=ROOT).returncode:
+        command, end = [sys.executable, "train.py", *words], ""
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr:
+                sys.stderr.write(line)
+                end = line if DIVERGED.match(line) else end
+        if end:
+            raise Diverged(f"{run}: {end.strip()}")
+        if process.returncode:
             sys.exit(
                 f"{run}: training failed; see train.log there, or remove the folder; then call this again"
             )
