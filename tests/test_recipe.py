@@ -78,13 +78,13 @@ def _groups(network, **keys) -> dict:
 
 def test_the_groups_of_resnet9(network):
     groups = _groups(network)
-    assert list(groups) == ["biases", "scales", "weights"]
+    assert list(groups) == ["biases", "scales", "weights", "classifier"]
     names = {name: [parameter.name for parameter in group.parameters] for name, group in groups.items()}
-    assert [len(names[name]) for name in names] == [8, 8, 9]
+    assert [len(names[name]) for name in names] == [8, 8, 8, 1]
     assert all(name.endswith(".bn.beta") for name in names["biases"])
     assert all(name.endswith(".bn.gamma") for name in names["scales"])
-    assert names["weights"][-1] == "linear.weight"
-    assert all(name.endswith(".conv.weight") for name in names["weights"][:-1])
+    assert names["classifier"] == ["linear.weight"]
+    assert all(name.endswith(".conv.weight") for name in names["weights"])
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_the_groups_of_resnet9(network):
 )
 def test_decay_and_rate_of_the_groups(network, keys, decays, multipliers):
     groups = _groups(network, **keys).values()
-    assert tuple(group.weight_decay for group in groups) == decays
-    assert tuple(group.lr_multiplier for group in groups) == multipliers
+    assert tuple(group.weight_decay for group in groups) == (*decays, decays[-1])
+    assert tuple(group.lr_multiplier for group in groups) == (*multipliers, multipliers[-1])
 
 
 def test_the_optimizer_updates_all_trainable_parameters(network):
