@@ -229,6 +229,23 @@ def test_as_many_images_an_update_make_the_same_run(start, resume, tmp_path, wit
         assert found.get("lr") == wanted.get("lr")
 
 
+def test_lookahead_goes_by_the_share_of_the_run_where_updates_become_larger(
+    start, resume, tmp_path, without_norm
+):
+    """The last of 25 updates is the tenth of ten: by their number, averages would fly away (to 80)."""
+    keys = {"ema_decay": 0.95, "lookahead": True, "lr_schedule": "constant", "lr_scale_rule": "none"}
+    keys |= {"lr": 0.3, "flip": "none", "crop_pad": 0, "cutout": 0, "eval_every": 99.0}
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted, match="after batch 20 of 40"):
+        start(run_dir, watch=stop_at(20), batch_size=10, **keys)
+    before = last_of(run_dir).arrays
+    resume(run_dir, batch_size=40)
+    after = last_of(run_dir).arrays
+    for name, value in before.items():
+        if name.startswith("ema."):
+            assert 0 < np.abs(after[name] - value).max() < 1
+
+
 def test_images_that_were_removed_make_no_other_run_silently(start, resume, tmp_path, data_path):
     run_dir, fewer = tmp_path / "run", tmp_path / "fewer"
     shutil.copytree(data_path, fewer)
