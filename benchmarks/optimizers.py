@@ -23,10 +23,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.record import RECORDS, parser, spread, write_record
 from benchmarks.runs import Diverged, train
 from src.common.files import read_json, write_json
-from src.experiments.results import training_seconds
+from src.evaluation.curves import training_seconds
 from src.reports.starts import NAME as STARTS
 from src.training.records import read_metrics
 
@@ -75,7 +77,8 @@ def run(
 
 def seconds_an_image(rows: Sequence[dict[str, Any]], starts: Sequence[dict[str, Any]]) -> float:
     """The mean over all records but the first two after each start, which have the compilation."""
-    trained = [(row, seconds) for row, seconds in zip(rows, training_seconds(rows), strict=True) if seconds]
+    each = np.diff([0.0, *training_seconds(rows)])
+    trained = [(row, seconds) for row, seconds in zip(rows, each, strict=True) if seconds]
     left_out = [
         row["images"]
         for start in starts
@@ -83,7 +86,7 @@ def seconds_an_image(rows: Sequence[dict[str, Any]], starts: Sequence[dict[str, 
     ]
     counted = [(row, seconds) for row, seconds in trained if row["images"] not in left_out]
     images = sum(row["images_per_second"] * seconds for row, seconds in counted)
-    return sum(seconds for _, seconds in counted) / images
+    return float(sum(seconds for _, seconds in counted) / images)
 
 
 def tune(run: Callable[[str, float, int], dict[str, Any]]) -> dict[str, dict[float, float]]:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import UserError
-        (record["epoch"], seconds, of_plain_view(record)["eval_top1"])
-        for record, seconds in zip(records, training_seconds(records), strict=True)
+from ..evaluation.curves import training_seconds
+from ..evaluation.metrics import of_plain_view
+from ..model_utils.keys import Keys
 from ..training.records import read_metrics
 from . import statistics
 from .plan import Arm, Run, views_of
