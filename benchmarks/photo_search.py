@@ -37,7 +37,7 @@ def tool(name: str, *words: object) -> str:
 def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--photos", required=True, type=Path)
-    flags.add_argument("--checkpoint_path", required=True, type=Path, help="of a run of copy_detection.py")
+    flags.add_argument("--checkpoint_path", required=True, type=Path, help="of a run of multigrain_joint.py")
     flags.add_argument("--eval_image_size", type=int, default=128, help="longer side, in pixels")
     own = flags.parse_args()
 

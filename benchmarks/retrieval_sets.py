@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -52,10 +53,15 @@ def pairs_set(files: Sequence[str], folder: Path, sources: Sequence[Path]) -> di
         sources: folders that hold the photographs and films, at any depth.
 
     Raises:
-        FileNotFoundError: a photograph is in none of them.
+        SystemExit: a file is in none of them.
     """
     if not (folder / "pairs").exists():
         found = {path.name: path for source in sources for path in sorted(source.rglob("*"))}
+        names = {member.partition("#")[0] for members in PAIRS.values() for member in members}
+        if missing := sorted(names - set(found)):
+            sys.exit(
+                f"--photographs: {missing[0]} is in none of the folders; {len(missing)} files are missing"
+            )
         with new_folder(folder / "pairs") as made:
             for name, members in PAIRS.items():
                 (made / name).mkdir()
@@ -66,8 +72,6 @@ def pairs_set(files: Sequence[str], folder: Path, sources: Sequence[Path]) -> di
 
 def _take(member: str, found: Mapping[str, Path], folder: Path) -> None:
     name, _, frame = member.partition("#")
-    if name not in found:
-        raise FileNotFoundError(f"{name} is in none of the folders of --photographs")
     if not frame:
         shutil.copyfile(found[name], folder / name)
         return
@@ -75,7 +79,7 @@ def _take(member: str, found: Mapping[str, Path], folder: Path) -> None:
     film.set(cv2.CAP_PROP_POS_FRAMES, int(frame))
     read, picture = film.read()
     if not read:
-        raise FileNotFoundError(f"{found[name]} has no frame {frame}")
+        sys.exit(f"{found[name]} has no frame {frame}")
     cv2.imwrite(os.fspath(folder / f"{Path(name).stem}_{frame}.png"), picture)
 
 
