@@ -12,7 +12,8 @@ network also p* at one and a half times the resolution, and whitening. A curve o
 the first seed.
 
 What is finished is not done again, and a run that was interrupted goes on: call it again until it ends.
-Writes benchmarks/records/multigrain_joint.json, docs/multigrain_joint.png and sheets of queries.
+Writes benchmarks/records/multigrain_joint.json, docs/multigrain_joint.png, the sheet of copies
+docs/multigrain_copies.png, and that of other views, pairs.png, into the folder of the runs.
 The bars: joint against plain, mean of the seeds, mAP of copies at least 5 points higher and top-1 at most 1
 point lower; p* gains in top-1 over the training's p.
 """
@@ -73,11 +74,13 @@ class Experiment:
         """A whole training, and how good its last weights are."""
         run = self.folder / f"{name}-{rate}-{seed}"
         summary = train(CONFIG, run, data_path=self.data, lr=rate, seed=seed, **keys)
+        found = self.retrieve(self.weights(name, rate, seed), run / "retrieval.json")
         row = {
             "seed": seed,
             "rate": rate,
             "top1": summary["final"]["top1"],
-            **self.retrieve(self.weights(name, rate, seed), run / "retrieval.json"),
+            **found,
+            "map_strong": found["map_by_kind"]["strong"],
             "images_seen": summary["images"],
             "parameters": summary["parameters"],
             "seconds": round(summary["wall_seconds"]),
@@ -238,10 +241,11 @@ def main() -> int:
     larger = [experiment.larger(path) for path in weights]
     gains = [row["top1_star"] - row["top1_training"] for row in larger]
     draw(experiment, rates, curve)
-    for which in experiment.sets:
-        experiment.sheet(weights[0], which, ROOT / "docs" / f"multigrain_{which}.png")
+    experiment.sheet(weights[0], "copies", ROOT / "docs" / "multigrain_copies.png")
+    experiment.sheet(weights[0], "pairs", experiment.folder / "pairs.png")  # of photographs that are not ours
     compared = {name: against(rows, results["plain"]) for name, rows in results.items() if name != "plain"}
-    names = ("top1", "map_copies", "map_pairs")
+    names = ("top1", "map_copies", "map_strong", "map_pairs")
+    whitened = [experiment.whitened(path) for path in weights]
     record = write_record(
         RECORD,
         question="top-1, copies and other views of a thing: the joint loss, or classification alone",
@@ -259,7 +263,10 @@ def main() -> int:
         best_joint=best,
         lambda_curve=curve,
         larger_images={"pixels": LARGER, "top1_gain_of_p_star": spread(gains), "runs": larger},
-        whitened=[experiment.whitened(path) for path in weights],
+        whitened={
+            **{key: spread([row[key] for row in whitened]) for key in ("map_copies", "map_pairs")},
+            "runs": whitened,
+        },
         bars={"map_points": MAP_POINTS, "top1_points": TOP1_POINTS},
     )
     print(json.dumps(record, indent=1))
