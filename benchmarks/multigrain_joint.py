@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does a network that is trained for classes and copies at once become better at both?
 
     python -m benchmarks.multigrain_joint --data DIR --photographs DIR [DIR ...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sets that benchmarks of retrieval measure on: distorted copies, and pairs that nobody made."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the experiment does not do twice, which rates it tries, and how its bars are asked."""
 
 import json
