@@ -69,11 +69,14 @@ def test_the_best_rate_is_no_border_and_all_networks_have_as_many_trials(best, r
 
 
 def test_the_bars():
-    plain = [{"top1": 40.0, "map_copies": 80.0, "map_pairs": 50.0}] * 2
-    joint = [{"top1": 39.0, "map_copies": 85.0, "map_pairs": 51.0}] * 2
-    assert multigrain_joint.against(joint, plain)["bars_met"]
-    assert not multigrain_joint.against([{**joint[0], "top1": 38.9}] * 2, plain)["bars_met"]
-    assert not multigrain_joint.against([{**joint[0], "map_copies": 84.9}] * 2, plain)["bars_met"]
+    plain = [dict.fromkeys(multigrain_joint.FIGURES, 80.0)] * 2
+
+    def met(**changes):
+        return multigrain_joint.bars_met(multigrain_joint.minus([plain[0] | changes] * 2, plain))
+
+    assert met(top1=79.0, map_copies=85.0)
+    assert not met(top1=78.9, map_copies=85.0)
+    assert not met(top1=79.0, map_copies=84.9)
 
 
 def test_what_was_measured_is_kept(tmp_path):
