@@ -10,7 +10,7 @@ of 8 epochs; three seeds are trained with it. Measured: top-1 on the validation 
 precision of finding the original of a distorted copy among them, and of finding other views of the same
 thing among them (those of retrieval_sets.PAIRS, which the folders of --photographs hold). Of the better joint
 network also p* at one and a half times the resolution, and whitening. A curve of lambda shows the trade, at
-the first seed.
+the first seed and that network's rate; with a larger lambda at a lower one (`rate_of`).
 
 What is finished is not done again, and a run that was interrupted goes on: call it again until it ends.
 Writes benchmarks/records/multigrain_joint.json, docs/multigrain_joint.png, the sheet of copies
@@ -161,6 +161,11 @@ def tune(experiment: Experiment) -> dict[str, dict[float, float]]:
         rates = sorted({*rates, *more})
 
 
+def rate_of(weight: float, plain: float, joint: float) -> float:
+    """The joint network's rate, but none at which cross-entropy, times lambda, has more than `plain` wants."""
+    return min(joint, round(plain / weight, 2)) if weight else joint
+
+
 def best_of(row: Mapping[float, float]) -> float:
     return max(row, key=row.get)
 
@@ -234,10 +239,9 @@ def main() -> int:
     curve = []
     for weight in LAMBDAS:
         keys = {"classification_weight": weight, "repetitions": repetitions}
-        name = next(
-            (known for known in NETWORKS if NETWORKS[known] == keys), f"lambda_{weight}_{repetitions}"
-        )
-        curve.append({"lambda": weight, **experiment.run(name, keys, rates.get(name, rate), SEEDS[0])})
+        name = f"lambda_{weight}_{repetitions}" if weight != NETWORKS[best]["classification_weight"] else best
+        of_weight = rate_of(weight, rates["plain"], rate)
+        curve.append({"lambda": weight, **experiment.run(name, keys, of_weight, SEEDS[0])})
     weights = [experiment.weights(best, rate, seed) for seed in SEEDS]
     larger = [experiment.larger(path) for path in weights]
     gains = [row["top1_star"] - row["top1_training"] for row in larger]

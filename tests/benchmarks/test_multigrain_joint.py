@@ -68,6 +68,11 @@ def test_the_best_rate_is_no_border_and_all_networks_have_as_many_trials(best, r
     assert {multigrain_joint.best_of(row) for row in found.values()} == {best}
 
 
+def test_the_rates_of_the_curve_give_cross_entropy_no_more_than_it_has_alone():
+    rates = [multigrain_joint.rate_of(weight, 0.4, 0.8) for weight in multigrain_joint.LAMBDAS]
+    assert rates == [0.8, 0.8, 0.8, 0.53, 0.44, 0.4]
+
+
 def test_the_bars():
     plain = [dict.fromkeys(multigrain_joint.FIGURES, 80.0)] * 2
 
