@@ -162,7 +162,7 @@ def tune(experiment: Experiment) -> dict[str, dict[float, float]]:
 
 
 def rate_of(weight: float, plain: float, joint: float) -> float:
-    """The joint network's rate, but none at which cross-entropy, times lambda, has more than `plain` wants."""
+    """The joint network's, or that of which lambda times is the rate of `plain`, if that is lower."""
     return min(joint, round(plain / weight, 2)) if weight else joint
 
 
