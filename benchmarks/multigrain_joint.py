@@ -50,6 +50,7 @@ PLAIN_KINDS = tuple(kind for kind in KINDS if kind != "strong")
 FIGURES = ("top1", "map_copies", "map_strong", "map_pairs")
 MAP_POINTS, TOP1_POINTS = 5.0, -1.0
 COPIES = 400  # originals
+REGULARISATION = 0.01  # of whitening: a channel of some network is the same for all images
 LARGER = 48  # pixels: one and a half times the training's
 
 
@@ -125,7 +126,8 @@ class Experiment:
         white = run / "white.ckpt"
         if not white.exists():
             images = self.data / "train"
-            answer("-m", "src.multigrain.whiten", checkpoint_path=weights, images=images, output=white)
+            keys = {"images": images, "output": white, "regularisation": REGULARISATION}
+            answer("-m", "src.multigrain.whiten", checkpoint_path=weights, **keys)
         return self.retrieve(white, run / "whitened.json")
 
     def sheet(self, weights: Path, which: str, path: Path) -> None:

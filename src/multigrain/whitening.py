@@ -85,9 +85,12 @@ def fit_pca(embeddings: np.ndarray, *, regularisation: float = 0.0) -> FittedWhi
     if varying == 0:
         raise UserError("images: all of them have the same embedding; give pictures that differ")
     if varying < dims and regularisation == 0:
+        mend = "give --regularisation 0.01"
+        if count <= dims:
+            mend += f", or {dims + 1:,} different images at least"
         raise UserError(
-            f"images: the embeddings of {count:,} images vary in {varying:,} of {dims:,} directions; "
-            f"a whitening needs {dims + 1:,} different images at least, or --regularisation 0.01"
+            f"images: the embeddings of {count:,} images vary in {varying:,} of {dims:,} directions, and all "
+            f"are to get unit variance; {mend}"
         )
     variances += regularisation * variances.mean()
     peaks = np.abs(directions).argmax(axis=1)
