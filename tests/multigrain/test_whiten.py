@@ -83,9 +83,7 @@ def test_the_scores_stay_and_the_embeddings_become_white(pictures, tmp_path, cap
 def test_few_pictures_want_regularisation(pictures, tmp_path, capsys):
     words, output = _checkpoint(tmp_path / "plain.ckpt", KEYS), tmp_path / "white.ckpt"
     words += ["--images", str(pictures / "0"), "--output", str(output), "--raw_weights"]
-    with pytest.raises(
-        UserError, match="14 images vary in 13 of 17 .* or 18 different"
-    ):
+    with pytest.raises(UserError, match=r"14 images vary in 13 of 17 .* or 18 different"):
         whiten.main(words)
     assert not output.exists()
     whiten.main([*words, "--regularisation", "0.01"])
