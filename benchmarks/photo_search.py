@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does a search for a distorted copy of a photograph find the photograph first?
 
-    python -m benchmarks.photo_search --photos DIR --checkpoint_path FILE [--eval_image_size 128]
+    python -m benchmarks.photo_search --photos DIR --checkpoint_path FILE [--eval_image_size 48]
 
 Makes six copies of each photograph (src/tools/make_copies.py), builds an index of the originals and searches
 it for every copy (src/tools/search.py), all by their commands. Writes benchmarks/records/photo_search.json
@@ -37,8 +37,10 @@ def tool(name: str, *words: object) -> str:
 def main() -> int:
     flags = parser(__doc__)
     flags.add_argument("--photos", required=True, type=Path)
-    flags.add_argument("--checkpoint_path", required=True, type=Path, help="of a run of multigrain_joint.py")
-    flags.add_argument("--eval_image_size", type=int, default=128, help="longer side, in pixels")
+    flags.add_argument(
+        "--checkpoint_path", required=True, type=Path, help="white.ckpt of a run of multigrain_joint.py"
+    )
+    flags.add_argument("--eval_image_size", type=int, default=48, help="longer side, in pixels")
     own = flags.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -60,5 +60,7 @@ def flags_of(keys: Mapping[str, Any]) -> list[str]:
 
 
 def shrink_picture(path: Path) -> None:
-    """256 colours make a sheet of photographs a third as large, for the repository."""
-    Image.open(path).quantize(256).save(path, optimize=True)
+    """For the repository: no wider than a page shows it, and in 256 colours, a third as large."""
+    image = Image.open(path)
+    image.thumbnail((900, image.height))
+    image.quantize(256).save(path, optimize=True)
