@@ -208,15 +208,12 @@ def draw(experiment: Experiment, rates: Mapping[str, float], curve: list[dict]) 
         axis.set(xlabel="epoch", title=title)
         axis.grid(alpha=0.3)
     axes[0].legend()
-    metric, *shown = curve  # lambda 0 does not learn classes
-    axes[2].plot([row["top1"] for row in shown], [row["map_copies"] for row in shown], marker="o")
-    for row in shown:
-        place = (row["top1"], row["map_copies"])
-        axes[2].annotate(f"{row['lambda']:g}", place, xytext=(-4, 5), textcoords="offset points", ha="right")
-    axes[2].set(
-        xlabel="top-1, %",
-        title=f"mAP of copies, %, by lambda (0: {metric['map_copies']:.1f}, top-1 {metric['top1']:.1f})",
-    )
+    axes[2].plot([row["lambda"] for row in curve], [row["map_copies"] for row in curve], marker="o")
+    for row in curve:
+        place = (row["lambda"], row["map_copies"])
+        axes[2].annotate(f"{row['top1']:.1f}", place, xytext=(0, 6), textcoords="offset points", ha="center")
+    axes[2].margins(0.12)
+    axes[2].set(xlabel="lambda", title="mAP of copies, %; top-1 at each point")
     axes[2].grid(alpha=0.3)
     figure.savefig(PICTURE, dpi=110)
     plt.close(figure)

@@ -59,7 +59,7 @@ def main() -> int:
             copies / kind / f"{FIRST_BLOCK + 2000 * place + place + 1}.jpg"
             for place, kind in enumerate(KINDS)
         ]
-        tool("search", "search", index, *shown, "--top", 6, "--sheet", SHEET)
+        tool("search", "search", index, *shown, "--top", 3, "--sheet", SHEET)
     shrink_picture(SHEET)
     first = {kind: 100 * statistics.mean(found) for kind, found in right.items()}
     plain = statistics.mean(share for kind, share in first.items() if kind != "strong")
