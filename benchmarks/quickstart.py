@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
 
 
-def measure(data_path: str) -> dict[str, float]:
-    """One call of the quickstart. Its output is shown as it comes."""
+def measure(data_path: str) -> tuple[dict[str, float], list[str]]:
+    """The figures of one call of the quickstart, and its last lines. Its output is shown as it comes."""
     began = time.monotonic()
     start = None
     process = subprocess.Popen(
@@ -39,7 +39,7 @@ def measure(data_path: str) -> dict[str, float]:
     text = "".join(lines)
     run = Path(ROOT, re.search(r"^run +(\S+)$", text, re.MULTILINE)[1])
     summary = json.loads((run / "summary.json").read_text())
-    return {
+    figures = {
         "top1_percent": float(re.search(r"([\d.]+) % top-1", text)[1]),
         "seconds": round(seconds, 1),
         "seconds_before_training": round(start, 1),
@@ -47,6 +47,7 @@ def measure(data_path: str) -> dict[str, float]:
         "images_per_second": summary["images_per_second"],
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
     }
+    return figures, re.findall(r"^(?:accuracy|export|time|report|model) +.+$", text, re.MULTILINE)
 
 
 def main():
@@ -55,12 +56,14 @@ def main():
     flags.add_argument("--runs", type=int, default=1)
     flags.add_argument("--name", default="quickstart", help="of the record (default quickstart)")
     own = flags.parse_args()
-    runs = [measure(str(Path(own.data_path).resolve())) for _ in range(own.runs)]
+    measured = [measure(str(Path(own.data_path).resolve())) for _ in range(own.runs)]
+    runs, ends = zip(*measured, strict=True)
     record = write_record(
         RECORDS / f"{own.name}.json",
         question="scripts/quickstart.sh in an installed environment: accuracy, time, memory",
         command=f"python -m benchmarks.quickstart --data_path DIR --runs {own.runs} --name {own.name}",
         **{key: spread([run[key] for run in runs]) for key in runs[0]},
+        end="\n".join(ends[-1]),
     )
     print(json.dumps({key: record[key] for key in runs[0]}))
 
