@@ -104,7 +104,7 @@ def _ceiling(record: Record) -> str:
         for backend in FLOAT_BY:
             milliseconds = found[TWIN][backend]["batch_1"]["milliseconds"]["median"]
             shares.append(f"{backend} {TWIN_MULTIPLY_ADDS / milliseconds / 1e7 / most['float32']:.0f} %")
-        words += f" Of the second the float twin reaches, as a whole network: {', '.join(shares)}."
+        words += f" Of the second, ResNet-18 reaches as a whole network: {', '.join(shares)}."
     return words
 
 

@@ -12,7 +12,7 @@ from tests.helpers.commands import ROOT, named
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = pages()
-OF_OTHERS = ("_ARRAY_API", "Load dynamic library", "Illegal option", "mind ir version")
+OF_OTHERS = ("_ARRAY_API", "Load dynamic library", "mind ir version")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
