@@ -47,7 +47,8 @@ def measure(data_path: str) -> tuple[dict[str, float], list[str]]:
         "images_per_second": summary["images_per_second"],
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
     }
-    return figures, re.findall(r"^(?:accuracy|export|time|report|model) +.+$", text, re.MULTILINE)
+    end = text[text.rindex("\naccuracy ") :]
+    return figures, re.findall(r"^(?:accuracy|export|time|report|model) +.+$", end, re.MULTILINE)
 
 
 def main():

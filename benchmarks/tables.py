@@ -92,7 +92,8 @@ class _Figures(string.Formatter):
 
     def format_field(self, value, format_spec):
         spec, _, unit = format_spec.partition("/")
-        return format(value / float(unit) if unit else value, spec).replace("%", " %")
+        text = format(value / float(unit) if unit else value, spec)
+        return text.replace("%", " %") if spec.endswith("%") else text
 
 
 def _replaced(place: re.Match) -> str:

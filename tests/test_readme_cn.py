@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """README_CN.md keeps step with README.md: the same sections in order, the same commands and figures."""
 
 import re
