@@ -77,6 +77,10 @@ class Reached(Exception):
     """A program has come to its work."""
 
 
+# Commands whose output of another page, for another network, is in the way.
+_REPLACES = {"--index", "src.tools.make_copies"}
+
+
 class PageFolder:
     """`folder`, with the data, pictures and runs that the pages name.
 
@@ -141,7 +145,7 @@ class PageFolder:
             AssertionError: it does not end well, or is none that a page may have.
         """
         key = (command.text, command.code, command.kind, self._choose_run(command))
-        if key in self.done:
+        if key in self.done and not _REPLACES & {*command.words}:
             return
         self.done.add(key)
         text, _, target = command.text.partition(" > ")
@@ -196,8 +200,8 @@ class PageFolder:
                     stack.enter_context(mock.patch("argparse.ArgumentParser.parse_args", _parse_alone))
                 ended = call_python(words, folder=self.folder)
                 raise AssertionError(ended.stderr or "it did not come to its work")
-            if {"--index", "src.tools.make_copies"} & {*words}:
-                for name in {"photos.index", "COPIES"} & {*words}:  # of another page, for another network
+            if _REPLACES & {*words}:
+                for name in {"photos.index", "COPIES"} & {*words}:
                     shutil.rmtree(self.folder / name, ignore_errors=True)
             if not self.whole:
                 stack.enter_context(self._cut_short(words))
