@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RECORDS, ROOT, parser, spread, version_of, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, spread, version_of, write_record
 
 CONFIG = "bireal/tiny_imagenet.yaml"
 RECORD = RECORDS / "binary_twin.json"
@@ -167,4 +167,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

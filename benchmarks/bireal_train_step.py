@@ -8,10 +8,9 @@ real weights. Both are in one process and take turns step by step. Writes
 benchmarks/records/bireal_train_step.json. The bar: our median is at most 1.25 times the twin's.
 """
 
-import sys
 import time
 
-from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.record import RECORDS, end_with, parser, spread, write_record
 from benchmarks.steps import ratios, report
 
 BATCH, SIDE, CLASSES, BAR = 64, 64, 40, 1.25
@@ -68,4 +67,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -19,7 +19,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.record import RECORDS, parser, spread, version_of, write_record
+from benchmarks.record import RECORDS, end_with, parser, spread, version_of, write_record
 from benchmarks.steps import Peer, ratios, report, serve, take_turns
 
 BATCH, SIDE, CLASSES = 32, 96, 10
@@ -136,4 +136,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

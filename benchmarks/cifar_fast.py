@@ -15,11 +15,10 @@ most 0.29 PFLOP; the median wall time of a run at most 1.1 times that of airbenc
 import json
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RECORDS, ROOT, parser, spread, version_of, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, spread, version_of, write_record
 from benchmarks.runs import answer, train
 from src.common.files import write_json
 
@@ -92,4 +91,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -13,9 +13,8 @@ the ring over the servers for its eighth of them (hierarchical all-reduce).
 """
 
 import math
-import sys
 
-from benchmarks.record import RECORDS, ROOT, parser, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, write_record
 
 CARDS_A_SERVER = 8
 # Liao et al., "Ascend: a Scalable and Unified Architecture for Ubiquitous Deep Neural Network Computing",
@@ -95,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

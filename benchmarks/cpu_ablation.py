@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.record import RECORDS, ROOT, parser, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, write_record
 from benchmarks.runs import answer
 
 RECIPES = Path("configs/resnet9/cpu")
@@ -68,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -32,7 +32,7 @@ from benchmarks.inference_bars import bars, in_words
 from benchmarks.inference_files import AT_BATCH_1, BATCHES, GROUPS, MODELS, SHAPES
 from benchmarks.inference_page import PICTURE, all_tables, draw
 from benchmarks.inference_peaks import peaks
-from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.record import RECORDS, end_with, parser, spread, write_record
 from benchmarks.steps import Peer
 
 RECORD = RECORDS / "inference.json"
@@ -193,4 +193,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -7,7 +7,6 @@ Prints, as one line of JSON, what each backend opens, and the bytes of it.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import inference_layers as layers
-from benchmarks.record import parser
+from benchmarks.record import end_with, parser
 
 TWIN = "resnet18"  # the float twin of birealnet18: multigrain_resnet18 with the pooling of a ResNet
 MODELS = {
@@ -117,4 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -9,14 +9,13 @@ by the seconds of each call and the most memory that the process has held, MiB.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import parser
+from benchmarks.record import end_with, parser
 from benchmarks.steps import answer
 
 Run = Callable[[Any], Any]  # float32 (N, C, H, W) -> logits
@@ -142,4 +141,4 @@ def peak_memory_mib() -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -20,13 +20,12 @@ The process is pinned to one core, and they take turns.
 import itertools
 import os
 import resource
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import RECORDS, parser, write_record
+from benchmarks.record import RECORDS, end_with, parser, write_record
 from benchmarks.turns import take_turns
 from src.data.batches import TrainBatches
 from src.data.binary import CIFAR10, ImageSet, find_set, read_set, write_cifar10
@@ -144,4 +143,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

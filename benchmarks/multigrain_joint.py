@@ -21,12 +21,11 @@ point lower; p* gains in top-1 over the training's p.
 
 import json
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, spread, write_record
 from benchmarks.retrieval_sets import PAIRS, copies_set, pairs_set
 from benchmarks.runs import answer, shrink_picture, train
 from src.common.files import write_json
@@ -284,4 +283,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -11,14 +11,13 @@ for 512 embeddings of 2,048 numbers, where the host saves itself the forward pas
 losses of both ways are compared. Writes benchmarks/records/negative_sampling.json.
 """
 
-import sys
 import time
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, spread, write_record
 from benchmarks.steps import ratios, report, take_turns
 from src.data.order import Order
 from src.layers.gem import l2_normalise
@@ -236,4 +235,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.record import RECORDS, end_with, parser, spread, write_record
 from benchmarks.runs import Diverged, train
 from src.common.files import read_json, write_json
 from src.evaluation.curves import training_seconds
@@ -177,4 +177,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

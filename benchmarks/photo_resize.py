@@ -17,7 +17,6 @@ levels from Pillow, and at least 0.9 of the rate of `tf_bilinear`.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,7 +27,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.record import RECORDS, end_with, parser, spread, write_record
 from benchmarks.turns import compare
 from src.data import resize as geometry
 from src.data.decode import decode, decode_resized
@@ -215,4 +214,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.record import RECORDS, ROOT, parser, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, write_record
 from benchmarks.runs import shrink_picture
 from src.data.folders import find_in
 from src.retrieval.copies import FIRST_BLOCK, KINDS
@@ -83,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

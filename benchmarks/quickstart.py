@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, spread, write_record
 
 
 def measure(data_path: str) -> tuple[dict[str, float], list[str]]:
@@ -70,4 +70,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -6,7 +6,7 @@ import datetime
 import os
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def end_with(main: Callable[[], int | None]) -> None:
+    """Calls `main` and ends the process with what it returns; an error of use is one line, and the code 2."""
+    from src.common.cli import run
+
+    run(lambda _: main())
 
 
 def spread(values: Sequence[float], digits: int = 2) -> dict[str, float]:

@@ -12,14 +12,13 @@ second (median), similarities right to 1e-3.
 
 import dataclasses
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.record import RECORDS, end_with, parser, spread, write_record
 
 QUERIES, TOP, BLOCK = 32, 10, 256
 BARS = {"open_seconds": 10, "query_ms": 500, "error": 1e-3}
@@ -95,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -16,13 +16,12 @@ list is a place in it, and `.1f/1e6` divides by 1e6 first. What stands between t
 import json
 import re
 import string
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks import inference_page
-from benchmarks.record import RECORDS, ROOT, parser
+from benchmarks.record import RECORDS, ROOT, end_with, parser
 
 TEMPLATES = ROOT / "benchmarks" / "templates"
 INFERENCE = "inference."
@@ -114,7 +113,7 @@ def _of_inference(name: str) -> str:
     return texts[name.removeprefix(INFERENCE)]
 
 
-def main() -> int:
+def main() -> None:
     parser(__doc__).parse_args()
 
     from src.common.errors import UserError
@@ -125,13 +124,11 @@ def main() -> int:
         try:
             new = filled(text)
         except UserError as error:
-            print(f"error: {page.relative_to(ROOT)}: {error}", file=sys.stderr)
-            return 2
+            raise UserError(f"{page.relative_to(ROOT)}: {error}") from error
         if new != text:
             write_text(page, new)
             print(f"written: {page.relative_to(ROOT)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

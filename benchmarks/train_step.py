@@ -16,7 +16,7 @@ import argparse
 import sys
 from functools import partial
 
-from benchmarks.record import RECORDS, ROOT, parser, spread, version_of, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, spread, version_of, write_record
 from benchmarks.steps import Peer, ratios, report, serve, take_turns
 
 BATCH = 512
@@ -137,4 +137,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

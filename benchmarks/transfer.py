@@ -12,10 +12,9 @@ benchmarks/records/transfer.json. The bar: transfer is at least 8 points of top-
 """
 
 import json
-import sys
 from pathlib import Path
 
-from benchmarks.record import RECORDS, parser, spread, write_record
+from benchmarks.record import RECORDS, end_with, parser, spread, write_record
 from benchmarks.runs import train
 
 RECORD = RECORDS / "transfer.json"
@@ -81,4 +80,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.record import RECORDS, ROOT, parser, spread, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, parser, spread, write_record
 
 BATCH, STEPS, LOG_EVERY = 64, 80, 10
 
@@ -68,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

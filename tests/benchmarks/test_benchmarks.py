@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from benchmarks.record import RECORDS, ROOT, spread, version_of, write_record
+from benchmarks.record import RECORDS, ROOT, end_with, spread, version_of, write_record
+from src.common.errors import UserError
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
@@ -21,6 +22,18 @@ def test_each_script_is_imported_and_helps(name, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             module.main()
         assert end.value.code == 0 and module.__doc__.splitlines()[0] in capsys.readouterr().out
+
+
+def test_an_error_of_use_is_one_line(capsys):
+    def main():
+        raise UserError("data: nothing there")
+
+    with pytest.raises(SystemExit) as end:
+        end_with(main)
+    assert (end.value.code, capsys.readouterr().err) == (2, "error: data: nothing there\n")
+    with pytest.raises(SystemExit) as end:
+        end_with(lambda: 1)
+    assert end.value.code == 1
 
 
 @pytest.mark.parametrize("path", sorted(RECORDS.glob("*.json")), ids=lambda path: path.stem)
