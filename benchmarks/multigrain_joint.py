@@ -111,13 +111,14 @@ class Experiment:
 
     def larger(self, weights: Path) -> dict[str, Any]:
         """p* by half of the validation images, at LARGER pixels; the figures are of the other half."""
-        return once(
+        found = once(
             weights.parent.parent / "larger.json",
             lambda: answer(
                 "-m", "src.multigrain.choose_p",
                 checkpoint_path=weights, data_path=self.data, eval_image_size=LARGER,
             ),
         )  # fmt: skip
+        return {key: value for key, value in found.items() if key != "checkpoint"}  # a path of this machine
 
     def whitened(self, weights: Path) -> dict[str, Any]:
         """The same network whitened by the training images."""
