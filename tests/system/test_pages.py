@@ -85,8 +85,10 @@ def do_all(folder) -> None:
     assert not failed, "\n".join(failed)
 
 
-def test_every_command(folder):
+def test_every_command(folder, request):
     """Trainings, and exports of a format that was exported before, end where they would begin to compute."""
+    if request.config.getoption("--slow"):
+        pytest.skip("the next test does the same commands to their ends")
     do_all(folder)
 
 
