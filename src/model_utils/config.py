@@ -319,7 +319,7 @@ def default_yaml(config_class: type[Keys]) -> str:
         for name in own_keys(group):
             field = group.model_fields[name]
             meaning, range_ = f"{field.description}{_unit(field)}", allowed(field)
-            line = f"{name + ': ' + as_yaml(field.default):<40}# {meaning}; {range_}"
+            line = f"{name + ': ' + as_yaml(field.default):<39} # {meaning}; {range_}"
             if len(line) > 150:
                 wrapped = [
                     textwrap.wrap(text, 108, break_on_hyphens=False) for text in (f"{meaning};", range_)
