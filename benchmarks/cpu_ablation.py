@@ -6,8 +6,8 @@
 DIR has CIFAR-10's binary files. Trains the recipes of configs/resnet9/cpu by src/tools/ablate.py, three seeds
 of each, two at a time. What is finished is not done again: call it again until it ends.
 
-Writes benchmarks/records/cpu_NAME.json for each NAME of TABLES, and docs/resnet9_NAME.png but of VIEWS. `table`
-of a record is the tool's table in Markdown (of VIEWS its last one), and `effects` has each recipe's
+Writes benchmarks/records/cpu_NAME.json for each NAME of TABLES, and docs/resnet9_NAME.png but of VIEWS.
+`table` of a record is the tool's table in Markdown (of VIEWS its last one), `effects` each recipe's
 difference as text.
 """
 
