@@ -37,7 +37,7 @@ MODELS = {
 }  # fmt: skip
 # processes, images a process, batches an update: always 128 images an update
 WHOLE = (1, 128, 1)
-PARTS = [("resnet9", (2, 64, 1)), ("bit", (2, 32, 2))]
+PARTS = [("resnet9", (4, 32, 1)), ("bit", (2, 32, 2))]
 
 pytestmark = [pytest.mark.data, pytest.mark.distributed, pytest.mark.slow]
 

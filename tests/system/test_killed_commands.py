@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.doors import ROOT
 from tests.system.killed_commands import CASES
 
-MOMENTS = 3
+MOMENTS = 4
 
 
 @pytest.mark.slow
