@@ -70,6 +70,8 @@ OPTIMIZERS = {
             "momentum": "momentum",
             "nesterov": "nesterov",
             "lr_in_velocity": "lr_in_velocity",
+            "lr": "lr",
+            "layer_lr": "thor_lr",
             "damping": "thor_damping",
             "damping_decay": "thor_damping_decay",
             "balanced": "thor_balanced",
@@ -203,6 +205,12 @@ class OptimizerKeys(ScheduleKeys):
     )
     muon_weight_decay: float = key(
         0.0, "weight decay of the filters, before it is multiplied by their rate (muon)", ge=0
+    )
+    thor_lr: float = key(
+        0.0,
+        "peak rate of convolutions and dense layers (thor); all other parameters have lr; 0: these, too",
+        unit="rate",
+        ge=0,
     )
     thor_damping: float = key(
         0.03, "damping of the curvature; its root is added to both factors of a layer (thor)", gt=0

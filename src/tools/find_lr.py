@@ -7,7 +7,7 @@ python -m src.tools.find_lr configs/resnet9/cifar10.yaml --data_path data --lr_m
 It trains as train.py does, while the rate rises from lr_min to lr_max, and adds lr_range.png to the run's
 folder. It ends early if the loss is no longer finite. Every other --key value is a config key: --epochs (1 by
 default) may be less than one, and with --eval_every the test accuracy is drawn too. The rates of groups
-(muon_lr, head_lr, of biases) rise in proportion.
+(muon_lr, thor_lr, head_lr, of biases) rise in proportion.
 
 base: the rate at which the smoothed loss has made the first 10 % of its fall. max: half the rate at which it
 is lowest, or lr_max if it does not rise again. The last line is one JSON object. The test is Smith's (arXiv

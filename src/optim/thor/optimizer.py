@@ -43,6 +43,8 @@ class Thor(SGD):
         groups: see `Optimizer`.
         network: whose layers the parameters belong to; those layers are tapped.
         momentum: see `SGD`, as `nesterov` and `lr_in_velocity`.
+        lr: the peak of the rates that the optimizer is called with.
+        layer_lr: the peak of the rates of the tapped layers, which follow the same course; 0: `lr`.
         damping: d of the first update.
         damping_decay: what d is multiplied by every 10 epochs, in steps of an update.
         every: updates from one inverse to the next.
@@ -65,6 +67,8 @@ class Thor(SGD):
         momentum: float,
         nesterov: bool,
         lr_in_velocity: bool,
+        lr: float = 1.0,
+        layer_lr: float = 0.0,
         damping: float,
         damping_decay: float = 1.0,
         every: int,
@@ -78,6 +82,12 @@ class Thor(SGD):
         super().__init__(groups, momentum=momentum, nesterov=nesterov, lr_in_velocity=lr_in_velocity)
         numbers = {parameter.name: i for i, parameter in enumerate(self.parameters)}
         self.taps, self.places = _tapped(network, numbers, block)
+        if layer_lr:
+            tapped = {number for pair in self.places for number in pair}
+            self.lr_multiplier = tuple(
+                factor * layer_lr / lr if number in tapped else factor
+                for number, factor in enumerate(self.lr_multiplier)
+            )
         self.every, self.balanced, self.cards, self.rank = every, balanced, cards, rank
         epochs = (np.arange(updates) + 1) / updates_per_epoch
         self.roots = ms.Tensor(np.sqrt(damping * damping_decay ** (epochs / 10)).astype(np.float32))

@@ -145,6 +145,23 @@ class _Linear(nn.Cell):
         return self.two(self.one(x))
 
 
+def test_layers_have_the_rate_of_layers_and_all_others_lr():
+    network = _Linear()
+    network.scale = ms.Parameter(ms.Tensor([1.0], ms.float32), name="scale")
+    groups = [
+        ParamGroup("all", (network.scale, network.one.weight, network.one.bias), 0.0),
+        ParamGroup("head", (network.two.weight,), 0.0, 3.0),
+    ]
+    how = {"momentum": 0.0, "nesterov": False, "lr_in_velocity": False, "damping": 1.0, "every": 1}
+    natural = Thor(groups, network=network, block=8, lr=0.5, layer_lr=0.05, **how)
+    before = [parameter.asnumpy().copy() for parameter in natural.parameters]
+    ones = tuple(ops.ones_like(parameter) for parameter in natural.parameters)
+    natural(ones, ms.Tensor(0.25, ms.float32), ms.Tensor(0, ms.int32))
+    moved = [old - new.asnumpy() for old, new in zip(before, natural.parameters, strict=True)]
+    for move, rate in zip(moved, (0.25, 0.025, 0.025, 0.075), strict=True):
+        np.testing.assert_allclose(move, rate, atol=1e-6)
+
+
 def test_factors_are_the_whole_fisher_block_of_a_linear_network():
     """Of the first layer: its input is independent of what comes back, as each meets each."""
     network = _Linear()
