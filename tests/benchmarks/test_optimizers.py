@@ -14,7 +14,7 @@ from src.training.soundness import Row, Soundness, Unsound
 def test_the_search_goes_on_where_the_best_rate_is_at_an_end(monkeypatch):
     """SGD is best at 1.6, two further on; the others try as many, to the side that is better."""
     best = {"sgd": 1.6, "thor": 0.2, "muon": 0.2}
-    monkeypatch.setattr(optimizers, "RATES", {name: ("lr", (0.1, 0.2, 0.4)) for name in best})
+    monkeypatch.setattr(optimizers, "RATES", dict.fromkeys(best, ("lr", (0.1, 0.2, 0.4))))
     calls = []
 
     def trial(name, rate, seed):
