@@ -17,6 +17,7 @@ at least SGD's; its step costs at most 1.4 times SGD's, steps with new inverses 
 
 import functools
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -113,11 +114,15 @@ def _beyond(row: dict[float, float], *, anyway: bool = False) -> float:
     return last * 2 if best == last or anyway else 0.0
 
 
-def reached(run: dict[str, Any], target: float) -> dict[str, float | None]:
-    """After how many steps and seconds a run's top-1 was first that high; None: never."""
-    step = next((step for step, top1 in run["evaluations"] if top1 >= target), None)
-    seconds = None if step is None else round(step * run["ms_a_step"] / 1000, 1)
-    return {"steps": step, "seconds": seconds}
+def common_top1(runs: Sequence[dict[str, Any]]) -> int:
+    """The highest whole percentage that every run reached."""
+    return math.floor(min(max(top1 for _, top1 in run["evaluations"]) for run in runs))
+
+
+def reached(run: dict[str, Any], target: float) -> dict[str, float]:
+    """After how many steps and seconds a run's top-1 was first that high; it must have been."""
+    step = next(step for step, top1 in run["evaluations"] if top1 >= target)
+    return {"steps": step, "seconds": round(step * run["ms_a_step"] / 1000, 1)}
 
 
 def figures(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -127,13 +132,19 @@ def figures(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     costs = [a["ms_a_step"] / b["ms_a_step"] for a, b in zip(results["thor"], sgd, strict=True)]
     steps = shorter[0]["steps"] / sgd[0]["steps"]
     measured = ("top1", "steps", "seconds", "ms_a_step")
+    common = common_top1([run for runs in results.values() for run in runs])
+    to_common = {name: [reached(run, common) for run in runs] for name, runs in results.items()}
     return {
         "summary": {
             name: {key: spread([run[key] for run in runs]) for key in measured}
             for name, runs in results.items()
         },
         "target": round(target, 2),
-        "to_the_target": {name: [reached(run, target) for run in runs] for name, runs in results.items()},
+        "common_top1": common,
+        "to_common_top1": {
+            name: {key: spread([one[key] for one in found]) for key in ("steps", "seconds")}
+            for name, found in to_common.items()
+        },
         "thor_over_sgd": {"steps": round(steps, 3), "cost_of_a_step": spread(costs)},
         "bars_met": {
             "steps": statistics.mean(run["top1"] for run in shorter) >= target and steps <= STEPS + 0.005,

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from benchmarks import optimizers, runs
-from benchmarks.optimizers import RATES, _beyond, figures, reached, run, seconds_an_image, tune
+from benchmarks.optimizers import RATES, _beyond, common_top1, figures, reached, run, seconds_an_image, tune
 from src.training.soundness import Row, Soundness, Unsound
 
 
@@ -47,7 +47,8 @@ def a_run(top1, steps, ms):
 
 def test_when_an_accuracy_was_reached():
     assert reached(a_run(80.0, 100, 50.0), 75.0) == {"steps": 50, "seconds": 2.5}
-    assert reached(a_run(80.0, 100, 50.0), 80.1) == {"steps": None, "seconds": None}
+    assert reached(a_run(80.0, 100, 50.0), 75.1) == {"steps": 100, "seconds": 5.0}
+    assert common_top1([a_run(80.0, 100, 50.0), a_run(76.9, 100, 50.0)]) == 76
 
 
 @pytest.mark.parametrize(("top1", "ms", "met"), [(81.0, 130.0, (True, True)), (79.0, 150.0, (False, False))])
@@ -61,6 +62,8 @@ def test_the_bars(top1, ms, met):
     assert found["thor_over_sgd"]["cost_of_a_step"]["median"] == ms / 100
     assert found["bars_met"] == {"steps": met[0], "cost": met[1]}
     assert found["summary"]["sgd"]["seconds"]["mean"] == 10
+    assert found["common_top1"] == (79 if top1 < 80 else 80)
+    assert found["to_common_top1"]["thor, shorter"]["steps"]["mean"] == 75
 
 
 def test_records_that_have_a_compilation_do_not_count():

@@ -22,7 +22,7 @@ from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_device_num, set_up_device
 from src.model_utils.modelarts.keys import CloudKeys
 from src.model_utils.run_keys import RunKeys
-from src.optim.keys import ScheduleKeys
+from src.optim.keys import OptimizerKeys, ScheduleKeys
 from src.resnet9.network import ResNet9
 from src.tools.ascend_check import main
 from src.training.keys import LoopKeys
@@ -48,23 +48,27 @@ OF_THE_HOST = {
 
 
 def settings(path):
-    """(kind of model, key, value) of each key that a graph depends on; of numbers: 0, 1, none or others."""
+    """(kind of model, key, value) of each key that a graph depends on; of numbers: 0, 1, none or others.
+
+    What an optimizer is asked for counts for all kinds: it sees parameters alone. THOR sees layers, too.
+    """
     config = load_config({}, config_class_of=config_class_of, config_path=ROOT / path)
     kind = kind_of(config.model)
     for key, value in config.model_dump(exclude={"model", *SMALLER[kind], *OF_THE_HOST}).items():
         told = isinstance(value, str) or value in (0, 1, ())
-        yield kind, key, str(value) if told else "others"
+        of_all = key in OptimizerKeys.model_fields and config.optimizer != "thor"
+        yield "" if of_all else kind, key, str(value) if told else "others"
 
 
 def chosen():
-    """Recipes that have every setting of the others, those of TELLING first."""
-    paths = (str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
-    found, seen = [], set()
-    for path in sorted(paths, key=lambda path: (path not in TELLING, path)):
-        mine = set(settings(path))
-        if path in TELLING or mine - seen:
-            found.append(path)
-        seen |= mine
+    """Recipes that have every setting of the others: those of TELLING, then which adds most."""
+    paths = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+    told = {path: set(settings(path)) for path in paths}
+    found = sorted(TELLING)
+    missing = set().union(*told.values()).difference(*(told[path] for path in found))
+    while missing:
+        found.append(max(paths, key=lambda path: len(told[path] & missing)))
+        missing -= told[found[-1]]
     return found
 
 
