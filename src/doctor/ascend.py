@@ -91,15 +91,16 @@ def check_cann(environment: Mapping[str, str] = os.environ) -> Finding:
         there = next((path for path in TOOLKITS if os.path.isdir(path)), None)
         if there is None:
             what = f"no toolkit ({' and '.join(TOOLKITS)} are not there)"
-            mend = f"install toolkit and kernels of CANN {', '.join(CANN_VERSIONS)} (www.hiascend.com), then "
-            return failure("CANN", what, f"{mend}source set_env.sh")
+            mend = f"install toolkit and operator package (ops or kernels) of CANN {', '.join(CANN_VERSIONS)}"
+            return failure("CANN", what, f"{mend} (www.hiascend.com), then source set_env.sh")
         return failure("CANN", f"{there}: its variables are not set", f"source {_set_env(there)}")
     if not os.path.isdir(home):
         mend = "source the set_env.sh of a toolkit that is there"
         return failure("CANN", f"ASCEND_HOME_PATH is {home}, which is not there", mend)
     if "ASCEND_OPP_PATH" not in environment or not importlib.util.find_spec("te"):
         what = f"{home}: ASCEND_OPP_PATH or the Python package te is missing"
-        return failure("CANN", what, f"source {_set_env(home)}, and install the kernels of the same version")
+        package = "the operator package (ops or kernels) of the same version"
+        return failure("CANN", what, f"source {_set_env(home)}, and install {package}")
     version = read_version(Path(home) / "compiler" / "version.info")
     if version is None:
         return ok("CANN", f"{home}, of an unknown version")
