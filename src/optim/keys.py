@@ -208,7 +208,7 @@ class OptimizerKeys(ScheduleKeys):
     )
     thor_lr: float = key(
         0.0,
-        "peak rate of convolutions and dense layers (thor); all other parameters have lr; 0: these, too",
+        "peak rate of convolutions and dense layers (thor); all other parameters have lr; 0: lr for all",
         unit="rate",
         ge=0,
     )
@@ -240,6 +240,14 @@ class OptimizerKeys(ScheduleKeys):
             raise refusal("muon_coefficients", self.muon_coefficients, "a list of 3 numbers")
         if self.muon_norm_growth and not self.muon_norm_every:
             raise refusal("muon_norm_growth", self.muon_norm_growth, "0 with muon_norm_every 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_rate_of_the_layers(self) -> "OptimizerKeys":
+        if self.optimizer == "thor" and self.thor_lr:
+            for name, off in (("head_lr", 0), ("decoupled_decay", False)):
+                if (value := getattr(self, name)) != off:
+                    raise refusal(name, value, f"{off} with thor_lr")
         return self
 
     @model_validator(mode="after")

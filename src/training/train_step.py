@@ -285,7 +285,8 @@ class TrainStep(nn.Cell):
         if len(gradients) > count:
             half = (len(gradients) + count) // 2
             share = share + self._scaled(gradients[count:half], 1.0 / batches)
-            share = share + self._scaled(gradients[half:], 1.0 / (scale * scale * batches))
+            outputs = self._scaled(gradients[half:], 1.0 / scale)  # in two turns: a square may be too large
+            share = share + self._scaled(outputs, 1.0 / (scale * batches))
         return share
 
     def _scaled(self, gradients, factor):

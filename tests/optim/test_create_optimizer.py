@@ -100,6 +100,25 @@ def test_create_optimizer_passes_the_settings_on(name, kind, expected):
     assert {key: getattr(optimizer, key) for key in expected} == expected
 
 
+def test_layers_have_the_rate_of_layers_by_their_key():
+    # of the convolution's bias, its weight, and the classifier
+    assert created("thor", lr=0.5, thor_lr=0.25).lr_multiplier == (4.0, 0.5, 0.5)
+    assert created("thor", lr=0.5).lr_multiplier == (8.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("head_lr", 0.1, "head_lr: 0.1 given, allowed: 0 with thor_lr"),
+        ("decoupled_decay", True, "decoupled_decay: True given, allowed: False with thor_lr"),
+    ],
+)
+def test_a_second_rate_of_the_layers_is_refused(key, value, line):
+    with pytest.raises(UserError, match=line):
+        created("thor", thor_lr=0.01, **{key: value})
+    assert created("thor", **{key: value})
+
+
 def test_a_new_optimizer_is_a_class_and_a_row(monkeypatch):
     """Old behaviour: a tuple, a chain of ifs, two copies of the names in configs and a recipe named each."""
 

@@ -20,8 +20,8 @@ def train(*, rank, size):
     network = SmallNet(first=True)
     optimizer = Thor(
         [ParamGroup("all", tuple(network.trainable_params()), 1e-3)],
-        network=network, momentum=0.9, nesterov=False, lr_in_velocity=False, damping=0.02, every=2,
-        block=20, rank=rank, cards=size,
+        network=network, momentum=0.9, nesterov=False, lr_in_velocity=False, lr=0.1, layer_lr=0.0,
+        damping=0.02, every=2, block=20, rank=rank, cards=size,
     )  # fmt: skip
     step = TrainStep(
         network, Pixels((0, 0, 0), (1, 1, 1)), CrossEntropy(), optimizer,

@@ -50,7 +50,7 @@ OF_THE_HOST = {
 def settings(path):
     """(kind of model, key, value) of each key that a graph depends on; of numbers: 0, 1, none or others.
 
-    What an optimizer is asked for counts for all kinds: it sees parameters alone. THOR sees layers, too.
+    The settings of an optimizer count once for all kinds: it sees parameters alone. THOR sees layers, too.
     """
     config = load_config({}, config_class_of=config_class_of, config_path=ROOT / path)
     kind = kind_of(config.model)
@@ -61,7 +61,7 @@ def settings(path):
 
 
 def chosen():
-    """Recipes that have every setting of the others: those of TELLING, then which adds most."""
+    """Recipes that have every setting of the others: TELLING, and each time the one that adds most."""
     paths = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
     told = {path: set(settings(path)) for path in paths}
     found = sorted(TELLING)

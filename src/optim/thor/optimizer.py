@@ -45,7 +45,7 @@ class Thor(SGD):
         momentum: see `SGD`, as `nesterov` and `lr_in_velocity`.
         lr: the peak of the rates that the optimizer is called with.
         layer_lr: the peak of the rates of the tapped layers, which follow the same course; 0: `lr`.
-        damping: d of the first update.
+        damping: d at the start of the run.
         damping_decay: what d is multiplied by every 10 epochs, in steps of an update.
         every: updates from one inverse to the next.
         block: most rows of a block.
@@ -67,8 +67,8 @@ class Thor(SGD):
         momentum: float,
         nesterov: bool,
         lr_in_velocity: bool,
-        lr: float = 1.0,
-        layer_lr: float = 0.0,
+        lr: float,
+        layer_lr: float,
         damping: float,
         damping_decay: float = 1.0,
         every: int,

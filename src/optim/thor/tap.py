@@ -9,8 +9,8 @@ one image's loss by one position's outputs:
 
     A = sum over images and positions of a a^T / (N sqrt(T)),   G = the same of g g^T.
 
-A (x) G is the Fisher block. T divides both alike, and damped alike they are MindSpore's (nn.thor, which
-divides A by N T and damps by sqrt(damping / T) and sqrt(damping T)).
+A (x) G is the Fisher block. T divides both alike. MindSpore's nn.thor divides both by N T, damps both by
+sqrt(damping / T), and divides the update by T: that is the same update.
 """
 
 import math

@@ -46,8 +46,8 @@ def test_the_damping_of_the_recipe():
     network = dense(in_channels=3, out_channels=2)
     optimizer = Thor(
         [ParamGroup("all", tuple(network.trainable_params()), 0.0)],
-        network=network, momentum=0.9, nesterov=False, lr_in_velocity=False, damping=0.03, damping_decay=0.87,
-        every=834, block=128, updates=4500, updates_per_epoch=100.0,
+        network=network, momentum=0.9, nesterov=False, lr_in_velocity=False, lr=0.1, layer_lr=0.0,
+        damping=0.03, damping_decay=0.87, every=834, block=128, updates=4500, updates_per_epoch=100.0,
     )  # fmt: skip
     roots = optimizer.roots.asnumpy()
     epochs = (np.arange(4500) + 1) / 100
