@@ -4,11 +4,11 @@
     python -m benchmarks.optimizers --data DIR
 
 DIR has CIFAR-10's binary files. Trains a narrow ResNet-20 by the recipes of configs/resnet9/cpu/optimizers.
-The rate of each is the best in top-1 of the same number of trials, with a seed of their own and two at a
-time; where it is the first or last that was tried, all try one more. All other settings are those of the
-recipes. Then each trains with three seeds, and with the same seeds in three quarters of the epochs, in turns.
-What is finished is not done again, and a run that was interrupted goes on: call it again until it ends. A
-trial that diverges has a top-1 of 0.
+The rate of each is the best in top-1 of the same number of trials, with a seed of their own; where it is the
+first or last that was tried, all try one more. All other settings are those of the recipes. Then each trains
+with three seeds, and with the same seeds in three quarters of the epochs, in turns. What is finished is not
+done again, and a run that was interrupted goes on: call it again until it ends. A trial that diverges has a
+top-1 of 0.
 
 A run's seconds are those of its batches, without evaluation, compilation and saving.
 
@@ -22,7 +22,6 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ RATES = {
     "muon": ("muon_lr", (0.05, 0.1, 0.2)),
 }
 SEEDS = (0, 1, 2)
-TRIAL_SEED, TRIALS_AT_A_TIME = 3, 2
+TRIAL_SEED = 3
 EPOCHS, SHORTER = 8.0, 0.75
 STEPS, COST = 0.75, 1.4
 
@@ -99,11 +98,10 @@ def tune(run: Callable[[str, float, int], dict[str, Any]]) -> dict[str, dict[flo
     tried: dict[str, dict[float, float]] = {name: {} for name in RATES}
     rates = {name: list(start) for name, (_, start) in RATES.items()}
     while True:
-        trials = [(name, rate) for name, row in tried.items() for rate in rates[name] if rate not in row]
-        with ThreadPoolExecutor(TRIALS_AT_A_TIME) as pool:
-            found = pool.map(lambda trial: run(*trial, TRIAL_SEED), trials)
-        for (name, rate), one in zip(trials, found, strict=True):
-            tried[name][rate] = one["top1"]
+        for name, row in tried.items():
+            for rate in rates[name]:
+                if rate not in row:
+                    row[rate] = run(name, rate, TRIAL_SEED)["top1"]
         more = {name: _beyond(row) for name, row in tried.items()}
         if not any(more.values()):
             return tried
