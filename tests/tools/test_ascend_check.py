@@ -22,7 +22,7 @@ from src.model_utils.config import load_config
 from src.model_utils.device_adapter import get_device_num, set_up_device
 from src.model_utils.modelarts.keys import CloudKeys
 from src.model_utils.run_keys import RunKeys
-from src.optim.keys import OptimizerKeys, ScheduleKeys
+from src.optim.keys import ScheduleKeys
 from src.resnet9.network import ResNet9
 from src.tools.ascend_check import main
 from src.training.keys import LoopKeys
@@ -48,16 +48,12 @@ OF_THE_HOST = {
 
 
 def settings(path):
-    """(kind of model, key, value) of each key that a graph depends on; of numbers: 0, 1, none or others.
-
-    The settings of an optimizer count once for all kinds: it sees parameters alone. THOR sees layers, too.
-    """
+    """(kind of model, key, value) of each key that a graph depends on; of numbers: 0, 1, none or others."""
     config = load_config({}, config_class_of=config_class_of, config_path=ROOT / path)
     kind = kind_of(config.model)
     for key, value in config.model_dump(exclude={"model", *SMALLER[kind], *OF_THE_HOST}).items():
         told = isinstance(value, str) or value in (0, 1, ())
-        of_all = key in OptimizerKeys.model_fields and config.optimizer != "thor"
-        yield "" if of_all else kind, key, str(value) if told else "others"
+        yield kind, key, str(value) if told else "others"
 
 
 def chosen():
