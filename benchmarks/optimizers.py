@@ -37,8 +37,8 @@ from src.training.records import read_metrics
 RECIPES = "resnet9/cpu/optimizers"
 # Which key is tuned, and where that starts; half and double in between.
 RATES = {
-    "sgd": ("lr", (0.2, 0.4, 0.8)),
-    "thor": ("thor_lr", (0.004, 0.008, 0.016)),
+    "sgd": ("lr", (0.4, 0.8, 1.6)),
+    "thor": ("thor_lr", (0.001, 0.002, 0.004)),
     "muon": ("muon_lr", (0.05, 0.1, 0.2)),
 }
 SEEDS = (0, 1, 2)
