@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is each trick of ResNet9 worth, at a scale for two CPU cores? For the tables of docs/resnet9.md.
 
-    python -m benchmarks.cpu_ablation --data DIR [--output_path runs/cpu] [--tables NAME ...]
+    python -m benchmarks.cpu_ablation --data DIR [--output_path runs/cpu]
 
 DIR has CIFAR-10's binary files. Trains the recipes of configs/resnet9/cpu by src/tools/ablate.py, three seeds
 of each, two at a time. What is finished is not done again: call it again until it ends.
@@ -29,7 +29,6 @@ TABLES = {
     "single": ([FIRST, "single/*.yaml"], "01_dawnbench"),
     "rates": ([FIRST, "rates/*.yaml"], "01_dawnbench"),
     "networks": ([FIRST, "networks/*.yaml"], "01_dawnbench"),
-    "thor": ([FIRST, "single/muon.yaml", "thor.yaml"], "01_dawnbench"),
     "views": (["ladder/09_ema.yaml"], "09_ema"),
 }
 VIEWS = {"views": "flip,six,six_equal,six_equal:0.25"}
@@ -58,20 +57,18 @@ def main() -> int:
     flags.add_argument("--data", type=Path, required=True, help="folder of CIFAR-10's binary files")
     flags.add_argument("--output_path", type=Path, default=Path("runs/cpu"), help="folder of all runs")
     flags.add_argument("--jobs", type=int, default=2, help="trainings at a time, a core each (2)")
-    flags.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which ones (all)")
     own = flags.parse_args()
-    tables = {name: TABLES[name] for name in own.tables}
     folder = own.output_path.resolve()
     keys = ["--data_path", str(own.data.resolve()), "--output_path", str(folder)]
-    every = dict.fromkeys(path for patterns, _ in tables.values() for path in recipes(patterns))
+    every = dict.fromkeys(path for patterns, _ in TABLES.values() for path in recipes(patterns))
     for paths, more in (
         (every, []),
-        *((recipes(TABLES[name][0]), ["--views", VIEWS[name]]) for name in VIEWS if name in tables),
+        *((recipes(TABLES[name][0]), ["--views", VIEWS[name]]) for name in VIEWS),
     ):
         words = [*paths, "--seeds", SEEDS, "--jobs", own.jobs, *more, *keys]
         if subprocess.run([sys.executable, "-m", "src.tools.ablate", *map(str, words)], cwd=ROOT).returncode:
             return 1
-    for name, (patterns, baseline) in tables.items():
+    for name, (patterns, baseline) in TABLES.items():
         words = [*recipes(patterns), "--table", "--name", name, "--baseline", baseline, *keys]
         words += ["--views", VIEWS[name]] if name in VIEWS else []
         facts = answer("-m", "src.tools.ablate", *words)

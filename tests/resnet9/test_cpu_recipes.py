@@ -40,7 +40,7 @@ OTHERS = {
     "single/freezing": "freeze_epochs",
     "single/decoupled": "lr lr_base_batch lr_scale_rule momentum weight_decay decoupled_decay",
     "single/muon": "optimizer muon_lr",
-    "thor": "optimizer thor_lr thor_every thor_damping thor_damping_decay thor_balanced",
+    "single/thor": "optimizer thor_lr thor_every thor_damping thor_damping_decay thor_balanced",
 }
 NETWORKS = {
     f"networks/{name}": "model lr head_scale" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")
