@@ -11,9 +11,9 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 details="
-Further keys go to the door. Everything else is set by variables of the environment:
+Further keys go to the program. Everything else is set by variables of the environment:
   DEVICE_TARGET     Ascend, GPU or CPU: CPU runs the same on CPU processes
-  LOG_DIR           new folder for the logs, one worker_R.log a process (logs/DOOR-date-time)
+  LOG_DIR           new folder for the logs, one worker_R.log a process (logs/PROGRAM-date-time)
   MAX_RESTARTS      how often to start again after a failure; a training continues from its newest checkpoint (0)
   HANG_TIMEOUT      seconds without a sign of life of a process, after which all end (600)
   PROGRESS_TIMEOUT  seconds without a batch of any process, after which all end (3600)

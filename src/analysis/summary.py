@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mindspore import nn
+from mindspore import Parameter, nn
 
 from ..layers.device import use_plain_operators
 from ..training.build import TrainRecipe
@@ -46,12 +46,13 @@ def summarise(
     network = recipe.network(num_classes=num_classes)
     optimizer = recipe.optimizer(network, recipe.loss(rank=0, size=1))
     trained = sum(p.nbytes for p in optimizer.parameters)
-    factors = sum(p.nbytes for p in optimizer.factors)
+    factors, inverting = sum(p.nbytes for p in optimizer.factors), _inverting(optimizer.factors)
     weights = {p.name: p.nbytes for p in network.get_parameters()}
     fixed = {
         "weights": sum(weights.values()),
         "gradients": trained,
         "factors": factors,
+        "inverting": inverting,
         "optimizer": sum(p.nbytes for p in optimizer.get_parameters() if p.name not in weights),
         "ema": sum(weights.values()) if config.ema_decay else 0,
         "accumulation": trained + factors if config.accumulate_steps > 1 else 0,
@@ -91,6 +92,13 @@ def summarise(
         "largest_power_of_two": 1 << largest.bit_length() >> 1,
         **compute,
     }
+
+
+def _inverting(factors: Sequence[Parameter]) -> int:
+    """Bytes of five batches of all blocks, as large as the largest: they, damped, their roots, the roots'
+    inverses, and the inverses."""
+    side = max((p.shape[1] for p in factors), default=0)
+    return 5 * 4 * side**2 * sum(p.shape[0] for p in factors)
 
 
 def _largest_patches(network: nn.Cell, cells: Sequence[CellCost]) -> int:

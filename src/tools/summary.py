@@ -19,8 +19,8 @@ top: for R50x1 there, 2 to 3 times its weights. --device_target CPU counts a CPU
 A binary network (birealnet18) has its 1-bit and 32-bit parameters counted apart, and two sizes: one with 4
 bytes for each number, one with 1 bit for each 1-bit weight. Running statistics are in both.
 
-Of thor, "factors" and "patches", the inputs of a layer under its window, are those of an update that inverts
-the factors; the inverses are the optimizer's.
+Of thor, "factors", "inverting" and "patches", the inputs of a layer under its window, are those of an update
+that inverts the factors; "inverting" is on one card. The inverses are the optimizer's.
 """
 
 from ..common.cli import parser, run

@@ -20,7 +20,8 @@ CASES = {
         "optimizer": "muon", "ema_decay": 0.9, "ema_every": 3, "lookahead": True, "log_every": 1,
         "freeze_epochs": [0.8, 1.6], "head_lr": 0.3, "decoupled_decay": True,
     },
-    "thor": {"optimizer": "thor", "thor_every": 3, "lr": 0.02, "loss_scale": "dynamic", "log_every": 1},
+    "thor": {"optimizer": "thor", "thor_every": 3, "lr": 0.02, "loss_scale": "dynamic", "ema_decay": 0.9,
+             "log_every": 1},
 }  # fmt: skip
 
 

@@ -45,8 +45,9 @@ NETWORKS = {
     f"networks/{name}": "model lr head_scale" for name in ("resnet56", "vgg11", "vgg13", "vgg16", "vgg19")
 }
 OPTIMIZERS = {  # beside optimizers/sgd_resnet20
-    "optimizers/thor_resnet20": "lr optimizer thor_lr thor_every thor_damping thor_damping_decay thor_balanced",
-    "optimizers/muon_resnet20": "lr optimizer muon_lr",
+    "optimizers/thor_resnet20": "lr optimizer thor_lr thor_every thor_damping thor_damping_decay"
+    " thor_balanced",
+    "optimizers/muon_resnet20": "optimizer muon_lr lr",
 }
 WHOLE = ("networks/cifarnet", "networks/cifarnet_muon")  # recipes of others in full
 

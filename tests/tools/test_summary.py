@@ -44,6 +44,7 @@ def test_the_parts_that_are_known_exactly(facts_of):
         "weights": 4 * (TRAINED + STATISTICS),
         "gradients": 4 * TRAINED,
         "factors": 0,
+        "inverting": 0,
         "optimizer": 4 * TRAINED,
         "ema": 0,
         "accumulation": 0,
@@ -80,6 +81,8 @@ def test_factors_and_inverses_of_thor(facts_of):
     assert memory["factors"] == 4 * (inputs + outputs)
     assert memory["optimizer"] == plain["optimizer"] + memory["factors"] + 4 * 2
     assert memory["accumulation"] == memory["gradients"] + memory["factors"]
+    # 18 blocks of inputs and 9 of outputs, each as large as the largest.
+    assert memory["inverting"] == 5 * 4 * 18**2 * (18 + 9)
     assert memory["activations"] == plain["activations"]
     # The first convolution has 27 inputs at 32x32 places, for one image.
     assert memory["patches"] == 2 * 4 * 27 * 32 * 32

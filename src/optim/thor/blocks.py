@@ -17,6 +17,8 @@ def blocks_of(size: int, *, most: int, unit: int = 1) -> tuple[int, int]:
     Args:
         unit: rows that stay together where `most` allows it, as those of a channel under a kernel's window.
     """
+    if size <= most:
+        return 1, size
     unit = unit if unit <= most else 1
     units = math.ceil(size / unit)
     count = math.ceil(units / (most // unit))

@@ -172,7 +172,7 @@ class Thor(SGD):
         other = (place + len(self.layers)) % len(factors)
         mine, others = self._mean_diagonal(factors, place), self._mean_diagonal(factors, other)
         both = ops.logical_and(mine > 0, others > 0)
-        return root * ops.where(both, ops.sqrt(mine / others), ops.ones_like(mine)) * ones
+        return root * ops.where(both, ops.sqrt(mine) / ops.sqrt(others), ops.ones_like(mine)) * ones
 
     def _mean_diagonal(self, factors, place):
         identity = ops.eye(self.sides[place], self.sides[place], ms.float32)

@@ -10,7 +10,8 @@ one image's loss by one position's outputs:
     A = sum over images and positions of a a^T / (N sqrt(T)),   G = the same of g g^T.
 
 A (x) G is the Fisher block. T divides both alike. MindSpore's nn.thor divides both by N T, damps both by
-sqrt(damping / T), and divides the update by T: that is the same update.
+sqrt(damping / T), and divides the update by T: by its formulas for Ascend the same update. (On GPUs it takes
+the factors of a batch's mean image and mean gradient.)
 """
 
 import math
@@ -72,8 +73,6 @@ def _identity(name: str, count: int, side: int) -> ms.Parameter:
 
 
 class _Factor(nn.Cell):
-    keep_float32 = True
-
     def __init__(self, blocks: tuple[int, int]):
         super().__init__(auto_prefix=False)
         self.blocks = blocks

@@ -86,7 +86,7 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument(
         "door",
         nargs="+",
-        metavar="-- DOOR WORD",
+        metavar="-- PROGRAM WORD",
         help="the program to start, such as train.py, and its arguments",
     )
     return flags
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
     own = _flags().parse_args(arguments)
     plan = _plan(own)
     if not Path(own.door[0]).is_file():
-        raise UserError(f"{own.door[0]} is not there; a door such as train.py is to be started")
+        raise UserError(f"{own.door[0]} is not there; name the program to start, such as train.py")
     folder = _log_folder(own.log_dir, own.door[0])
     limits = Limits(own.hang_timeout, own.progress_timeout, own.stop_timeout)
     adopt_orphans()

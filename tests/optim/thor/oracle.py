@@ -170,11 +170,11 @@ class Oracle:
             matrix = matrix * (places[:, None] == places)
         return np.linalg.inv(matrix + damping * np.eye(len(matrix)))
 
-    def update(self, rate):
+    def update(self, rate, scale=1.0):
         for i, layer in enumerate(self.layers):
             a, g = self.inverses[i]
             whole = np.concatenate([layer.matrix, layer.bias[:, None]], 1) if layer.has_bias else layer.matrix
-            step = g @ layer.gradient() @ a + self.weight_decay * whole
+            step = scale * g @ layer.gradient() @ a + self.weight_decay * whole
             self.velocity[i] = self.momentum * self.velocity[i] + step
             whole = whole - rate * self.velocity[i]
             if layer.has_bias:

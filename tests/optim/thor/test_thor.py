@@ -54,6 +54,12 @@ def assert_weights(network, oracle, tolerance=1e-4):
             np.testing.assert_allclose(cell.bias.asnumpy(), layer.bias, atol=tolerance * scale, rtol=0)
 
 
+def assert_inverses(optimizer, oracle):
+    for place, found in enumerate(optimizer.factors):
+        expected = oracle.inverses[place % len(oracle.layers)][place // len(oracle.layers)]
+        np.testing.assert_allclose(found.asnumpy()[0], expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
 @pytest.mark.parametrize(
     ("first", "settings"),
     [
@@ -61,8 +67,9 @@ def assert_weights(network, oracle, tolerance=1e-4):
         # Of a convolution's 18 or 36 rows and the bias, 2 channels of 9 stay together; of 4 outputs, 4.
         (False, {"balanced": True, "block": 20}),
         (False, {"accumulate_steps": 2, "loss_scale": LossScale("fixed", value=128.0)}),
+        (True, {"clip_norm": 0.1}),
     ],
-    ids=["bias first", "balanced, by blocks", "loss scale and accumulation"],
+    ids=["bias first", "balanced, by blocks", "loss scale and accumulation", "clipping"],
 )
 def test_steps_are_those_of_kfac(first, settings):
     network = SmallNet(first=first)
@@ -82,9 +89,14 @@ def test_steps_are_those_of_kfac(first, settings):
             oracle.invert()
         gradients = np.concatenate([layer.gradient().ravel() for layer in oracle.layers])
         assert np.mean([part[0] for part in parts]) == pytest.approx(loss, rel=1e-5)
-        assert parts[-1][3] == pytest.approx(np.linalg.norm(gradients), rel=1e-4)
-        oracle.update(RATES[update])
+        norm = np.linalg.norm(gradients)
+        assert parts[-1][3] == pytest.approx(norm, rel=1e-4)
+        clip = settings.get("clip_norm", norm)
+        assert clip <= norm
+        oracle.update(RATES[update], scale=clip / norm)
         assert_weights(network, oracle)
+        if "block" not in own:
+            assert_inverses(step.optimizer, oracle)
     assert int(step.optimizer.made.asnumpy()) == 2
     assert int(step.optimizer.raised.asnumpy()) == 0
 
@@ -97,6 +109,8 @@ def test_steps_are_those_of_kfac(first, settings):
         (129, 128, 1, (2, 65)),
         (27, 128, 9, (1, 27)),
         (28, 128, 9, (1, 28)),  # 3 channels and a bias
+        (28, 30, 9, (1, 28)),
+        (127, 128, 9, (1, 127)),  # 14 channels and a bias
         (288, 128, 9, (3, 99)),  # 11, 11 and 10 channels
         (4608, 128, 9, (37, 126)),
         (10, 4, 9, (3, 4)),  # a channel is larger than a block
@@ -109,7 +123,7 @@ def test_blocks_are_alike_and_keep_channels_together(size, most, unit, expected)
     assert (count - 1) * side < size <= count * side and side <= max(most, 1)
 
 
-def test_with_the_identity_for_factors_it_is_sgd():
+def test_with_the_identity_for_damped_factors_it_is_sgd():
     twins = [SmallNet(first=True) for _ in range(2)]
     groups = [
         [
@@ -120,12 +134,14 @@ def test_with_the_identity_for_factors_it_is_sgd():
     ]
     how = {"momentum": 0.9, "nesterov": True, "lr_in_velocity": False}
     sgd = SGD(groups[0], **how)
-    natural = Thor(groups[1], network=twins[1], lr=1.0, layer_lr=0.0, damping=1.0, every=1, block=8, **how)
+    natural = Thor(groups[1], network=twins[1], lr=1.0, layer_lr=0.0, damping=0.25, every=1, block=8, **how)
+    halves = tuple(ms.Tensor(0.5 * factor.asnumpy()) for factor in natural.factors)  # and the damping's root
     rng = np.random.default_rng(0)
     for _ in range(3):
         gradients = tuple(ms.Tensor(rng.normal(size=p.shape).astype(np.float32)) for p in sgd.parameters)
-        for optimizer in (sgd, natural):
-            optimizer(gradients, ms.Tensor(0.1, ms.float32), ms.Tensor(0, ms.int32))
+        for optimizer, factors in ((sgd, ()), (natural, halves)):
+            optimizer(gradients + factors, ms.Tensor(0.1, ms.float32), ms.Tensor(0, ms.int32))
+    assert int(natural.made.asnumpy()) == 0
     for one, other in zip(sgd.parameters, natural.parameters, strict=True):
         np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), atol=1e-6, rtol=0)
 
@@ -184,11 +200,27 @@ def test_factors_are_the_whole_fisher_block_of_a_linear_network():
     np.testing.assert_allclose(np.kron(g, a), each.T @ each / len(x), rtol=1e-4, atol=1e-5)
 
 
-def test_degenerate_batches_in_float16_leave_the_weights_finite():
+@pytest.mark.parametrize("level", ["O2", "auto"])
+def test_mixed_precision_has_the_inverses_of_float32(level):
+    found = []
+    for amp_level in ("O0", level):
+        network = SmallNet(first=True)
+        step = train_step(
+            network, thor(network), amp_level=amp_level, loss_scale=LossScale("fixed", value=128.0)
+        )
+        run(step, 0)
+        assert int(step.optimizer.made.asnumpy()) == 0
+        found.append([factor.asnumpy() for factor in step.optimizer.factors])
+    for exact, rounded in zip(*found, strict=True):
+        np.testing.assert_allclose(rounded, exact, atol=2e-3 * np.abs(exact).max(), rtol=0)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_degenerate_batches_in_float16_leave_the_weights_finite(balanced):
     network = SmallNet(first=True)
     step = train_step(
         network,
-        thor(network, every=1, damping=1e-8),
+        thor(network, every=1, damping=1e-8, balanced=balanced),
         amp_level="O2",
         loss_scale=LossScale("fixed", value=128.0),
     )
