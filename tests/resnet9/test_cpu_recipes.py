@@ -47,7 +47,7 @@ NETWORKS = {
 OPTIMIZERS = {  # beside optimizers/sgd_resnet20
     "optimizers/thor_resnet20": "lr optimizer thor_lr thor_every thor_damping thor_damping_decay"
     " thor_balanced",
-    "optimizers/muon_resnet20": "optimizer muon_lr lr",
+    "optimizers/muon_resnet20": "lr optimizer muon_lr",
 }
 WHOLE = ("networks/cifarnet", "networks/cifarnet_muon")  # recipes of others in full
 

@@ -32,6 +32,11 @@ def test_the_rates_are_those_of_the_published_loop():
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("epoch", "rate"), [(20, 0.00598), (39, 1.7e-4), (40, 7.0e-5), (45, 2.3e-5)])
+def test_the_rates_at_some_epochs(epoch, rate):
+    assert thor(4500, **PUBLISHED)[100 * epoch - 1] == pytest.approx(rate, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
